@@ -6,7 +6,15 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-CORE = ["torch>=2.1", "torchvision>=0.16", "numpy>=1.24", "opencv-python", "safetensors", "tqdm", "pyyaml"]
+CORE = [
+    "torch>=2.1",
+    "torchvision>=0.16",
+    "numpy>=1.24",
+    "opencv-python",
+    "safetensors",
+    "tqdm",
+    "pyyaml",
+]
 # BasicSR must be built without isolation (its setup imports torch) and MMagic without its
 # declared dependencies; requirements/README.md gives the order that works.
 BASICSR = ["basicsr>=1.4.2"]

@@ -1,0 +1,31 @@
+"""The networks, and the checkpoints they read and write."""
+
+from .checkpoints import (
+    CheckpointInfo,
+    build_network,
+    export_official,
+    load_checkpoint,
+    load_ia_cnn,
+    read_state_dict,
+    save_checkpoint,
+)
+from .ia_cnn import IACNN
+from .ia_rt import IART
+from .keys import CheckpointMismatch, Recognised, recognise
+from .warm_start import warm_start
+
+__all__ = [
+    "IACNN",
+    "IART",
+    "CheckpointInfo",
+    "CheckpointMismatch",
+    "Recognised",
+    "build_network",
+    "export_official",
+    "load_checkpoint",
+    "load_ia_cnn",
+    "read_state_dict",
+    "recognise",
+    "save_checkpoint",
+    "warm_start",
+]

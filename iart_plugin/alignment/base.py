@@ -1,0 +1,30 @@
+"""What every aligner shares: one interface, and the slots that a network may fill once a frame."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Alignment(nn.Module):
+    """Base of the aligners: ``forward(reference, current, flow) -> aligned``.
+
+    Shapes are (n, c, h, w), (n, c, h, w), (n, 2, h, w) -> (n, c, h, w); flow is in pixels, x then
+    y, and maps the current frame to the reference. A network that uses a reference several times
+    calls :meth:`project_reference` once and :meth:`align` on what it returned. Subclasses
+    implement :meth:`align`; those with work that depends on the reference alone implement
+    :meth:`project_reference` too.
+    """
+
+    uses_current = False
+    """Whether ``align`` reads the current frame's features; networks skip what nobody reads."""
+
+    def forward(self, reference: Tensor, current: Tensor | None, flow: Tensor) -> Tensor:
+        return self.align(self.project_reference(reference), current, flow)
+
+    def project_reference(self, x: Tensor) -> Any:
+        """Does the work that depends on the reference alone: here, nothing."""
+        return x
+
+    def align(self, projected: Any, current: Tensor | None, flow: Tensor) -> Tensor:
+        """Aligns what :meth:`project_reference` returned to ``current``."""
+        raise NotImplementedError

@@ -1,0 +1,15 @@
+"""No alignment: the reference as it is ('w/o Align.' of Fig. 3)."""
+
+from torch import Tensor
+
+from iart_plugin.ops.warp import check_flow
+
+from .base import Alignment
+
+
+class NoAlignment(Alignment):
+    """Returns the reference unchanged; the flow is checked and ignored."""
+
+    def align(self, projected: Tensor, current: Tensor | None, flow: Tensor) -> Tensor:
+        check_flow(projected, flow)
+        return projected

@@ -1,0 +1,140 @@
+"""IA-CNN: first-order bidirectional recurrence with implicit alignment (Fig. 1 of the supplement).
+
+BasicVSR (Chan et al., CVPR 2021) whose warping is replaced by implicit alignment. The paper gives
+64 channels, 30 residual blocks a branch, 8 heads and 8.5 M parameters, and no program. Implicit
+alignment needs a query of the current frame's features, which BasicVSR does not have: a feature
+extractor as deep as a branch supplies it and makes up the paper's count, 8,521,263 parameters.
+All other keys and shapes are BasicVSR's, so that its checkpoints load.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iart_plugin.alignment import build_alignment
+
+from .recurrent import RecurrentNetwork
+from .upsampler import NEGATIVE_SLOPE, lrelu
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a ReLU between and a shortcut around."""
+
+    def __init__(self, num_feat: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight)
+            conv.weight.data.mul_(0.1)  # deep stacks start close to the identity, as in EDSR
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+class ConvResidualBlocks(nn.Module):
+    """A convolution and ``num_block`` residual blocks: (n, in, h, w) -> (n, num_feat, h, w)."""
+
+    def __init__(self, in_channels: int, num_feat: int, num_block: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(in_channels, num_feat, 3, padding=1),
+            nn.LeakyReLU(NEGATIVE_SLOPE),
+            nn.Sequential(*(ResidualBlock(num_feat) for _ in range(num_block))),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.main(x)
+
+
+class IACNN(RecurrentNetwork):
+    """IA-CNN, or with another alignment a BasicVSR with a feature extractor.
+
+    Args:
+        num_feat: channels of the features.
+        num_block: residual blocks in each branch and in the extractor.
+        num_heads: heads of the implicit alignment.
+        spynet_path: weights of the flow network, see :class:`RecurrentNetwork`.
+        alignment: a name in :data:`iart_plugin.alignment.ALIGNMENTS`. 'flow_warp' is BasicVSR's.
+        alignment_options: further options of the alignment.
+        extractor: build the feature extractor, whose output is the alignment's query. Without it
+            and with ``alignment='flow_warp'`` the network is exactly BasicVSR. It runs only for
+            alignments that read the current frame, so turn it off for the others when training
+            with several processes.
+
+    Raises:
+        ValueError: if the alignment is unknown, or needs the extractor and has none.
+    """
+
+    def __init__(
+        self,
+        num_feat: int = 64,
+        num_block: int = 30,
+        num_heads: int = 8,
+        spynet_path: str | os.PathLike | None = None,
+        alignment: str = "implicit",
+        *,
+        alignment_options: dict[str, Any] | None = None,
+        extractor: bool = True,
+    ) -> None:
+        super().__init__(num_feat, spynet_path=spynet_path)
+        options = dict(alignment_options or {})
+        if alignment == "implicit":
+            options.setdefault("num_heads", num_heads)
+        self.num_feat = num_feat
+        self.alignment = build_alignment(alignment, num_feat, **options)
+        if self.alignment.uses_current and not extractor:
+            raise ValueError(
+                f"alignment {alignment!r} reads the current frame's features: "
+                f"it needs extractor=True"
+            )
+        self.extractor = ConvResidualBlocks(3, num_feat, num_block) if extractor else None
+        self.backward_trunk = ConvResidualBlocks(num_feat + 3, num_feat, num_block)
+        self.forward_trunk = ConvResidualBlocks(num_feat + 3, num_feat, num_block)
+        self.fusion = nn.Conv2d(2 * num_feat, num_feat, 1)
+
+    def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:
+        frames = list(lqs.unbind(1))
+        queries = [self._query(frame) for frame in frames]
+        back = self.propagate(
+            frames[::-1], queries[::-1], backward.flip(1).unbind(1), self.backward_trunk
+        )
+        behind = list(back)[::-1]
+        ahead = self.propagate(frames, queries, forward.unbind(1), self.forward_trunk)
+        for i, features in enumerate(ahead):
+            fused = lrelu(self.fusion(torch.cat((behind[i], features), 1)))
+            behind[i] = None  # free a frame's features as soon as they are used
+            yield self.upsample(fused, frames[i])
+
+    def _query(self, frame: Tensor) -> Tensor | None:
+        return self.extractor(frame) if self.alignment.uses_current else None
+
+    def propagate(
+        self,
+        frames: list[Tensor],
+        queries: list[Tensor | None],
+        flows: tuple[Tensor, ...],
+        trunk: nn.Module,
+    ) -> Iterator[Tensor]:
+        """Yields a branch's features, frame by frame in the order given.
+
+        Args:
+            frames: t frames (n, 3, h, w) in the branch's direction.
+            queries: their extracted features (n, c, h, w), or None where nobody reads them.
+            flows: t - 1 flows (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
+            trunk: the branch's residual blocks.
+        """
+        features = None
+        for i, (frame, query) in enumerate(zip(frames, queries, strict=True)):
+            if features is None:
+                n, _, h, w = frame.shape
+                aligned = frame.new_zeros(n, self.num_feat, h, w)
+            else:
+                aligned = self.alignment(features, query, flows[i - 1])
+            features = trunk(torch.cat((frame, aligned), 1))
+            yield features

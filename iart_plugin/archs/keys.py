@@ -1,0 +1,180 @@
+"""Which network a state dict belongs to, and the names that other programs give its keys.
+
+The networks use the released programs' names wherever one exists, so little is renamed: MMagic's
+BasicVSR and SPyNet call some layers otherwise, and released IA-RT files hold weights that no
+output depends on and buffers that the constructor recomputes. A hook on load takes care of all.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Size, Tensor, nn
+
+from iart_plugin.flow import rename_spynet_key
+
+_MMAGIC_BASICVSR = (
+    ("backward_resblocks.", "backward_trunk."),
+    ("forward_resblocks.", "forward_trunk."),
+    ("upsample1.upsample_conv.", "upconv1."),
+    ("upsample2.upsample_conv.", "upconv2."),
+)
+"""MMagic's BasicVSR names, and the ones here, which are BasicSR's."""
+
+_DEAD = re.compile(
+    r"swin_backbone\.\w+\.(conv_first|conv_first_feat|conv_before_upsample)\.(weight|bias)"
+    r"|implicit_warp\.(position_bias|window_idx_offset)"
+    r"|swin_backbone\..*\.attn\.relative_position_index"
+)
+"""Keys of released IA-RT files that do not change its output: dead weights and buffers."""
+
+
+class CheckpointMismatch(RuntimeError):
+    """A checkpoint does not fit a network, or nothing here recognises it."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a state dict is.
+
+    Attributes:
+        network: 'IART', 'IACNN', 'BasicVSR' or 'SPyNet'.
+        options: the constructor's options that the shapes give away.
+    """
+
+    network: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.network}({options})"
+
+
+def rename(key: str) -> str:
+    """The name that a key of either framework's program has here."""
+    for theirs, ours in _MMAGIC_BASICVSR:
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    return rename_spynet_key(key)
+
+
+def is_dead(key: str) -> bool:
+    """Whether a released IA-RT file's key has no influence on the network's output."""
+    return _DEAD.fullmatch(key) is not None
+
+
+def recognise(shapes: Mapping[str, Tensor | Size]) -> Recognised | None:
+    """Recognises a state dict by its keys and reads the options off its shapes.
+
+    Args:
+        shapes: keys without any prefix, with their tensors or shapes.
+
+    Returns:
+        What it is, or None. Heads of an IA-CNN leave no trace in its shapes and are taken to be
+        the paper's 8 where these divide the channels.
+    """
+    sizes = {
+        rename(key): tuple(value.shape if isinstance(value, Tensor) else value)
+        for key, value in shapes.items()
+    }
+    if "swin_backbone.backward_1.norm.weight" in sizes:
+        return Recognised("IART", _iart_options(sizes))
+    if "fusion.weight" in sizes and "backward_trunk.main.0.weight" in sizes:
+        return _recognise_cnn(sizes)
+    if "basic_module.0.basic_module.0.weight" in sizes:
+        return Recognised("SPyNet")
+    return None
+
+
+def _count(keys: Iterable[str], pattern: str) -> int:
+    """One more than the largest number that ``pattern``'s group matches in the keys."""
+    matches = (re.match(pattern, key) for key in keys)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
+
+
+def _iart_options(sizes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    branch = "swin_backbone.backward_1."
+    layers = range(_count(sizes, re.escape(branch) + r"layers\.(\d+)\."))
+    blocks = [f"{branch}layers.{i}.residual_group.blocks." for i in layers]
+    tables = [sizes[f"{block}0.attn.relative_position_bias_table"] for block in blocks]
+    side = (round((tables[0][0] / 5) ** 0.5) + 1) // 2  # (2 * 3 - 1) (2 * side - 1)^2 rows
+    options: dict[str, Any] = {
+        "mid_channels": sizes["conv_before_upsample.weight"][0],
+        "embed_dim": sizes["conv_first.weight"][0],
+        "depths": [_count(sizes, re.escape(block) + r"(\d+)\.") for block in blocks],
+        "num_heads": [table[1] for table in tables],
+        "window_size": [3, side, side],
+    }
+    options["alignment"] = "implicit" if "implicit_warp.q.weight" in sizes else "patch"
+    if "implicit_warp.position_bias" in sizes:
+        window = round(sizes["implicit_warp.position_bias"][1] ** 0.5)
+        if window != 2:
+            options["alignment_options"] = {"window_size": window}
+    return options
+
+
+def _recognise_cnn(sizes: Mapping[str, tuple[int, ...]]) -> Recognised:
+    num_feat = sizes["fusion.weight"][0]
+    options: dict[str, Any] = {
+        "num_feat": num_feat,
+        "num_block": _count(sizes, r"backward_trunk\.main\.2\.(\d+)\."),
+    }
+    if "alignment.q.weight" not in sizes:
+        has_extractor = "extractor.main.0.weight" in sizes
+        options |= {"alignment": "flow_warp", "extractor": has_extractor}
+        return Recognised("IACNN" if has_extractor else "BasicVSR", options)
+    options["num_heads"] = 8 if num_feat % 8 == 0 else 1
+    return Recognised("IACNN", options)
+
+
+def translate(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Load hook: renames other programs' keys in place and drops those without influence."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        name = rename(key.removeprefix(prefix))
+        value = state_dict.pop(key)
+        if not is_dead(name):
+            state_dict[prefix + name] = value
+
+
+def check_fit(network: nn.Module, state_dict: Mapping[str, Tensor], strict: bool) -> None:
+    """Raises CheckpointMismatch, in one line, if a state dict does not fit a network."""
+    given = {rename(key): value for key, value in state_dict.items()}
+    given = {key: value for key, value in given.items() if not is_dead(key)}
+    problem = _explain(network.state_dict(), given, strict)
+    if problem:
+        raise CheckpointMismatch(f"the checkpoint does not fit {type(network).__name__}: {problem}")
+
+
+def _explain(own: Mapping[str, Tensor], given: Mapping[str, Tensor], strict: bool) -> str | None:
+    """Says in a line how a state dict differs from the network's own, or None if it does not."""
+    sizes = [k for k in given if k in own and given[k].shape != own[k].shape]
+    missing = [key for key in own if key not in given] if strict else []
+    unexpected = [key for key in given if key not in own] if strict else []
+    if not (sizes or missing or unexpected):
+        return None
+    mine, theirs = recognise(own), recognise(given)
+    if theirs is None:
+        return f"its keys are of no known network (the first: {', '.join(list(given)[:3])})"
+    if mine is not None and mine.network != theirs.network:
+        return f"it holds a {theirs.network}, the network is a {mine.network}"
+    if mine is not None and mine.options != theirs.options:
+        differing = [
+            k
+            for k in {**mine.options, **theirs.options}
+            if mine.options.get(k) != theirs.options.get(k)
+        ]
+        return "; ".join(
+            f"it has {k}={theirs.options.get(k)}, the network {k}={mine.options.get(k)}"
+            for k in differing
+        )
+    parts = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
+        for what, keys in (
+            ("of another size", sizes),
+            ("missing", missing),
+            ("unexpected", unexpected),
+        )
+        if keys
+    ]
+    return "keys " + ", ".join(parts)

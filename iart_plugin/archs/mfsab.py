@@ -1,0 +1,383 @@
+"""Multi-frame self-attention blocks (MFSAB): the backbone of PSRT-recurrent and of IA-RT.
+
+Swin blocks whose windows span all frames of a short clip (Shi et al. 2022). Tokens stay
+channels-last and frame by frame; one gather with precomputed indices pads, rolls and partitions.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+MASKED = -100.0
+"""Added between tokens that a roll brought together; not minus infinity in the released weights."""
+
+MLP_RATIO = 2
+MAX_DROP_PATH = 0.1
+
+
+class WindowPlan(NamedTuple):
+    """Where every token goes when a clip is cut into windows, and back.
+
+    Attributes:
+        index: (batch * windows * tokens,) source row of every window slot; the number of rows for
+            a slot of padding.
+        inverse: (batch * rows,) window slot of every row.
+        tokens: tokens in a window.
+        groups: the windows in the order of ``index`` as (count, mask) runs: count windows over the
+            whole batch sharing one additive (tokens, tokens) mask, or none.
+    """
+
+    index: Tensor
+    inverse: Tensor
+    tokens: int
+    groups: tuple[tuple[int, Tensor | None], ...]
+
+
+def plan_windows(
+    batch: int,
+    height: int,
+    width: int,
+    window_size: Sequence[int],
+    *,
+    shift: bool,
+    device: torch.device,
+) -> WindowPlan:
+    """Plans the cut of (batch, frames, height, width) tokens into windows.
+
+    Height and width are padded right and bottom to whole windows. With ``shift`` the frames are
+    first rolled by half a window up and left; then only the last row and column of windows hold
+    tokens from opposite borders, and only they get a mask.
+
+    Args:
+        batch: number of clips.
+        height: rows of a frame.
+        width: columns of a frame.
+        window_size: (frames, rows, columns) of a window; windows span all frames.
+        shift: whether to roll by half a window.
+        device: where the plan's tensors live.
+
+    Returns:
+        The plan; windows ordered interior, right edge, bottom edge, corner when shifted.
+    """
+    frames, wh, ww = window_size
+    rows, cols = -(-height // wh), -(-width // ww)
+    total = frames * height * width
+
+    t = torch.arange(frames, device=device).view(-1, 1, 1)
+    y = torch.arange(rows * wh, device=device).view(1, -1, 1)
+    x = torch.arange(cols * ww, device=device).view(1, 1, -1)
+    if shift:
+        y, x = (y + wh // 2) % (rows * wh), (x + ww // 2) % (cols * ww)
+    source = torch.where((y < height) & (x < width), (t * height + y) * width + x, -1)
+    source = source.view(frames, rows, wh, cols, ww).permute(1, 3, 0, 2, 4)
+    if shift:
+        parts = [
+            (source[:-1, :-1], False, False),
+            (source[:-1, -1:], False, True),
+            (source[-1:, :-1], True, False),
+            (source[-1:, -1:], True, True),
+        ]
+    else:
+        parts = [(source, False, False)]
+
+    tokens = frames * wh * ww
+    slots, groups = [], []
+    for part, bottom, right in parts:
+        windows = part.reshape(-1, tokens)
+        if not len(windows):
+            continue
+        slots.append(windows)
+        mask = edge_mask(window_size, bottom=bottom, right=right, device=device)
+        groups.append((len(windows) * batch, mask))
+    windows = torch.cat(slots)
+
+    # (windows, batch, tokens): a run of windows over the whole batch stays contiguous.
+    clip = torch.arange(batch, device=device).view(1, -1, 1)
+    windows = windows.unsqueeze(1)
+    index = torch.where(windows >= 0, windows + clip * total, batch * total).flatten()
+    inverse = index.new_empty(batch * total + 1)
+    inverse[index] = torch.arange(len(index), device=device)
+    return WindowPlan(index, inverse[:-1], tokens, tuple(groups))
+
+
+def edge_mask(
+    window_size: Sequence[int], *, bottom: bool, right: bool, device: torch.device
+) -> Tensor | None:
+    """The additive (tokens, tokens) mask of a rolled window at the bottom or right edge."""
+    if not (bottom or right):
+        return None
+    frames, wh, ww = window_size
+    y = torch.arange(wh, device=device).view(1, -1, 1).expand(window_size) >= wh - wh // 2
+    x = torch.arange(ww, device=device).view(1, 1, -1).expand(window_size) >= ww - ww // 2
+    region = (bottom * y * 2 + right * x).flatten()
+    return MASKED * (region.unsqueeze(0) != region.unsqueeze(1)).float()
+
+
+class _TakeRows(torch.autograd.Function):
+    """Rows of a matrix by an index that names each at most once; one past the end reads zero.
+
+    ``inverse`` leads back the same way, so the gradient is the same operation with the two
+    exchanged, where indexing's own gradient would be a scattered addition.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(index, inverse)
+        if len(index) > len(x):  # some slots are padding
+            x = F.pad(x, (0, 0, 0, 1))
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        index, inverse = ctx.saved_tensors
+        return _TakeRows.apply(grad, inverse, index), None, None
+
+
+def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
+    """Cuts (rows, c) tokens into (windows, tokens, c), zero in the slots of padding."""
+    return _TakeRows.apply(x, plan.index, plan.inverse).view(-1, plan.tokens, x.shape[-1])
+
+
+def from_windows(x: Tensor, plan: WindowPlan) -> Tensor:
+    """Puts (windows, tokens, c) back into (rows, c), dropping padding."""
+    return _TakeRows.apply(x.flatten(0, 1), plan.inverse, plan.index)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch for whole clips while training."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.4f}"
+
+    def forward(self, x: Tensor, batch: int) -> Tensor:
+        """Scales (batch * rows, c) tokens, clip by clip, by 0 or 1 / (1 - rate)."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = x.new_empty(batch, 1, 1).bernoulli_(1 - self.rate) / (1 - self.rate)
+        return (x.unflatten(0, (batch, -1)) * keep).flatten(0, 1)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention in windows with relative position bias.
+
+    Args:
+        dim: channels.
+        window_size: (frames, rows, columns).
+        num_heads: heads; they split the channels.
+    """
+
+    def __init__(self, dim: int, window_size: Sequence[int], num_heads: int) -> None:
+        super().__init__()
+        self.window_size = tuple(window_size)
+        self.num_heads = num_heads
+        span = 1
+        for side in self.window_size:
+            span *= 2 * side - 1
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(span, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.register_buffer(
+            "relative_position_index", relative_position_index(self.window_size), persistent=False
+        )
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def bias(self) -> Tensor:
+        """The (heads, tokens, tokens) bias on the logits, query by key."""
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+
+    def forward(self, x: Tensor, groups: Sequence[tuple[int, Tensor | None]]) -> Tensor:
+        """Attends within (windows, tokens, c); ``groups`` as in :class:`WindowPlan`."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        bias = self.bias().to(qkv.dtype)
+        counts = [count for count, _ in groups]
+        parts = []
+        for part, (_, mask) in zip(qkv.split(counts), groups, strict=True):
+            q, k, v = part.permute(2, 0, 3, 1, 4)  # (windows, heads, tokens, c / heads) each
+            logit_bias = bias if mask is None else bias + mask.to(bias.dtype)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=logit_bias.unsqueeze(0))
+            parts.append(out.transpose(1, 2).flatten(2))
+        return self.proj(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+
+def relative_position_index(window_size: Sequence[int]) -> Tensor:
+    """Row of the bias table for every (query, key) pair of a window: (tokens, tokens) int64."""
+    axes = [torch.arange(side) for side in window_size]
+    position = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
+    difference = position.unsqueeze(2) - position.unsqueeze(1)  # query minus key
+    index = torch.zeros_like(difference[0])
+    for axis, side in zip(difference, window_size, strict=True):
+        index = index * (2 * side - 1) + axis + side - 1
+    return index
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """One Swin block over all frames: windowed attention, then an MLP, each with a shortcut."""
+
+    def __init__(
+        self, dim: int, window_size: Sequence[int], num_heads: int, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, window_size, num_heads)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, MLP_RATIO * dim)
+
+    def forward(self, x: Tensor, plan: WindowPlan, batch: int) -> Tensor:
+        """Maps (rows, c) tokens of ``batch`` clips to the same shape."""
+        windows = self.attn(to_windows(self.norm1(x), plan), plan.groups)
+        x = x + self.drop_path(from_windows(windows, plan), batch)
+        return x + self.drop_path(self.mlp(self.norm2(x)), batch)
+
+
+class ResidualGroup(nn.Module):
+    """The blocks of one layer; every second one works on rolled frames."""
+
+    def __init__(
+        self, dim: int, window_size: Sequence[int], num_heads: int, drop_path: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(dim, window_size, num_heads, p) for p in drop_path)
+
+    def forward(self, x: Tensor, plans: Sequence[WindowPlan], batch: int) -> Tensor:
+        for i, block in enumerate(self.blocks):
+            x = block(x, plans[i % 2], batch)
+        return x
+
+
+class Layer(nn.Module):
+    """A group of blocks, a convolution on every frame, and a shortcut around both."""
+
+    def __init__(
+        self, dim: int, window_size: Sequence[int], num_heads: int, drop_path: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.residual_group = ResidualGroup(dim, window_size, num_heads, drop_path)
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+
+
+class PatchEmbed(nn.Module):
+    """Holds the norm in front of the first layer under the released key name."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+
+
+class MFSABBackbone(nn.Module):
+    """Refines one frame of a short clip by multi-frame self-attention.
+
+    Args:
+        dim: C, the channels.
+        depths: blocks in every layer.
+        num_heads: heads in every layer's attention.
+        window_size: (frames, rows, columns) of a window; frames is the length of the clip.
+        output_frame: which frame is refined; the middle one by default.
+        use_checkpoint: recompute each layer's activations in the backward pass.
+
+    Raises:
+        ValueError: if the lists differ in length or the heads do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window_size: Sequence[int] = (3, 8, 8),
+        output_frame: int | None = None,
+        use_checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(depths) != len(num_heads) or not depths or min(depths) < 1:
+            raise ValueError(
+                f"depths and num_heads must have one positive entry a layer, "
+                f"got {list(depths)} and {list(num_heads)}"
+            )
+        if any(heads < 1 or dim % heads for heads in num_heads):
+            raise ValueError(f"every num_heads must divide {dim} channels, got {list(num_heads)}")
+        if len(window_size) != 3 or min(window_size) < 1:
+            raise ValueError(f"window_size must be (frames, rows, columns), got {window_size}")
+        self.window_size = tuple(window_size)
+        self.output_frame = window_size[0] // 2 if output_frame is None else output_frame
+        self.use_checkpoint = use_checkpoint
+        self.patch_embed = PatchEmbed(dim)
+        rates = torch.linspace(0, MAX_DROP_PATH, sum(depths)).tolist()
+        self.layers = nn.ModuleList(
+            Layer(dim, window_size, heads, [rates.pop(0) for _ in range(depth)])
+            for depth, heads in zip(depths, num_heads, strict=True)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def plan(self, batch: int, height: int, width: int, device: torch.device) -> list[WindowPlan]:
+        """The plans of plain and rolled blocks for frames of this size."""
+        return [
+            plan_windows(batch, height, width, self.window_size, shift=shift, device=device)
+            for shift in (False, True)
+        ]
+
+    def forward(self, x: Tensor, plans: Sequence[WindowPlan] | None = None) -> Tensor:
+        """Refines the output frame.
+
+        Args:
+            x: (n, t, c, h, w), t the window's frames.
+            plans: what :meth:`plan` gives for this size, so that a caller can make it once.
+
+        Returns:
+            (n, c, h, w).
+        """
+        n, t, c, h, w = x.shape
+        if t != self.window_size[0]:
+            raise ValueError(f"expected {self.window_size[0]} frames, got {tuple(x.shape)}")
+        plans = plans or self.plan(n, h, w, x.device)
+        shortcut = x[:, self.output_frame]
+        tokens = x.permute(0, 1, 3, 4, 2).reshape(-1, c)  # (n * t * h * w, c)
+        tokens = self.patch_embed.norm(tokens)
+        for layer in self.layers[:-1]:
+            tokens = tokens + to_tokens(
+                layer.conv(to_frames(self._run(layer, tokens, plans, n), x))
+            )
+        # Nothing after the last blocks mixes frames: only the output frame is taken further.
+        last = to_frames(self._run(self.layers[-1], tokens, plans, n), x)
+        out = self.layers[-1].conv(last.unflatten(0, (n, t))[:, self.output_frame])
+        out = out + to_frames(tokens, x).unflatten(0, (n, t))[:, self.output_frame]
+        out = self.norm(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.conv_after_body(out) + shortcut
+
+    def _run(self, layer: Layer, tokens: Tensor, plans: Sequence[WindowPlan], n: int) -> Tensor:
+        if self.use_checkpoint and torch.is_grad_enabled():
+            return checkpoint(layer.residual_group, tokens, plans, n, use_reentrant=False)
+        return layer.residual_group(tokens, plans, n)
+
+
+def to_frames(tokens: Tensor, like: Tensor) -> Tensor:
+    """Views (n * t * h * w, c) tokens as (n * t, c, h, w), channels last in memory."""
+    n, t, c, h, w = like.shape
+    return tokens.reshape(n * t, h, w, c).permute(0, 3, 1, 2)
+
+
+def to_tokens(frames: Tensor) -> Tensor:
+    """The way back from :func:`to_frames`."""
+    return frames.permute(0, 2, 3, 1).reshape(-1, frames.shape[1])

@@ -1,0 +1,180 @@
+"""SPyNet (Ranjan & Black, CVPR 2017) as both frameworks use it, with either's checkpoints."""
+
+import os
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iart_plugin.ops import warp
+from iart_plugin.ops.warp import wide_dtype
+
+LEVELS = 6
+MULTIPLE = 2 ** (LEVELS - 1)
+"""Sizes are rounded up to this, so that the coarsest level has whole pixels."""
+
+CHUNK_PIXELS = 2**20
+"""How many pixels of frame pairs are estimated at once when nothing is trained."""
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class _Level(nn.Module):
+    """One pyramid level's five convolutions: (reference, warped, flow) to a flow residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (8, 32, 64, 32, 16, 2)
+        layers: list[nn.Module] = []
+        for i, (c_in, c_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            layers += [nn.ReLU()] if i else []
+            layers.append(nn.Conv2d(c_in, c_out, 7, padding=3))
+        self.basic_module = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.basic_module(x.to(self.basic_module[0].weight.dtype))
+
+
+class SPyNet(nn.Module):
+    """Estimates optical flow coarse to fine over six levels.
+
+    Always in float32 or wider, also under autocast: a half-precision flow cannot place a pixel.
+
+    Args:
+        path: a file with the weights, BasicSR's (``params``) or MMagic's layout, or None.
+
+    Raises:
+        FileNotFoundError: if ``path`` does not exist.
+        ValueError: if the file holds something else.
+    """
+
+    def __init__(self, path: str | os.PathLike | None = None) -> None:
+        super().__init__()
+        self.basic_module = nn.ModuleList(_Level() for _ in range(LEVELS))
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+        self._register_load_state_dict_pre_hook(_accept_layouts)
+        if path is not None:
+            self._load_file(path)
+
+    def _load_file(self, path: str | os.PathLike) -> None:
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"SPyNet weights not found: {path} (option spynet_path)")
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        state = loaded.get("params", loaded.get("state_dict", loaded))
+        state = {key.removeprefix("module.").removeprefix("spynet."): state[key] for key in state}
+        state = {
+            key: state[key] for key in state if key.startswith(("basic_module.", "mean", "std"))
+        }
+        try:
+            self.load_state_dict({"mean": self.mean, "std": self.std, **state})
+        except RuntimeError as error:
+            first = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()[:200]
+            raise ValueError(f"{path} does not hold SPyNet weights: {first}") from error
+
+    def forward(self, current: Tensor, reference: Tensor) -> Tensor:
+        """Estimates the flow from ``current`` to ``reference``.
+
+        Args:
+            current: (n, 3, h, w) RGB in [0, 1].
+            reference: (n, 3, h, w) RGB in [0, 1].
+
+        Returns:
+            (n, 2, h, w) displacements in pixels, x then y; float32 (float64 for float64 frames).
+
+        Raises:
+            ValueError: if the frames are not two RGB batches of one size.
+        """
+        if current.shape != reference.shape or current.dim() != 4 or current.shape[1] != 3:
+            raise ValueError(
+                f"expected two (n, 3, h, w) frames of one size, "
+                f"got {tuple(current.shape)} and {tuple(reference.shape)}"
+            )
+        with torch.autocast(current.device.type, enabled=False):
+            dtype = wide_dtype(current, self.mean)
+            return self._estimate(current.to(dtype), reference.to(dtype))
+
+    def _estimate(self, current: Tensor, reference: Tensor) -> Tensor:
+        height, width = current.shape[-2:]
+        size = (-(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE)
+        frames = torch.cat((current, reference))
+        frames = F.interpolate(frames, size=size, mode="bilinear", align_corners=False)
+        frames = (frames - self.mean.to(frames.dtype)) / self.std.to(frames.dtype)
+        pyramid = [frames]
+        for _ in range(LEVELS - 1):
+            pyramid.append(F.avg_pool2d(pyramid[-1], 2))
+
+        flow = None
+        for level, frames in zip(self.basic_module, reversed(pyramid), strict=True):
+            current, reference = frames.chunk(2)
+            if flow is None:
+                flow = current.new_zeros(current.shape[0], 2, *current.shape[2:])
+            else:
+                flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
+            warped = warp(reference, flow, padding="border")
+            flow = flow + level(torch.cat((current, warped, flow), 1)).to(flow.dtype)
+
+        flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
+        return flow * flow.new_tensor((width / size[1], height / size[0])).view(1, 2, 1, 1)
+
+
+_MMAGIC_KEY = re.compile(r"(.*basic_module\.\d+\.basic_module)\.(\d+)\.conv\.(weight|bias)")
+
+
+def rename_spynet_key(key: str) -> str:
+    """The name here, which is BasicSR's, of a SPyNet key in either framework's checkpoint.
+
+    MMagic wraps every convolution in a module, whose ReLU the index does not count.
+    """
+    match = _MMAGIC_KEY.fullmatch(key)
+    return f"{match[1]}.{2 * int(match[2])}.{match[3]}" if match else key
+
+
+def _accept_layouts(state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        state_dict[rename_spynet_key(key)] = state_dict.pop(key)
+
+
+def clip_flows(flow_network: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
+    """Estimates the flows between the neighbouring frames of a clip, both ways.
+
+    Args:
+        flow_network: ``(current, reference) -> flow`` on batches of frames.
+        clip: (n, t, 3, h, w) RGB in [0, 1].
+
+    Returns:
+        ``(forward, backward)``, each (n, t - 1, 2, h, w). Element i of the forward flow maps frame
+        i + 1 to frame i (used by the forward branch), of the backward flow frame i to frame i + 1.
+    """
+    n, t = clip.shape[:2]
+    if t == 1:
+        empty = clip.new_zeros(n, 0, 2, *clip.shape[-2:], dtype=wide_dtype(clip))
+        return empty, empty
+    earlier, later = clip[:, :-1].flatten(0, 1), clip[:, 1:].flatten(0, 1)
+    backward = _in_chunks(flow_network, earlier, later).unflatten(0, (n, t - 1))
+    if is_mirrored(clip):
+        return backward.flip(1), backward
+    forward = _in_chunks(flow_network, later, earlier).unflatten(0, (n, t - 1))
+    return forward, backward
+
+
+def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> Tensor:
+    """Runs the network on as many pairs at once as fit a bounded memory; all when training."""
+    pairs = max(1, CHUNK_PIXELS // current[0, 0].numel())
+    if torch.is_grad_enabled() or pairs >= len(current):
+        return flow_network(current, reference)
+    chunks = zip(current.split(pairs), reference.split(pairs), strict=True)
+    return torch.cat([flow_network(*chunk) for chunk in chunks])
+
+
+def is_mirrored(clip: Tensor) -> bool:
+    """Whether the second half of every clip in the batch is its first half reversed.
+
+    Always False while a graph is being captured: the answer only saves work, and would freeze.
+    """
+    if getattr(torch.compiler, "is_compiling", lambda: False)():
+        return False
+    t = clip.shape[1]
+    return t % 2 == 0 and torch.equal(clip[:, : t // 2], clip[:, t // 2 :].flip(1))

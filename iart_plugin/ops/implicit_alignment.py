@@ -1,0 +1,201 @@
+"""Implicit resampling-based alignment: window cross-attention on sub-pixel positions (Sec. 4)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .positional_encoding import sinusoidal_encoding
+from .warp import check_flow, pixel_grid, wide_dtype
+
+
+class ProjectedReference(NamedTuple):
+    """A reference frame after the linear layers of Eq. 10 and 11, before any window is known.
+
+    Attributes:
+        keys_values: (n, h * w, 2 * channels), keys then values of every pixel.
+        height: h.
+        width: w.
+    """
+
+    keys_values: Tensor
+    height: int
+    width: int
+
+
+class ImplicitAlignment(nn.Module):
+    r"""Aligns a reference to the current frame by attention over a window of the reference.
+
+    For a pixel at p, with position u = p + flow(p), base z = floor(u) and decimal d = u - z
+    (Eq. 12): the query is the current feature plus the encoding of d (Eq. 9, 16, 17), keys and
+    values are the ``window_size`` squared reference features from z on, plus the encodings of
+    their indices (Eq. 10, 11, 13, 14), and the output is softmax(QK^T / sqrt(C / heads)) V
+    (Eq. 8), heads concatenated. Window pixels outside the frame repeat its border.
+
+    Each F is a single linear layer, so F(X_r + PE) = F(X_r) + F_0(PE): the reference is projected
+    once per pixel and gathered afterwards, and the encoding's share is a table of one row for each
+    window pixel. That is exact, costs 3 projections instead of the 9 of a 2 x 2 window, and lets
+    one projection serve several alignments.
+
+    Where the paper and the released weights differ, this follows the weights: the window starts
+    at z (Eq. 15 centres it: the same set for 2, another for 3 and more), window indices are
+    encoded as [i, j] / (w - 1) and decimals as d / w (Eq. 14: [i, j] / w, Eq. 17: d / 2w).
+
+    Args:
+        channels: C, the width of both features; even, divisible by ``num_heads``.
+        num_heads: number of attention heads; heads split the channels.
+        window_size: w, side of the window.
+        encode_window: encode the window's indices in keys and values (Table 3).
+        encode_decimal: encode the decimal part of the position in the query (Table 3).
+        check_finite: raise if the flow has a NaN or infinity. Off by default, because the check
+            waits for the device; without it such pixels give NaN and no others are touched.
+
+    Raises:
+        ValueError: if the arguments do not fit each other.
+    """
+
+    uses_current = True
+    """Aligners that read the current frame's features say so; networks skip what nobody reads."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_heads: int,
+        window_size: int = 2,
+        encode_window: bool = True,
+        encode_decimal: bool = True,
+        check_finite: bool = False,
+    ) -> None:
+        super().__init__()
+        if channels <= 0 or channels % 2 or num_heads <= 0 or channels % num_heads:
+            raise ValueError(
+                f"channels must be even and divisible by num_heads, got {channels} and {num_heads}"
+            )
+        if window_size < 1:
+            raise ValueError(f"window_size must be at least 1, got {window_size}")
+        self.channels = channels
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.encode_window = encode_window
+        self.encode_decimal = encode_decimal
+        self.check_finite = check_finite
+        self.q = nn.Linear(channels, channels)
+        self.k = nn.Linear(channels, channels)
+        self.v = nn.Linear(channels, channels)
+
+    def extra_repr(self) -> str:
+        return (
+            f"channels={self.channels}, num_heads={self.num_heads}, "
+            f"window_size={self.window_size}, encode_window={self.encode_window}, "
+            f"encode_decimal={self.encode_decimal}"
+        )
+
+    def forward(self, reference: Tensor, current: Tensor, flow: Tensor) -> Tensor:
+        """Aligns ``reference`` to ``current``.
+
+        Args:
+            reference: (n, c, h, w) features of the other frame.
+            current: (n, c, h, w) features of this frame.
+            flow: (n, 2, h, w) displacements in pixels, x then y, current to reference.
+
+        Returns:
+            (n, c, h, w) reference features at the current frame's positions.
+
+        Raises:
+            ValueError: if shapes do not match, or ``check_finite`` finds a NaN or infinity.
+        """
+        return self.align(self.project_reference(reference), current, flow)
+
+    def project_reference(self, x: Tensor) -> ProjectedReference:
+        """Projects a reference (n, c, h, w) to keys and values, once for any number of uses."""
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"expected (n, {self.channels}, h, w) features, got {tuple(x.shape)}")
+        height, width = x.shape[-2:]
+        weight = torch.cat((self.k.weight, self.v.weight))
+        bias = torch.cat((self.k.bias, self.v.bias))
+        tokens = x.flatten(2).transpose(1, 2)  # (n, h * w, c)
+        return ProjectedReference(nn.functional.linear(tokens, weight, bias), height, width)
+
+    def align(self, projected: ProjectedReference, current: Tensor, flow: Tensor) -> Tensor:
+        """Aligns a projected reference to ``current``; arguments and result as in forward."""
+        check_flow(current, flow)
+        keys_values, height, width = projected
+        n, c = current.shape[:2]
+        if c != self.channels or (n, height, width) != (keys_values.shape[0], *current.shape[2:]):
+            raise ValueError(
+                f"current features {tuple(current.shape)} do not match a reference of "
+                f"({keys_values.shape[0]}, {self.channels}, {height}, {width})"
+            )
+        if self.check_finite and not torch.isfinite(flow).all():
+            count = int((~torch.isfinite(flow)).sum())
+            raise ValueError(f"flow has {count} NaN or infinite values of {flow.numel()}")
+
+        base, decimal = self._split_position(flow)
+        query = self._query(current, decimal)  # (n, hw, heads, c / heads)
+        key_table, value_table = self._window_tables(query.dtype, flow)
+        keys_values = keys_values.reshape(n * height * width, 2 * c)
+        first_row = torch.arange(n, device=flow.device).view(n, 1, 1) * (height * width)
+
+        logits, values = [], []
+        for index in range(self.window_size**2):
+            i, j = divmod(index, self.window_size)
+            y = (base[:, 1] + i).clamp(0, height - 1)
+            x = (base[:, 0] + j).clamp(0, width - 1)
+            row = (first_row + y * width + x).flatten()
+            key, value = keys_values.index_select(0, row).view(n, -1, 2 * c).split(c, dim=-1)
+            key = (key + key_table[index]).unflatten(-1, (self.num_heads, -1))
+            # Accumulated and normalised in float32 whatever the precision of the features.
+            logits.append((query * key).sum(-1, dtype=wide_dtype(query)))
+            values.append(value + value_table[index])
+        scale = (c // self.num_heads) ** -0.5
+        weights = (torch.stack(logits, -1) * scale).softmax(-1).to(values[0].dtype)
+        out = sum(
+            weight.unsqueeze(-1) * value.unflatten(-1, (self.num_heads, -1))
+            for weight, value in zip(weights.unbind(-1), values, strict=True)
+        )  # (n, hw, heads, c / heads)
+        return out.flatten(2).transpose(1, 2).reshape(n, c, height, width)
+
+    def _split_position(self, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Splits p + flow into its integral base (int64) and decimal part, both (n, 2, h, w).
+
+        The decimal is taken from the position, not from the flow: the two differ in float32.
+        """
+        height, width = flow.shape[-2:]
+        flow = flow.to(wide_dtype(flow))
+        position = flow + pixel_grid(height, width, device=flow.device, dtype=flow.dtype)
+        base = position.floor()
+        decimal = position - base
+        # A cast of NaN or of a huge float to an integer is undefined, and would index anywhere.
+        limit = float(max(height, width) + self.window_size)
+        base = base.nan_to_num(nan=0.0).clamp(-limit, limit)
+        return base.detach().long(), decimal
+
+    def _query(self, current: Tensor, decimal: Tensor) -> Tensor:
+        """Projects current features and decimals (Eq. 9) to (n, hw, heads, c / heads)."""
+        tokens = current.flatten(2).transpose(1, 2)  # (n, hw, c)
+        if self.encode_decimal:
+            position = decimal.flip(1).flatten(2).transpose(1, 2)  # (n, hw, 2) as y, x
+            encoding = sinusoidal_encoding(position / (self.window_size + 1e-6), self.channels)
+            tokens = (tokens + encoding).to(self.q.weight.dtype)
+        return self.q(tokens).unflatten(-1, (self.num_heads, -1))
+
+    def _window_tables(self, dtype: torch.dtype, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Projects the window's encodings (Eq. 14): keys and values, (w * w, c) each."""
+        w = self.window_size
+        if not self.encode_window:
+            zeros = torch.zeros(w * w, self.channels, device=flow.device, dtype=dtype)
+            return zeros, zeros
+        encoding = self.window_encoding(flow.device, wide_dtype(self.k.weight))
+        with torch.autocast(flow.device.type, enabled=False):
+            tables = [
+                (encoding @ layer.weight.to(encoding.dtype).t()).to(dtype)
+                for layer in (self.k, self.v)
+            ]
+        return tables[0], tables[1]
+
+    def window_encoding(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Returns the (w * w, c) encodings of the window's pixels, row by row (Eq. 14)."""
+        w = self.window_size
+        index = pixel_grid(w, w, device=device, dtype=dtype).flip(0).flatten(1).t()  # (w * w, 2)
+        return sinusoidal_encoding(index / (w - 1 + 1e-6), self.channels)

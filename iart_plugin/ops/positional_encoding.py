@@ -1,0 +1,42 @@
+"""Sinusoidal encoding of sub-pixel positions (Eq. 7 and 18)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+TEMPERATURE = 0.01
+"""T of Eq. 18: the angular speeds run geometrically from 2 pi up to almost 2 pi / T^2."""
+
+
+def sinusoidal_encoding(position: Tensor, channels: int) -> Tensor:
+    r"""Encodes positions as sines and cosines of geometrically growing angular speed.
+
+    With D = channels / 2 channels an axis, channel m of an axis is the sine (m even) or cosine
+    (m odd) of :math:`2 \pi s / T^{2 \lfloor m / 2 \rfloor / D}`. All of y's channels come first,
+    then all of x's. This is the released program's form of Eq. 7, whose progression the paper
+    gives as :math:`\omega = T^{-D}`.
+
+    Args:
+        position: (..., 2) positions (y, x), normalised to about [0, 1]; float32 or float64, for
+            half precision cannot hold the fastest angles.
+        channels: the number of channels to encode into; even.
+
+    Returns:
+        (..., channels) encoding in [-1, 1], in ``position``'s dtype.
+
+    Raises:
+        ValueError: if ``channels`` is odd or not positive.
+    """
+    if channels <= 0 or channels % 2:
+        raise ValueError(
+            f"channels must be even and positive (half encode y, half x), got {channels}"
+        )
+    per_axis = channels // 2
+    index = torch.arange(per_axis, device=position.device)
+    exponent = 2 * (index // 2).to(position.dtype) / per_axis
+    # In this order: angles reach some hundreds of radians, where float32 is good to 1e-5 only, and
+    # another order of the same operations moves results by as much.
+    angle = (position * (2 * math.pi)).unsqueeze(-1) / TEMPERATURE**exponent  # (..., 2, per_axis)
+    encoding = torch.where(index % 2 == 0, angle.sin(), angle.cos())
+    return encoding.flatten(-2)

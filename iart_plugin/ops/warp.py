@@ -1,0 +1,81 @@
+"""Backward warping with an explicit resampling (Eq. 1-5): nearest, bilinear, bicubic."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MODES = ("nearest", "bilinear", "bicubic")
+PADDINGS = ("zeros", "border")
+
+
+def pixel_grid(height: int, width: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Returns the (2, height, width) coordinates of every pixel, x then y."""
+    y = torch.arange(height, device=device, dtype=dtype)
+    x = torch.arange(width, device=device, dtype=dtype)
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack((grid_x, grid_y))
+
+
+def wide_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype for positions and for sums: float64 if any tensor has it, else float32.
+
+    Half precision cannot tell sub-pixel positions apart a few hundred pixels from the origin.
+    """
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if wide else torch.float32
+
+
+def check_flow(x: Tensor, flow: Tensor) -> None:
+    """Raises ValueError unless ``flow`` is (n, 2, h, w) for an ``x`` of (n, c, h, w)."""
+    if x.dim() != 4 or flow.dim() != 4 or flow.shape[1] != 2:
+        raise ValueError(
+            f"expected features (n, c, h, w) and flow (n, 2, h, w), "
+            f"got {tuple(x.shape)} and {tuple(flow.shape)}"
+        )
+    if x.shape[0] != flow.shape[0] or x.shape[2:] != flow.shape[2:]:
+        raise ValueError(
+            f"flow {tuple(flow.shape)} does not match features {tuple(x.shape)}: "
+            f"batch, height and width must be equal"
+        )
+
+
+def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
+    """Samples ``x`` at every pixel's position plus its flow (Eq. 2).
+
+    Args:
+        x: (n, c, h, w) reference frame or features.
+        flow: (n, 2, h, w) displacements in pixels, x then y, from the current frame to ``x``.
+        mode: 'nearest', 'bilinear' or 'bicubic' (Sec. 3.2; bicubic is Keys' with a = -0.75).
+        padding: outside the frame, 'zeros' or the nearest pixel of the 'border'.
+
+    Returns:
+        (n, c, h, w) in ``x``'s dtype. Positions are computed in float32 at least.
+
+    Raises:
+        ValueError: if a name is unknown or the shapes do not match.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+    check_flow(x, flow)
+    height, width = x.shape[-2:]
+    dtype = wide_dtype(x, flow)
+    position = flow.to(dtype) + pixel_grid(height, width, device=x.device, dtype=dtype)
+    # Corners on the outermost pixels' centres is what the released weights were trained with; it
+    # is undefined for a single row or column, where the other convention samples the same points.
+    align_corners = min(height, width) > 1
+    size = position.new_tensor((width, height)).view(1, 2, 1, 1)
+    if align_corners:
+        grid = 2 * position / (size - 1) - 1
+    else:
+        grid = (2 * position + 1) / size - 1
+    with torch.autocast(x.device.type, enabled=False):
+        out = F.grid_sample(
+            x.to(dtype),
+            grid.permute(0, 2, 3, 1),
+            mode=mode,
+            padding_mode=padding,
+            align_corners=align_corners,
+        )
+    return out.to(x.dtype)
