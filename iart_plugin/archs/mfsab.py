@@ -110,7 +110,7 @@ def edge_mask(
     """The additive (tokens, tokens) mask of a rolled window at the bottom or right edge."""
     if not (bottom or right):
         return None
-    frames, wh, ww = window_size
+    _, wh, ww = window_size
     y = torch.arange(wh, device=device).view(1, -1, 1).expand(window_size) >= wh - wh // 2
     x = torch.arange(ww, device=device).view(1, 1, -1).expand(window_size) >= ww - ww // 2
     region = (bottom * y * 2 + right * x).flatten()

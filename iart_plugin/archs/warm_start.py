@@ -69,7 +69,7 @@ def natural_noise(
 
 @torch.no_grad()
 def feature_statistics(network: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (c,) and covariance (c, c) of the features that BasicVSR aligns on ``clips``, float64."""
+    """Mean (c,) and covariance (c, c), float64, of the features that BasicVSR aligns."""
     from .ia_cnn import IACNN
 
     basicvsr = IACNN(

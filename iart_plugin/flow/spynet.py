@@ -1,5 +1,6 @@
 """SPyNet (Ranjan & Black, CVPR 2017) as both frameworks use it, with either's checkpoints."""
 
+import itertools
 import os
 import re
 
@@ -28,7 +29,7 @@ class _Level(nn.Module):
         super().__init__()
         widths = (8, 32, 64, 32, 16, 2)
         layers: list[nn.Module] = []
-        for i, (c_in, c_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (c_in, c_out) in enumerate(itertools.pairwise(widths)):
             layers += [nn.ReLU()] if i else []
             layers.append(nn.Conv2d(c_in, c_out, 7, padding=3))
         self.basic_module = nn.Sequential(*layers)

@@ -66,10 +66,7 @@ def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zer
     # is undefined for a single row or column, where the other convention samples the same points.
     align_corners = min(height, width) > 1
     size = position.new_tensor((width, height)).view(1, 2, 1, 1)
-    if align_corners:
-        grid = 2 * position / (size - 1) - 1
-    else:
-        grid = (2 * position + 1) / size - 1
+    grid = 2 * position / (size - 1) - 1 if align_corners else (2 * position + 1) / size - 1
     with torch.autocast(x.device.type, enabled=False):
         out = F.grid_sample(
             x.to(dtype),
