@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iart_plugin.ops import warp
-from iart_plugin.ops.warp import wide_dtype
+from iart_plugin.ops.precision import full_precision, wide_dtype
 
 LEVELS = 6
 MULTIPLE = 2 ** (LEVELS - 1)
@@ -93,7 +93,7 @@ class SPyNet(nn.Module):
                 f"expected two (n, 3, h, w) frames of one size, "
                 f"got {tuple(current.shape)} and {tuple(reference.shape)}"
             )
-        with torch.autocast(current.device.type, enabled=False):
+        with full_precision(current.device):
             dtype = wide_dtype(current, self.mean)
             return self._estimate(current.to(dtype), reference.to(dtype))
 

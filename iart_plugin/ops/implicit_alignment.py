@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from .positional_encoding import sinusoidal_encoding
-from .warp import check_flow, pixel_grid, wide_dtype
+from .precision import full_precision, wide_dtype
+from .warp import check_flow, pixel_grid
+
+
+FAR = 2.0**23
+"""Pixels: outside of any frame, and still exact in float32."""
 
 
 class ProjectedReference(NamedTuple):
@@ -167,8 +172,7 @@ class ImplicitAlignment(nn.Module):
         base = position.floor()
         decimal = position - base
         # A cast of NaN or of a huge float to an integer is undefined, and would index anywhere.
-        limit = float(max(height, width) + self.window_size)
-        base = base.nan_to_num(nan=0.0).clamp(-limit, limit)
+        base = base.nan_to_num(nan=0.0).clamp(-FAR, FAR)
         return base.detach().long(), decimal
 
     def _query(self, current: Tensor, decimal: Tensor) -> Tensor:
@@ -187,7 +191,7 @@ class ImplicitAlignment(nn.Module):
             zeros = torch.zeros(w * w, self.channels, device=flow.device, dtype=dtype)
             return zeros, zeros
         encoding = self.window_encoding(flow.device, wide_dtype(self.k.weight))
-        with torch.autocast(flow.device.type, enabled=False):
+        with full_precision(flow.device):
             tables = [
                 (encoding @ layer.weight.to(encoding.dtype).t()).to(dtype)
                 for layer in (self.k, self.v)

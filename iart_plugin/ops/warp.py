@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .precision import full_precision, wide_dtype
+
 MODES = ("nearest", "bilinear", "bicubic")
 PADDINGS = ("zeros", "border")
 
@@ -14,15 +16,6 @@ def pixel_grid(height: int, width: int, *, device: torch.device, dtype: torch.dt
     x = torch.arange(width, device=device, dtype=dtype)
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack((grid_x, grid_y))
-
-
-def wide_dtype(*tensors: Tensor) -> torch.dtype:
-    """The dtype for positions and for sums: float64 if any tensor has it, else float32.
-
-    Half precision cannot tell sub-pixel positions apart a few hundred pixels from the origin.
-    """
-    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
-    return torch.float64 if wide else torch.float32
 
 
 def check_flow(x: Tensor, flow: Tensor) -> None:
@@ -67,7 +60,7 @@ def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zer
     align_corners = min(height, width) > 1
     size = position.new_tensor((width, height)).view(1, 2, 1, 1)
     grid = 2 * position / (size - 1) - 1 if align_corners else (2 * position + 1) / size - 1
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x.device):
         out = F.grid_sample(
             x.to(dtype),
             grid.permute(0, 2, 3, 1),

@@ -1,0 +1,22 @@
+"""Where half precision ends: positions, flow and sums are at least float32, also under autocast."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def wide_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype for positions and for sums: float64 if any tensor has it, else float32.
+
+    Half precision cannot tell sub-pixel positions apart a few hundred pixels from the origin.
+    """
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if wide else torch.float32
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Turns autocast off inside, on devices that have it."""
+    if device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
