@@ -9,7 +9,6 @@ from .positional_encoding import sinusoidal_encoding
 from .precision import full_precision, wide_dtype
 from .warp import check_flow, pixel_grid
 
-
 FAR = 2.0**23
 """Pixels: outside of any frame, and still exact in float32."""
 

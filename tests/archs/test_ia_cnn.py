@@ -1,0 +1,117 @@
+import pytest
+import torch
+
+from iart_plugin.archs import IACNN, load_ia_cnn
+from iart_plugin.archs.keys import CheckpointMismatch
+
+TINY = {"num_feat": 8, "num_block": 1, "num_heads": 2}
+
+
+@pytest.fixture
+def tiny() -> IACNN:
+    return IACNN(**TINY).eval()
+
+
+def test_parameter_count():
+    with torch.device("meta"):
+        assert sum(p.numel() for p in IACNN().parameters()) == 8_521_263
+        basicvsr = IACNN(alignment="flow_warp", extractor=False)
+        assert sum(p.numel() for p in basicvsr.parameters()) == 6_291_311
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 8), (33, 10)])
+@pytest.mark.parametrize("t", [1, 2, 3])
+@pytest.mark.parametrize("alignment", ["implicit", "flow_warp", "patch", "none"])
+def test_any_size_and_length(size, t, alignment):
+    network = IACNN(**TINY, alignment=alignment).eval()
+    with torch.no_grad():
+        out = network(torch.rand(2, t, 3, *size))
+    assert out.shape == (2, t, 3, 4 * size[0], 4 * size[1])
+    assert out.isfinite().all()
+
+
+def test_every_parameter_gets_a_gradient(tiny):
+    tiny.train()
+    tiny(torch.rand(1, 3, 3, 12, 10)).square().mean().backward()
+    assert not [name for name, p in tiny.named_parameters() if p.grad is None]
+
+
+def test_implicit_alignment_needs_the_extractor():
+    with pytest.raises(ValueError, match="extractor"):
+        IACNN(**TINY, extractor=False)
+
+
+def test_autocast_keeps_the_flow_in_float32(tiny):
+    seen = []
+    tiny.alignment.register_forward_pre_hook(lambda _, args: seen.append(args[2].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        out = tiny(torch.rand(1, 3, 3, 16, 16))
+    assert out.isfinite().all()
+    assert seen and set(seen) == {torch.float32}
+
+
+def test_equals_basicsrs_basicvsr_on_real_weights(basicvsr_weights):
+    """The extractor is there and its output unused; everything else is BasicVSR, to rounding."""
+    basicsr_basicvsr = pytest.importorskip("tests.archs.basicsr_reference").basicvsr()
+    state = torch.load(basicvsr_weights, weights_only=True)["params"]
+    basicsr_basicvsr.load_state_dict(state, strict=True)
+    network = IACNN(alignment="flow_warp").eval()
+    network.load_state_dict(state, strict=False)
+    clip = torch.rand(1, 3, 3, 64, 72)
+    with torch.no_grad():
+        expected = basicsr_basicvsr(clip)
+        torch.testing.assert_close(network(clip), expected, atol=1e-5, rtol=0)
+
+
+def test_warm_start_is_close_to_basicvsr(basicvsr_weights):
+    from iart_plugin.archs import load_checkpoint
+    from iart_plugin.archs.warm_start import natural_noise
+
+    basicvsr, _ = load_checkpoint(basicvsr_weights)
+    network = load_ia_cnn("warm-start", basicvsr_weights)
+    clip = natural_noise(4, 48, 1, seed=5)
+    nearest = IACNN(alignment="flow_warp", alignment_options={"mode": "nearest"}, extractor=False)
+    nearest.load_state_dict(basicvsr.state_dict())
+    with torch.no_grad():
+        expected, out = basicvsr(clip), network(clip)
+        other = nearest.eval()(clip)
+    error = (out - expected).square().mean().sqrt()
+    assert error < 0.003  # of full scale; measured 0.001
+    assert error < 0.5 * (other - expected).square().mean().sqrt()
+
+
+def test_warm_start_can_be_trained(basicvsr_weights):
+    network = load_ia_cnn("warm-start", basicvsr_weights).train()
+    network(torch.rand(1, 2, 3, 16, 16)).square().mean().backward()
+    assert network.extractor.main[0].weight.grad.abs().max() > 0
+    assert network.alignment.q.weight.grad.abs().max() > 0
+    assert network.alignment.k.weight.grad.abs().max() > 0
+
+
+def test_warm_start_refuses_what_it_cannot_start(basicvsr_weights, tmp_path):
+    from iart_plugin.archs import warm_start
+
+    with pytest.raises(ValueError, match="window of 2"):
+        warm_start(IACNN(**TINY, alignment_options={"window_size": 3}))
+    wrong = tmp_path / "spynet.pth"
+    torch.save({"params": IACNN(**TINY).spynet.state_dict()}, wrong)
+    with pytest.raises(CheckpointMismatch, match="holds SPyNet"):
+        load_ia_cnn("warm-start", wrong)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_ia_cnn(tmp_path / "nowhere.safetensors", basicvsr_weights)
+
+
+def test_adapter_brings_the_parts_that_basicvsr_lacks(basicvsr_weights, tmp_path):
+    from iart_plugin.archs import save_checkpoint
+
+    network = load_ia_cnn("warm-start", basicvsr_weights)
+    added = {
+        key: value.half()
+        for key, value in network.state_dict().items()
+        if key.startswith(("extractor.", "alignment."))
+    }
+    adapter = tmp_path / "adapter.safetensors"
+    save_checkpoint(added, adapter)
+    composed = load_ia_cnn(adapter, basicvsr_weights)
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(composed.state_dict()[key], value, atol=2e-2, rtol=2e-3)
