@@ -80,10 +80,25 @@ def check_options(opt: dict[str, Any]) -> None:
             parameters = inspect.signature(ARCH_REGISTRY.get(network["type"])).parameters
             if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
                 check_keys(network, ["type", *parameters], f"{section} ({network['type']})")
+            _check_values(ARCH_REGISTRY.get(network["type"]), network, section)
     if opt["model_type"] == "RecurrentMixPrecisionRTModel" and opt.get("train"):
         check_keys(opt["train"], TRAIN_KEYS, f"train ({opt['model_type']})")
     _check_device(opt)
     _check_weights(opt)
+
+
+def _check_values(arch: type, network: dict[str, Any], section: str) -> None:
+    """Build one of this package's networks, so that it refuses what it must."""
+    import torch
+
+    if not arch.__module__.startswith("iart_plugin."):
+        return
+    values = {k: v for k, v in network.items() if k not in ("type", "spynet_path")}
+    try:
+        with torch.random.fork_rng(devices=[]):  # the run's own network starts as it would
+            arch(**values)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{section} ({network['type']}): {error}") from error
 
 
 def _check_registered(name: str, registered: Iterable[str], where: str) -> None:
