@@ -2,7 +2,8 @@
 
 BasicSR takes a resumed run to the start of the epoch and lets every worker's augmentation depend on
 what that worker did before. Here the order of the data goes on where it stopped, and each sample's
-random numbers depend only on the seed, the epoch and its place in the epoch.
+random numbers depend only on the seed, the epoch and its place in the epoch. They are the same for
+any number of workers, and of processes at the same total batch size.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _current_loader: DataLoader | None = None  # the training data of this process's
 
 
 class SamplePlace(int):
-    """A data set's index that also knows its place: epoch, process, position in the epoch."""
+    """A data set's index that also knows its place: epoch, and position among all processes'."""
 
-    def __new__(cls, index: int, place: tuple[int, int, int]) -> SamplePlace:
+    def __new__(cls, index: int, place: tuple[int, int]) -> SamplePlace:
         self = super().__new__(cls, index)
         self.place = place
         return self
@@ -53,7 +54,7 @@ class ResumableSampler(EnlargedSampler):
         first = self._start[1] if self.epoch == self._start[0] else 0
         for position, index in enumerate(super().__iter__()):
             if position >= first:
-                yield SamplePlace(index, (self.epoch, self.rank, position))
+                yield SamplePlace(index, (self.epoch, position * self.num_replicas + self.rank))
 
 
 class SeededDataset(Dataset):
@@ -158,16 +159,18 @@ def continue_data(epoch: int, iteration: int, seed: int) -> None:
 
 
 def save_atomically(payload: Any, path: Path) -> None:
-    """``torch.save`` to a temporary name, then rename: a reader sees the whole file or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """``torch.save`` to a temporary name, then rename: a reader sees the whole file or none.
+
+    One process writes to a folder at a time. What a killed one has left there is removed.
+    """
+    for left_over in path.parent.glob(".*.tmp"):
+        left_over.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(payload, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def install() -> None:

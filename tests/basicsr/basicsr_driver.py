@@ -169,3 +169,11 @@ def run(
     )
     assert (done.returncode != 0) == fails, done.stdout[-4000:]
     return done.stdout
+
+
+def saved_weights(folder: Path, iteration: int | str = "latest", key: str = "params") -> dict:
+    """The weights that a training in ``folder`` has saved."""
+    import torch
+
+    path = folder / "experiments" / "run" / "models" / f"net_g_{iteration}.pth"
+    return torch.load(path, weights_only=True)[key]

@@ -17,15 +17,10 @@ from basicsr_driver import (
     SMALL_IART,
     environment,
     run,
+    saved_weights,
     test_options,
     write_options,
 )
-
-
-def weights(folder: Path, iteration: int | str = "latest", key: str = "params") -> dict:
-    """The weights that a training in ``folder`` has saved."""
-    path = folder / "experiments" / "run" / "models" / f"net_g_{iteration}.pth"
-    return torch.load(path, weights_only=True)[key]
 
 
 def psnr(output: str) -> float:
@@ -51,7 +46,7 @@ def test_trains_validates_and_saves(trained) -> None:
 
 def test_flow_network_is_held_for_fix_flow_iterations(trained) -> None:
     folder, _ = trained
-    first, last = weights(folder, 2), weights(folder, 4)
+    first, last = saved_weights(folder, 2), saved_weights(folder, 4)
     start = {key: value for key, value in first.items() if key.startswith("spynet")}
     moved = [key for key in start if not torch.equal(first[key], last[key])]
     assert moved, "the flow network must train after fix_flow iterations"
@@ -81,7 +76,7 @@ def test_resumed_run_ends_where_the_whole_run_ends(trained, tmp_path, options) -
     output = run("basicsr_train", write_options(opt, tmp_path / "train.yml"))
     assert "Resuming training from epoch: 0, iter: 2" in output
     for key in ("params", "params_ema"):
-        whole, resumed = weights(folder, 4, key), weights(tmp_path, 4, key)
+        whole, resumed = saved_weights(folder, 4, key), saved_weights(tmp_path, 4, key)
         assert all(torch.equal(whole[name], resumed[name]) for name in whole), key
 
 
@@ -103,7 +98,7 @@ def test_two_processes_train_and_validate(tmp_path, options) -> None:
     opt["datasets"]["train"]["batch_size_per_gpu"] = 1
     output = run("basicsr_train", write_options(opt, tmp_path / "train.yml"), processes=2)
     assert "iter:       4" in output
-    first, last = weights(tmp_path, 2), weights(tmp_path, 4)
+    first, last = saved_weights(tmp_path, 2), saved_weights(tmp_path, 4)
     assert any(not torch.equal(first[k], last[k]) for k in first if k.startswith("spynet"))
 
     path = tmp_path / "experiments/run/models/net_g_latest.pth"
@@ -117,7 +112,7 @@ def test_bfloat16_trains_on_a_cpu(tmp_path, options) -> None:
     opt["train"]["total_iter"] = 2
     output = run("basicsr_train", write_options(opt, tmp_path / "train.yml"))
     assert "trains in bfloat16 on cpu" in output
-    assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path).values())
+    assert all(value.dtype != torch.bfloat16 for value in saved_weights(tmp_path).values())
     assert psnr(output) > 15
 
 
