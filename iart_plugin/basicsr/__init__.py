@@ -1,0 +1,27 @@
+"""BasicSR adapter: importing it registers this package's parts and mends what upstream broke.
+
+An option file names it in one line, which BasicSR's own YAML loader resolves::
+
+    plugin: !!python/name:iart_plugin.basicsr.PLUGIN
+
+Registered: the networks ``IART``, ``IACNN`` and the op ``ImplicitAlignment`` in ``ARCH_REGISTRY``,
+the model ``RecurrentMixPrecisionRTModel`` in ``MODEL_REGISTRY``.
+"""
+
+from __future__ import annotations
+
+from iart_plugin import compat
+
+compat.provide_functional_tensor()  # before BasicSR is imported for the first time
+
+from iart_plugin.basicsr import pipeline  # noqa: E402
+from iart_plugin.basicsr.registration import register  # noqa: E402
+
+# A plain string, so that an option file can name it and the options can still be copied.
+PLUGIN = "iart_plugin.basicsr"
+
+__all__ = ["PLUGIN", "register"]
+
+compat.mend_basicsr()
+register()
+pipeline.install()

@@ -1,0 +1,288 @@
+"""``RecurrentMixPrecisionRTModel``: BasicSR's recurrent video model with mixed precision.
+
+The name is that of the official option files. Beside what ``VideoRecurrentModel`` reads, ``train:``
+takes
+
+====================== ================================================================= ==========
+key                    meaning                                                           default
+====================== ================================================================= ==========
+``amp_dtype``          ``fp16``, ``bf16`` or ``fp32`` for the network's pass             see below
+``init_loss_scale``    first loss scale of ``fp16``                                      65536
+``max_skipped_steps``  non-finite steps in a row after which the run stops               50
+``grad_clip_norm``     largest norm of the whole gradient                                no limit
+====================== ================================================================= ==========
+
+The default precision is ``fp16`` on a GPU, as the model's name says, and ``fp32`` on a CPU, which
+has ``bf16`` as its other choice. Flow, sampling positions and losses are float32 in every case.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.models.video_recurrent_model import VideoRecurrentModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.dist_util import master_only
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from iart_plugin.archs import read_state_dict
+from iart_plugin.basicsr import resume
+from iart_plugin.basicsr.checks import OptionError, check_options
+
+AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+# As in BasicSR: the networks whose training `fix_flow` delays.
+DELAYED_NETWORKS = ("spynet", "edvr")
+
+
+class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
+    """Trains and tests a recurrent video network in mixed precision, resumable exactly.
+
+    Args:
+        opt: BasicSR's options.
+
+    Raises:
+        OptionError: on a key that nothing reads, or a precision that the device does not offer.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        check_options(opt)
+        super().__init__(opt)
+
+    def init_training_settings(self) -> None:
+        super().init_training_settings()
+        train_opt = self.opt["train"]
+        self.amp_dtype = choose_amp_dtype(train_opt.get("amp_dtype"), self.device)
+        self.scaler = make_grad_scaler(
+            self.device,
+            enabled=self.amp_dtype is torch.float16,
+            init_scale=float(train_opt.get("init_loss_scale", 2.0**16)),
+        )
+        self.max_skipped_steps = int(train_opt.get("max_skipped_steps", 50))
+        self.grad_clip_norm = float(train_opt.get("grad_clip_norm") or math.inf)
+        self.skipped_steps = 0
+        self.skipped_in_a_row = 0
+        self.data_seed = self.opt["manual_seed"]
+        self.sample_keys: Any = None
+        precision = str(self.amp_dtype).removeprefix("torch.")
+        get_root_logger().info(f"The network trains in {precision} on {self.device.type}.")
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Move and wrap a network, reading ``find_unused_parameters`` and ``use_static_graph``."""
+        net = net.to(self.device)
+        if self.opt["dist"]:
+            on_gpu = self.device.type == "cuda"
+            return DistributedDataParallel(
+                net,
+                device_ids=[torch.cuda.current_device()] if on_gpu else None,
+                find_unused_parameters=self.opt.get("find_unused_parameters", False),
+                static_graph=self.opt.get("use_static_graph", False),
+            )
+        return DataParallel(net) if self.opt["num_gpu"] > 1 else net
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Take a batch: ``lq`` (n, t, 3, h, w) and, with ground truth, ``gt`` (n, t, 3, 4h, 4w)."""
+        super().feed_data(data)
+        self.sample_keys = data.get("key")
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One training step on the batch that :meth:`feed_data` took.
+
+        A step with a gradient that is not finite changes no weight. The flow network's weights stay
+        as they are for the first ``fix_flow`` iterations: their gradients are dropped before the
+        step. ``requires_grad`` is never changed, so DistributedDataParallel's buckets and a static
+        graph stay valid across the boundary. (BasicSR flips it, and frees the flow network at
+        iteration ``fix_flow`` already, one earlier.)
+
+        Args:
+            current_iter: The iteration, from 1.
+
+        Raises:
+            FloatingPointError: after ``max_skipped_steps`` non-finite steps in a row.
+        """
+        self.optimizer_g.zero_grad(set_to_none=True)
+        with torch.autocast(
+            self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not torch.float32
+        ):
+            self.output = self.net_g(self.lq)
+        losses = self._losses(self.output.float())
+        self.scaler.scale(sum(losses.values())).backward()
+        if self.fix_flow_iter and current_iter <= self.fix_flow_iter:
+            self._drop_flow_gradients()
+        self.scaler.unscale_(self.optimizer_g)
+        norm = nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_clip_norm)
+        self._step(bool(torch.isfinite(norm)), current_iter)
+        self.log_dict = self.reduce_loss_dict(losses)
+        self.log_dict["skipped_steps"] = self.skipped_steps
+        if self.scaler.is_enabled():
+            self.log_dict["loss_scale"] = self.scaler.get_scale()
+
+    def _losses(self, output: Tensor) -> OrderedDict[str, Tensor]:
+        losses = OrderedDict()
+        if self.cri_pix:
+            losses["l_pix"] = self.cri_pix(output, self.gt)
+        if self.cri_perceptual:
+            names = ("l_percep", "l_style")
+            values = zip(names, self.cri_perceptual(output, self.gt), strict=True)
+            losses.update((name, value) for name, value in values if value is not None)
+        return losses
+
+    def _drop_flow_gradients(self) -> None:
+        for name, parameter in self.net_g.named_parameters():
+            if any(network in name for network in DELAYED_NETWORKS):
+                # Not zeros: Adam would count the step and apply weight decay.
+                parameter.grad = None
+
+    def _step(self, finite: bool, current_iter: int) -> None:
+        """Apply the gradients, or skip and count them; the same on every process.
+
+        The gradients were averaged over the processes, so all of them see the same norm.
+        """
+        if finite:
+            self.scaler.step(self.optimizer_g)
+            self.skipped_in_a_row = 0
+            if self.ema_decay > 0:
+                self.model_ema(decay=self.ema_decay)
+        else:
+            self.skipped_steps += 1
+            self.skipped_in_a_row += 1
+            get_root_logger().warning(
+                f"Iteration {current_iter}: the gradient is not finite, the step is skipped "
+                f"({self.skipped_in_a_row} in a row, {self.skipped_steps} in all)."
+            )
+        self.scaler.update()
+        if self.skipped_in_a_row >= self.max_skipped_steps:
+            inputs = "finite" if torch.isfinite(self.lq).all() else "not finite"
+            raise FloatingPointError(
+                f"Stopped at iteration {current_iter}: {self.skipped_in_a_row} steps in a row had "
+                f"a gradient that is not finite, in {self.amp_dtype} at loss scale "
+                f"{self.scaler.get_scale():g}; the last batch ({self.sample_keys}) is {inputs}. "
+                "Resume from an earlier checkpoint with train.amp_dtype bf16 or fp32, a lower "
+                "learning rate or train.grad_clip_norm."
+            )
+
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
+    ) -> None:
+        """Load a file of BasicSR, MMagic or the released program, or ``.safetensors``.
+
+        Args:
+            net: The network, wrapped or not.
+            load_path: The file.
+            strict: Whether every weight must be there, and no other.
+            param_key: The entry that holds the weights. A file without it may hold them in any
+                entry that :func:`iart_plugin.archs.read_state_dict` knows.
+
+        Raises:
+            OptionError: naming the file, if it holds no weights that fit.
+        """
+        bare = self.get_bare_model(net)
+        try:
+            weights, container = _read_weights(load_path, param_key)
+            bare.load_state_dict(weights, strict=strict)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise OptionError(
+                f"{load_path} does not fit {type(bare).__name__} as network_g describes it: {error}"
+            ) from error
+        get_root_logger().info(
+            f"{type(bare).__name__} took its weights from {load_path}"
+            f"{f', entry {container!r}' if container else ''}."
+        )
+
+    @master_only
+    def save_network(
+        self,
+        net: nn.Module | list[nn.Module],
+        net_label: str,
+        current_iter: int,
+        param_key: str | list[str] = "params",
+    ) -> None:
+        """Save networks as BasicSR does, but never half a file."""
+        nets = net if isinstance(net, list) else [net]
+        keys = param_key if isinstance(param_key, list) else [param_key]
+        payload = {
+            key: {k: v.cpu() for k, v in self.get_bare_model(each).state_dict().items()}
+            for key, each in zip(keys, nets, strict=True)
+        }
+        name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
+        resume.save_atomically(payload, Path(self.opt["path"]["models"], name))
+
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Save what :meth:`resume_training` needs to go on as if the run had not stopped.
+
+        Every process calls this: each contributes its random state, the first one writes.
+        """
+        if current_iter == -1:  # BasicSR's mark for the last save, which is not for resuming
+            return
+        state = {
+            "epoch": epoch,
+            "iter": current_iter,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "scaler": self.scaler.state_dict(),
+            "skipped": [self.skipped_steps, self.skipped_in_a_row],
+            "best_metric_results": getattr(self, "best_metric_results", {}),
+            "data_seed": self.data_seed,
+            "random": resume.gather_random_states(),
+        }
+        if self.opt["rank"] == 0:
+            folder = self.opt["path"]["training_states"]
+            resume.save_atomically(state, Path(folder, f"{current_iter}.state"))
+
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        """Take up a training state, also one saved by BasicSR's own models."""
+        super().resume_training(resume_state)
+        if "data_seed" not in resume_state:
+            get_root_logger().warning(
+                "The training state comes from another model: optimizers and schedulers go on from "
+                "it, the order of the data and the random numbers start anew."
+            )
+            return
+        if resume_state["scaler"]:
+            self.scaler.load_state_dict(resume_state["scaler"])
+        self.skipped_steps, self.skipped_in_a_row = resume_state["skipped"]
+        self.best_metric_results = resume_state["best_metric_results"]
+        self.data_seed = resume_state["data_seed"]
+        resume.continue_data(resume_state["epoch"], resume_state["iter"], self.data_seed)
+        resume.restore_random_state(resume_state["random"])
+
+
+def _read_weights(path: str, param_key: str | None) -> tuple[dict[str, Tensor], str]:
+    """A file's weights and the entry that held them, preferring ``param_key``."""
+    state, container, _ = read_state_dict(path)
+    if param_key is None or container in ("", param_key):
+        return state, container
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if param_key not in content:
+        return state, container
+    return {k.removeprefix("module."): v for k, v in content[param_key].items()}, param_key
+
+
+def choose_amp_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """The precision of the network's pass.
+
+    Args:
+        name: ``fp16``, ``bf16``, ``fp32``, or None for the device's default.
+        device: Where the network runs.
+
+    Raises:
+        OptionError: on another name, or one that the device does not offer.
+    """
+    if name is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in AMP_DTYPES:
+        raise OptionError(f"train.amp_dtype is '{name}'; {', '.join(AMP_DTYPES)} exist.")
+    if name == "fp16" and device.type == "cpu":
+        raise OptionError("train.amp_dtype is fp16, which needs a GPU; set bf16 or fp32 on a CPU.")
+    return AMP_DTYPES[name]
+
+
+def make_grad_scaler(device: torch.device, *, enabled: bool, init_scale: float) -> Any:
+    """PyTorch's gradient scaler, under the name that this PyTorch has (2.1 and 2.2: CUDA's)."""
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device.type, enabled=enabled, init_scale=init_scale)
+    return torch.cuda.amp.GradScaler(enabled=enabled, init_scale=init_scale)

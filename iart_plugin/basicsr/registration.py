@@ -1,0 +1,40 @@
+"""Entries in BasicSR's registries, under the names that option files use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY, Registry
+
+from iart_plugin import archs, ops
+from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
+
+PARTS = (
+    (ARCH_REGISTRY, archs.IART),
+    (ARCH_REGISTRY, archs.IACNN),
+    (ARCH_REGISTRY, ops.ImplicitAlignment),
+    (MODEL_REGISTRY, RecurrentMixPrecisionRTModel),
+)
+
+
+def register() -> None:
+    """Register every part. Harmless when repeated.
+
+    Raises:
+        RuntimeError: if another package has taken one of the names.
+    """
+    for registry, cls in PARTS:
+        _register_once(registry, cls)
+
+
+def _register_once(registry: Registry, cls: Any) -> None:
+    name = cls.__name__
+    if name not in registry:
+        registry.register(cls)
+        return
+    present = registry.get(name)
+    if present.__module__ != cls.__module__:
+        raise RuntimeError(
+            f"BasicSR's registry already has a '{name}', from {present.__module__}. "
+            "Use either that package or iart_plugin in one process."
+        )

@@ -1,0 +1,193 @@
+"""Exact resume: a run that was killed and taken up again ends with the same weights.
+
+BasicSR takes a resumed run to the start of the epoch and lets every worker's augmentation depend on
+what that worker did before. Here the order of the data goes on where it stopped, and each sample's
+random numbers depend only on the seed, the epoch and its place in the epoch. They are the same for
+any number of workers, and of processes at the same total batch size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.data.data_sampler import EnlargedSampler
+from basicsr.utils.dist_util import get_dist_info
+from torch import distributed as dist
+from torch.utils.data import DataLoader, Dataset
+
+from iart_plugin import compat
+
+_current_loader: DataLoader | None = None  # the training data of this process's pipeline
+
+
+class SamplePlace(int):
+    """A data set's index that also knows its place: epoch, and position among all processes'."""
+
+    def __new__(cls, index: int, place: tuple[int, int]) -> SamplePlace:
+        self = super().__new__(cls, index)
+        self.place = place
+        return self
+
+    def __reduce__(self) -> tuple:
+        return SamplePlace, (int(self), self.place)
+
+
+class ResumableSampler(EnlargedSampler):
+    """BasicSR's sampler, in the same order, able to start in the middle of one epoch."""
+
+    _start: tuple[int, int] = (-1, 0)  # (epoch, number of samples already used)
+
+    def start_at(self, epoch: int, used: int) -> None:
+        """Leave out the first ``used`` samples of ``epoch``; other epochs are complete."""
+        self._start = (epoch, used)
+
+    def __iter__(self) -> Iterator[SamplePlace]:
+        first = self._start[1] if self.epoch == self._start[0] else 0
+        for position, index in enumerate(super().__iter__()):
+            if position >= first:
+                yield SamplePlace(index, (self.epoch, position * self.num_replicas + self.rank))
+
+
+class SeededDataset(Dataset):
+    """A data set whose random choices follow from the seed and the sample's place alone.
+
+    Args:
+        dataset: A map-style data set that draws from ``random``, ``numpy`` or ``torch``.
+        seed: The run's seed.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if not isinstance(index, SamplePlace):
+            return self.dataset[index]
+        with seeded(self.seed, *index.place):
+            sample = self.dataset[int(index)]
+        # BasicSR's Vimeo-90K sets reverse this list in place and leave it so.
+        if isinstance(getattr(self.dataset, "neighbor_list", None), list):
+            self.dataset.neighbor_list.sort()
+        return sample
+
+
+@contextlib.contextmanager
+def seeded(*entropy: int) -> Iterator[None]:
+    """Random numbers that depend on ``entropy`` only, without disturbing those outside."""
+    before = random_state()
+    words = np.random.SeedSequence(entropy).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))  # noqa: NPY002  what data sets use
+    torch.random.default_generator.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's generators, in types that weights-only loads."""
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undo :func:`random_state`, CUDA's generator included where the state has one."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def gather_random_states() -> list[dict[str, Any]]:
+    """Every process's random state, by rank, on every process."""
+    state = random_state()
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    if get_dist_info()[1] == 1:
+        return [state]
+    states: list[Any] = [None] * get_dist_info()[1]
+    dist.all_gather_object(states, state)
+    return states
+
+
+def restore_random_state(states: list[dict[str, Any]]) -> None:
+    """Take up this process's own random state out of :func:`gather_random_states`'s."""
+    rank, world_size = get_dist_info()
+    if len(states) != world_size:
+        warnings.warn(
+            f"The run was saved by {len(states)} processes and goes on with {world_size}: "
+            "its random numbers start anew.",
+            stacklevel=2,
+        )
+        return
+    set_random_state(states[rank])
+
+
+def continue_data(epoch: int, iteration: int, seed: int) -> None:
+    """Let the training data go on after ``iteration``, which was in ``epoch``."""
+    if _current_loader is None:
+        return
+    _current_loader.dataset.seed = seed
+    used = iteration - epoch * len(_current_loader)
+    if 0 <= used <= len(_current_loader):
+        _current_loader.sampler.start_at(epoch, used * _current_loader.batch_size)
+    else:
+        warnings.warn(
+            f"Iteration {iteration} does not lie in epoch {epoch} of {len(_current_loader)} "
+            "iterations: the data or the batch size changed. The epoch starts from its beginning.",
+            stacklevel=2,
+        )
+
+
+def save_atomically(payload: Any, path: Path) -> None:
+    """``torch.save`` to a temporary name, then rename: a reader sees the whole file or none.
+
+    One process writes to a folder at a time. What a killed one has left there is removed.
+    """
+    for left_over in path.parent.glob(".*.tmp"):
+        left_over.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(payload, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def install() -> None:
+    """Have BasicSR's training pipeline of this process read its data resumably. Idempotent."""
+    compat.replace_in_basicsr_pipelines("EnlargedSampler", lambda _original: ResumableSampler)
+    compat.replace_in_basicsr_pipelines("create_train_val_dataloader", _with_seeded_data)
+
+
+def _with_seeded_data(create: Callable) -> Callable:
+    @functools.wraps(create)
+    def create_train_val_dataloader(opt: dict[str, Any], logger: Any):
+        global _current_loader
+        result = create(opt, logger)
+        _current_loader = result[0]
+        _current_loader.dataset.seed = opt["manual_seed"]
+        # Of its own: the workers' seeds are not drawn from the generator that the network uses.
+        _current_loader.generator = torch.Generator().manual_seed(opt["manual_seed"])
+        return result
+
+    return create_train_val_dataloader

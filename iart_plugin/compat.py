@@ -1,0 +1,333 @@
+"""What upstream broke, mended in one place without editing an installed package.
+
+One function a breakage. Each names the upstream version, is safe to call twice and does nothing
+where the breakage is absent. An adapter calls the ones that concern its framework; importing this
+module changes nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# --------------------------------------------------------------------------------------------
+# BasicSR
+# --------------------------------------------------------------------------------------------
+
+
+def provide_functional_tensor() -> bool:
+    """Let ``import basicsr`` succeed on torchvision >= 0.17; call it before that import.
+
+    BasicSR 1.4.2, ``data/degradations.py:8``: imports ``rgb_to_grayscale`` from
+    ``torchvision.transforms.functional_tensor``, which torchvision 0.17 removed. Fixed on BasicSR's
+    master, not on PyPI (issues 533, 663).
+
+    Returns:
+        Whether a stand-in is in place: False where torchvision has the module.
+    """
+    name = "torchvision.transforms.functional_tensor"
+    present = sys.modules.get(name)
+    if present is not None:
+        return getattr(present, "_iart_plugin_stand_in", False)
+    if importlib.util.find_spec(name) is not None:
+        return False
+    from torchvision.transforms import functional
+
+    stand_in = ModuleType(name, "rgb_to_grayscale, where torchvision < 0.17 had it.")
+    stand_in.rgb_to_grayscale = functional.rgb_to_grayscale
+    stand_in._iart_plugin_stand_in = True
+    sys.modules[name] = stand_in
+    return True
+
+
+def basicsr_pipelines() -> list[ModuleType]:
+    """The modules that hold BasicSR's train and test pipelines in this process.
+
+    ``python -m basicsr.train`` runs a second copy of ``basicsr/train.py`` as ``__main__``; what is
+    replaced must be replaced in both.
+    """
+
+    # `basicsr.train` the attribute may be shadowed by a star import; the module table is not.
+    modules = [sys.modules["basicsr.train"], sys.modules["basicsr.test"]]
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name in ("basicsr.train", "basicsr.test"):
+        modules.append(main)
+    return modules
+
+
+def replace_in_basicsr_pipelines(name: str, make: Callable[[Any], Any]) -> bool:
+    """Replace the global ``name`` of BasicSR's pipelines by ``make(original)``, once.
+
+    Returns:
+        Whether any pipeline has that name.
+    """
+    found = False
+    for module in basicsr_pipelines():
+        original = module.__dict__.get(name)
+        if original is None:
+            continue
+        found = True
+        if not getattr(original, "_iart_plugin", False):
+            replacement = make(original)
+            replacement._iart_plugin = True
+            setattr(module, name, replacement)
+    return found
+
+
+def _already_mended(function: Callable) -> bool:
+    return getattr(function, "_iart_plugin", False)
+
+
+def mend_basicsr_validation_metrics() -> bool:
+    """Keep validation's figures on the model's device, and apart for every data set.
+
+    BasicSR 1.4.2, ``models/video_recurrent_model.py:80`` and ``video_base_model.py:32``: the tensor
+    of figures is created with ``device='cuda'``, and only for the first data set validated, so that
+    a second one fails with a ``KeyError`` (its folders have no place).
+
+    Returns:
+        Whether the mend is in place.
+    """
+    import torch
+    from basicsr.models.video_base_model import VideoBaseModel
+    from basicsr.models.video_recurrent_model import VideoRecurrentModel
+
+    mended = False
+    for cls in (VideoBaseModel, VideoRecurrentModel):
+        original = cls.__dict__["dist_validation"]
+        if _already_mended(original):
+            mended = True
+            continue
+        if "device='cuda'" not in inspect.getsource(original):
+            continue
+
+        def dist_validation(
+            self, dataloader, current_iter, tb_logger, save_img, *, _original=original
+        ):
+            metrics = self.opt["val"].setdefault("metrics", None)
+            if metrics is not None:
+                frames = Counter(dataloader.dataset.data_info["folder"])
+                self.metric_results = {
+                    folder: torch.zeros(count, len(metrics), device=self.device)
+                    for folder, count in frames.items()
+                }
+            return _original(self, dataloader, current_iter, tb_logger, save_img)
+
+        dist_validation = functools.wraps(original)(dist_validation)
+        dist_validation._iart_plugin = True
+        cls.dist_validation = dist_validation
+        mended = True
+    return mended
+
+
+def mend_basicsr_cpu_input() -> bool:
+    """Keep the model's input apart from the tensor that validation reshapes in place.
+
+    BasicSR 1.4.2, ``models/video_recurrent_model.py:103-106``: ``squeeze_`` is applied to the data
+    after ``feed_data``. On a GPU ``.to(device)`` has copied it; on a CPU it is the same object, and
+    the model then sees a clip without its batch axis.
+
+    Returns:
+        Whether the mend is in place.
+    """
+    from basicsr.models.sr_model import SRModel
+
+    original = SRModel.feed_data
+    if _already_mended(original):
+        return True
+
+    @functools.wraps(original)
+    def feed_data(self, data):
+        original(self, data)
+        # A new tensor object over the same storage has a shape of its own: no copy is needed.
+        self.lq = self.lq.detach()
+        if hasattr(self, "gt"):
+            self.gt = self.gt.detach()
+
+    feed_data._iart_plugin = True
+    SRModel.feed_data = feed_data
+    return True
+
+
+def mend_basicsr_resume() -> bool:
+    """Resume without CUDA, from the newest state that is whole, looked for where the run writes.
+
+    BasicSR 1.4.2, ``train.py:85``: asks for ``torch.cuda.current_device()``; ``train.py:69`` looks
+    for ``--auto_resume`` in the working directory's ``experiments/`` although the run writes under
+    ``root_path``; ``base_model.py`` writes straight to the final name, so that a killed run can
+    leave half a file behind.
+
+    Returns:
+        Whether the mend is in place.
+    """
+    return replace_in_basicsr_pipelines(
+        "load_resume_state", lambda original: functools.wraps(original)(_load_resume_state)
+    )
+
+
+def _load_resume_state(opt: dict) -> dict | None:
+    """``basicsr.train.load_resume_state`` with the repairs of :func:`mend_basicsr_resume`.
+
+    Args:
+        opt: BasicSR's options; ``path.resume_state`` and the networks' paths are set in it.
+
+    Returns:
+        The training state on the CPU (optimizers move it to their parameters' device), or None for
+        a new run.
+
+    Raises:
+        ValueError: if the state that the option file names is missing or unreadable.
+    """
+    from basicsr.utils import check_resume
+
+    if opt["auto_resume"]:
+        folder = Path(opt["path"]["training_states"])
+        states = sorted(folder.glob("*.state"), key=lambda p: int(p.stem), reverse=True)
+        for path in states:
+            try:
+                state = _read_training_state(path, opt)
+            except ValueError as error:
+                warnings.warn(f"{error} Trying the checkpoint before it.", stacklevel=2)
+                continue
+            break
+        else:
+            return None
+    elif opt["path"].get("resume_state"):
+        path = Path(opt["path"]["resume_state"])
+        state = _read_training_state(path, opt=None)
+    else:
+        return None
+    opt["path"]["resume_state"] = str(path)
+    check_resume(opt, state["iter"])
+    return state
+
+
+def _read_training_state(path: Path, opt: dict | None) -> dict:
+    """Read one ``.state`` file; with ``opt``, the networks saved beside it must be whole too."""
+    import torch
+
+    files = [path]
+    if opt is not None:
+        names = [key.replace("network_", "net_", 1) for key in opt if key.startswith("network_")]
+        ignored = opt["path"].get("ignore_resume_networks") or []
+        files += [
+            Path(opt["path"]["models"]) / f"{name}_{path.stem}.pth"
+            for name in names
+            if name.replace("net_", "network_", 1) not in ignored
+        ]
+    loaded = []
+    for file in files:
+        try:
+            loaded.append(torch.load(file, map_location="cpu", weights_only=True))
+        except FileNotFoundError as error:
+            raise ValueError(f"The run cannot be resumed: {file} does not exist.") from error
+        except Exception as error:
+            raise ValueError(
+                f"The run cannot be resumed: {file} is unreadable ({type(error).__name__}), "
+                "perhaps half written when the run was killed."
+            ) from error
+    if not isinstance(loaded[0], dict) or "iter" not in loaded[0]:
+        raise ValueError(f"{path} is not a training state of BasicSR (it holds no 'iter').")
+    return loaded[0]
+
+
+def mend_basicsr_process_group() -> bool:
+    """Start several processes with gloo where there is no CUDA.
+
+    BasicSR 1.4.2, ``utils/dist_util.py:20-24``: ``set_device(rank % 0)`` and the nccl backend.
+
+    Returns:
+        Whether the mend is in place: False where CUDA is available.
+    """
+    import torch
+    from basicsr.utils import dist_util
+
+    original = dist_util._init_dist_pytorch
+    if _already_mended(original):
+        return True
+    if torch.cuda.is_available():
+        return False
+
+    @functools.wraps(original)
+    def _init_dist_pytorch(backend: str, **kwargs: Any) -> None:
+        # `port` belongs to the option files' slurm settings; torchrun sets it in the environment.
+        kwargs.pop("port", None)
+        torch.distributed.init_process_group(backend="gloo", **kwargs)
+
+    _init_dist_pytorch._iart_plugin = True
+    dist_util._init_dist_pytorch = _init_dist_pytorch
+    return True
+
+
+def mend_basicsr_ddp_device() -> bool:
+    """Wrap networks in DistributedDataParallel on a CPU too.
+
+    BasicSR 1.4.2, ``models/base_model.py:97``: ``device_ids=[torch.cuda.current_device()]``.
+
+    Returns:
+        Whether the mend is in place: False where CUDA is available.
+    """
+    import torch
+    from basicsr.models.base_model import BaseModel
+    from torch.nn.parallel import DistributedDataParallel
+
+    original = BaseModel.model_to_device
+    if _already_mended(original):
+        return True
+    if torch.cuda.is_available():
+        return False
+
+    @functools.wraps(original)
+    def model_to_device(self, net):
+        if not self.opt["dist"]:
+            return original(self, net)
+        return DistributedDataParallel(
+            net.to(self.device),
+            find_unused_parameters=self.opt.get("find_unused_parameters", False),
+        )
+
+    model_to_device._iart_plugin = True
+    BaseModel.model_to_device = model_to_device
+    return True
+
+
+def mend_basicsr_cuda_prefetch() -> bool:
+    """Let option files with ``prefetch_mode: cuda`` run where there is no CUDA.
+
+    BasicSR 1.4.2, ``data/prefetch_dataloader.py``: ``CUDAPrefetcher`` opens a CUDA stream.
+
+    Returns:
+        Whether the mend is in place: False where CUDA is available.
+    """
+    import torch
+    from basicsr.data.prefetch_dataloader import CPUPrefetcher
+
+    if torch.cuda.is_available():
+        return False
+
+    class HostPrefetcher(CPUPrefetcher):
+        """Takes the options that ``CUDAPrefetcher`` takes and reads ahead as the CPU one does."""
+
+        def __init__(self, loader, opt):
+            super().__init__(loader)
+
+    return replace_in_basicsr_pipelines("CUDAPrefetcher", lambda _original: HostPrefetcher)
+
+
+def mend_basicsr() -> None:
+    """Every mend for BasicSR that takes effect after its import. Harmless when repeated."""
+    mend_basicsr_validation_metrics()
+    mend_basicsr_cpu_input()
+    mend_basicsr_resume()
+    mend_basicsr_process_group()
+    mend_basicsr_ddp_device()
+    mend_basicsr_cuda_prefetch()

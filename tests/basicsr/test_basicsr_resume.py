@@ -1,0 +1,165 @@
+"""Exact resume: what is saved, what is skipped, and that ten kills lose nothing."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from basicsr_driver import SMALL_IART, environment, saved_weights, write_options
+from torch.utils.data import DataLoader, Dataset
+
+import iart_plugin.basicsr  # noqa: F401  registers
+from iart_plugin.basicsr import resume
+from iart_plugin.compat import _load_resume_state
+
+KILLS = 10
+
+
+class Draws(Dataset):
+    """Samples that are random numbers of all three kinds."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[int, float, float, float]:
+        return index, random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
+
+
+def batches(num_workers: int, *, used: int = 0, replicas: int = 1) -> list:
+    """Two epochs of ``Draws``, the first without its first ``used`` samples."""
+    data = resume.SeededDataset(Draws(), seed=3)
+    streams = []
+    for rank in range(replicas):
+        sampler = resume.ResumableSampler(data, replicas, rank)
+        sampler.start_at(0, used)
+        loader = DataLoader(data, 2 // replicas, sampler=sampler, num_workers=num_workers)
+        loader.generator = torch.Generator()  # as the pipeline gets one
+        rows = []
+        for epoch in range(2):
+            sampler.set_epoch(epoch)
+            rows += [torch.stack([v.double() for v in batch], 1) for batch in loader]
+        streams.append(rows)
+    return [torch.cat(parts) for parts in zip(*streams, strict=True)]
+
+
+def test_samples_depend_on_their_place_only() -> None:
+    """Not on workers, processes, what was drawn before, or where the run was taken up."""
+    reference = batches(0)
+    assert len(reference) == 10
+    drawn = torch.cat(reference)
+    assert len(drawn[:, 1].unique()) == 20, "every sample draws anew, in both epochs"
+    torch.rand(5)
+    for other in (batches(2), batches(1, replicas=2)):
+        assert all(torch.equal(a, b) for a, b in zip(reference, other, strict=True))
+    later = batches(1, used=6)
+    assert all(torch.equal(a, b) for a, b in zip(reference[3:], later, strict=True))
+
+
+def test_drawing_samples_leaves_the_networks_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    batches(0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_random_states_survive_a_file(tmp_path) -> None:
+    state = resume.gather_random_states()
+    expected = (random.random(), np.random.rand(), torch.rand(2))  # noqa: NPY002
+    resume.save_atomically({"random": state}, tmp_path / "s.state")
+    resume.restore_random_state(torch.load(tmp_path / "s.state", weights_only=True)["random"])
+    found = (random.random(), np.random.rand(), torch.rand(2))  # noqa: NPY002
+    assert found[:2] == expected[:2]
+    assert torch.equal(found[2], expected[2])
+
+
+def test_a_failed_save_keeps_the_file_before(tmp_path) -> None:
+    path = tmp_path / "net.pth"
+    resume.save_atomically({"value": 1}, path)
+    with pytest.raises(Exception, match="pickle"):
+        resume.save_atomically({"value": lambda: 1}, path)
+    assert torch.load(path, weights_only=True) == {"value": 1}
+    resume.save_atomically({"value": 2}, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["net.pth"], "nothing is left lying about"
+
+
+@pytest.fixture
+def two_checkpoints(tmp_path) -> dict:
+    """Options of a run that has saved at 2 and at 10."""
+    states, models = tmp_path / "states", tmp_path / "models"
+    for folder in (states, models):
+        folder.mkdir()
+    for iteration in (2, 10):
+        torch.save({"iter": iteration, "epoch": 0}, states / f"{iteration}.state")
+        torch.save({"params": {}}, models / f"net_g_{iteration}.pth")
+    path = {"training_states": str(states), "models": str(models), "resume_state": None}
+    return {"auto_resume": True, "path": path, "network_g": {}}
+
+
+def test_auto_resume_takes_the_newest(two_checkpoints) -> None:
+    assert _load_resume_state(two_checkpoints)["iter"] == 10
+    assert two_checkpoints["path"]["pretrain_network_g"].endswith("net_g_10.pth")
+
+
+@pytest.mark.parametrize("broken", ["states/10.state", "models/net_g_10.pth"])
+@pytest.mark.parametrize("how", ["truncate", "remove"])
+def test_auto_resume_skips_a_half_written_checkpoint(
+    two_checkpoints, tmp_path, broken, how
+) -> None:
+    path = tmp_path / broken
+    content = path.read_bytes()
+    path.unlink()
+    if how == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    elif "state" in broken:
+        pytest.skip("without its state a checkpoint is not the newest")
+    with pytest.warns(UserWarning, match=f"{path.name}.*before it"):
+        assert _load_resume_state(two_checkpoints)["iter"] == 2
+
+
+def test_a_named_state_that_cannot_be_read_is_an_error(two_checkpoints, tmp_path) -> None:
+    two_checkpoints["auto_resume"] = False
+    two_checkpoints["path"]["resume_state"] = str(tmp_path / "no.state")
+    with pytest.raises(ValueError, match=r"no\.state does not exist"):
+        _load_resume_state(two_checkpoints)
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, options) -> None:
+    """SIGKILL, ten times in a row; stochastic depth, augmentation and a worker included."""
+    folders = {}
+    for name, kills in (("whole", 0), ("killed", KILLS)):
+        opt = options(network_g={**SMALL_IART, "use_checkpoint": False})
+        opt["train"].update(total_iter=45, fix_flow=20)
+        opt["datasets"]["train"].update(num_worker_per_gpu=1, num_frame=2, gt_size=32)
+        opt["datasets"]["train"].update(batch_size_per_gpu=5)  # 40 iterations an epoch
+        opt["logger"].update(print_freq=10, save_checkpoint_freq=1)
+        del opt["val"], opt["datasets"]["val"]
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+        script = Path(__file__).with_name("kill_and_resume.py")
+        file = write_options(opt, folders[name] / "train.yml")
+        done = subprocess.run(
+            [sys.executable, str(script), str(file), str(kills), "5"],
+            cwd=folders[name],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:]
+        moments = [int(v) for v in re.findall(r"newest state (\d+)", done.stdout)]
+        assert len(moments) == kills
+        if kills:
+            assert 0 < moments[0] < moments[-1] < 45, "the kills must fall into the run"
+    for key in ("params", "params_ema"):
+        whole, killed = (saved_weights(folder, key=key) for folder in folders.values())
+        different = [name for name in whole if not torch.equal(whole[name], killed[name])]
+        assert not different, key

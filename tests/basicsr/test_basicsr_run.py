@@ -1,0 +1,149 @@
+"""Training, validation, saving, resuming and testing through BasicSR's own pipelines."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from basicsr_driver import (
+    ROOT,
+    SMALL_IACNN,
+    SMALL_IART,
+    environment,
+    run,
+    saved_weights,
+    test_options,
+    write_options,
+)
+
+
+def psnr(output: str) -> float:
+    return float(re.findall(r"# psnr: ([0-9.]+)", output)[-1])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, options) -> tuple[Path, str]:
+    """A run of four iterations, saved at 2 and 4, and what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    output = run("basicsr_train", write_options(options(), folder / "train.yml"))
+    return folder, output
+
+
+def test_trains_validates_and_saves(trained) -> None:
+    folder, output = trained
+    assert "iter:       4" in output
+    assert psnr(output) > 15
+    assert 0 < float(re.findall(r"# ssim: ([0-9.]+)", output)[-1]) <= 1
+    states = folder / "experiments" / "run" / "training_states"
+    assert {p.name for p in states.iterdir()} == {"2.state", "4.state"}
+
+
+def test_flow_network_is_held_for_fix_flow_iterations(trained) -> None:
+    folder, _ = trained
+    first, last = saved_weights(folder, 2), saved_weights(folder, 4)
+    start = {key: value for key, value in first.items() if key.startswith("spynet")}
+    moved = [key for key in start if not torch.equal(first[key], last[key])]
+    assert moved, "the flow network must train after fix_flow iterations"
+
+    # What it started from is what manual_seed gives, so a run that has only begun still has it.
+    import basicsr.utils
+
+    from iart_plugin.archs import IACNN
+
+    basicsr.utils.set_random_seed(0)
+    fresh = IACNN(**{k: v for k, v in SMALL_IACNN.items() if k != "type"}).state_dict()
+    for key in start:
+        assert torch.equal(fresh[key], first[key]), key
+    assert not torch.equal(fresh["conv_last.weight"], first["conv_last.weight"])
+
+
+def test_resumed_run_ends_where_the_whole_run_ends(trained, tmp_path, options) -> None:
+    folder, _ = trained
+    opt = options()
+    opt["path"]["resume_state"] = str(folder / "experiments/run/training_states/2.state")
+    models = tmp_path / "experiments" / "run" / "models"
+    models.mkdir(parents=True)
+    (models / "net_g_2.pth").write_bytes(
+        (folder / "experiments/run/models/net_g_2.pth").read_bytes()
+    )
+    (tmp_path / "experiments" / "run" / "training_states").mkdir()
+    output = run("basicsr_train", write_options(opt, tmp_path / "train.yml"))
+    assert "Resuming training from epoch: 0, iter: 2" in output
+    for key in ("params", "params_ema"):
+        whole, resumed = saved_weights(folder, 4, key), saved_weights(tmp_path, 4, key)
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole), key
+
+
+def test_tests_and_saves_images(trained, tmp_path, options) -> None:
+    folder, trained_output = trained
+    path = folder / "experiments/run/models/net_g_latest.pth"
+    # Without the plugin's line: the tool supplies it.
+    file = write_options(test_options(options(), path), tmp_path / "test.yml", plugin=False)
+    output = run("basicsr_test", file)
+    assert psnr(output) == pytest.approx(psnr(trained_output), abs=1e-3)
+    images = sorted((tmp_path / "results/run/visualization/REDS4/000").iterdir())
+    assert len(images) == 5
+    assert cv2.imread(str(images[0])).shape == (64, 64, 3)
+
+
+def test_two_processes_train_and_validate(tmp_path, options) -> None:
+    """Across fix_flow, with activation checkpointing, static graph; then tested by two."""
+    opt = options(network_g=SMALL_IART, use_static_graph=True)
+    opt["datasets"]["train"]["batch_size_per_gpu"] = 1
+    output = run("basicsr_train", write_options(opt, tmp_path / "train.yml"), processes=2)
+    assert "iter:       4" in output
+    first, last = saved_weights(tmp_path, 2), saved_weights(tmp_path, 4)
+    assert any(not torch.equal(first[k], last[k]) for k in first if k.startswith("spynet"))
+
+    path = tmp_path / "experiments/run/models/net_g_latest.pth"
+    file = write_options(test_options(opt, path), tmp_path / "test.yml")
+    both = run("basicsr_test", file, processes=2)
+    assert psnr(both) == pytest.approx(psnr(output), abs=1e-3)
+
+
+def test_bfloat16_trains_on_a_cpu(tmp_path, options) -> None:
+    opt = options(train__amp_dtype="bf16", train__grad_clip_norm=1.0, network_g=SMALL_IART)
+    opt["train"]["total_iter"] = 2
+    output = run("basicsr_train", write_options(opt, tmp_path / "train.yml"))
+    assert "trains in bfloat16 on cpu" in output
+    assert all(value.dtype != torch.bfloat16 for value in saved_weights(tmp_path).values())
+    assert psnr(output) > 15
+
+
+def test_stock_entry_point(tmp_path, options) -> None:
+    """``python -m basicsr.train|test`` itself, with the plugin's line.
+
+    Stock BasicSR writes beside its package: a link to the package puts that place into the test's
+    folder. ``stock/sitecustomize.py`` stands for a BasicSR that today's torchvision can import.
+    """
+    import basicsr
+
+    (tmp_path / "basicsr").symlink_to(Path(basicsr.__file__).parent)
+    opt = options()
+    opt["train"]["total_iter"] = 2
+    stock = Path(__file__).parent / "stock"
+    paths = os.pathsep.join([str(tmp_path), str(stock), str(ROOT)])
+
+    def start(module: str, file: Path) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", module, "-opt", str(file)],
+            cwd=tmp_path,
+            env=environment(PYTHONPATH=paths),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout + done.stderr
+
+    start("basicsr.train", write_options(opt, tmp_path / "train.yml"))
+    path = tmp_path / "experiments/run/models/net_g_latest.pth"
+    output = start("basicsr.test", write_options(test_options(opt, path), tmp_path / "test.yml"))
+    assert psnr(output) > 15

