@@ -159,7 +159,7 @@ def test_official_options_build():
 
 
 def test_rolled_windows_mask_across_the_seam_only():
-    """A roll brings the top row below the bottom row: these must not see each other, others must."""
+    """A roll brings the top row below the bottom row: only these must not see each other."""
     plan = plan_windows(1, 16, 16, (1, 8, 8), shift=True, device=torch.device("cpu"))
     counts = [count for count, _ in plan.groups]
     masks = [mask for _, mask in plan.groups]
