@@ -290,9 +290,9 @@ class SintelFlowDataset(torch.utils.data.Dataset):
     @cached_property
     def _estimator(self) -> torch.nn.Module:
         # Built at first use: a complete cache needs neither the weights nor the memory.
-        from iart_plugin.flow.estimator import build_flow_estimator
+        from iart_plugin.flow import build_flow_estimator
 
-        return build_flow_estimator(self.flow_source, self.flow_weights).eval()
+        return build_flow_estimator(self.flow_source, self.flow_weights)
 
 
 def prepare_low_resolution(
