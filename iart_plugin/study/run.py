@@ -11,7 +11,7 @@ from iart_plugin.data import SintelFlowDataset
 from iart_plugin.data.synthetic import write_dataset
 
 from .rows import ROWS, Row, rows_of
-from .training import Scale, add_flow_noise, describe, test, train
+from .training import Scale, add_flow_noise, describe, evaluate, train
 
 DEFAULT_ROWS = tuple(
     row.key for row in rows_of(("Table 1", "Fig. 3")) if not row.key.startswith("image_")
@@ -102,7 +102,7 @@ def _run_job(
         "flow_error": flow_error,
         "parameters": sum(p.numel() for p in network.parameters()),
         "seconds": round(time.perf_counter() - started, 1),
-        **test(network, clips),
+        **evaluate(network, clips),
     }
     path = study.result_file(row, flow, seed)
     path.parent.mkdir(parents=True, exist_ok=True)

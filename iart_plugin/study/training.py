@@ -1,5 +1,6 @@
 """Training and testing of one row at CPU scale: same seed, data and steps for every aligner."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -54,7 +55,7 @@ class Scale:
 
     def learning_rate_at(self, step: int) -> float:
         """Cosine from the first rate at step 0 to the final one at the last step."""
-        share = 0.5 * (1 + np.cos(np.pi * step / max(self.iterations - 1, 1)))
+        share = 0.5 * (1 + math.cos(math.pi * step / max(self.iterations - 1, 1)))
         return self.final_learning_rate + share * (self.learning_rate - self.final_learning_rate)
 
 
@@ -109,7 +110,7 @@ def train(
 
 
 @torch.no_grad()
-def test(network: AlignmentStudyNet, clips: list[dict]) -> dict[str, float]:
+def evaluate(network: AlignmentStudyNet, clips: list[dict]) -> dict[str, float]:
     """PSNR of a network on whole clips, without each clip's last frame, which has no reference.
 
     Args:
