@@ -8,6 +8,8 @@ from torch import nn
 from iart_plugin.ops import ImplicitAlignment
 
 from .base import Alignment
+from .deformable_attention import DeformableAttentionAlignment
+from .deformable_conv import DeformableConvAlignment
 from .flow_warp import FlowWarp
 from .none import NoAlignment
 from .patch import PatchAlignment
@@ -16,6 +18,8 @@ ALIGNMENTS: dict[str, Callable[..., nn.Module]] = {
     "none": NoAlignment,
     "flow_warp": FlowWarp,
     "patch": PatchAlignment,
+    "deformable_conv": DeformableConvAlignment,
+    "deformable_attention": DeformableAttentionAlignment,
     "implicit": ImplicitAlignment,
 }
 """Every aligner by the name that options and configs use."""
@@ -57,6 +61,8 @@ def build_alignment(name: str, channels: int, **options) -> nn.Module:
 __all__ = [
     "ALIGNMENTS",
     "Alignment",
+    "DeformableAttentionAlignment",
+    "DeformableConvAlignment",
     "FlowWarp",
     "ImplicitAlignment",
     "NoAlignment",

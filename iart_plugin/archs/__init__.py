@@ -1,5 +1,6 @@
 """The networks, and the checkpoints they read and write."""
 
+from .alignment_study import AlignmentStudyNet
 from .checkpoints import (
     CheckpointInfo,
     build_network,
@@ -17,6 +18,7 @@ from .warm_start import warm_start
 __all__ = [
     "IACNN",
     "IART",
+    "AlignmentStudyNet",
     "CheckpointInfo",
     "CheckpointMismatch",
     "Recognised",

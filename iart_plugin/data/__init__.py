@@ -1,0 +1,17 @@
+"""Frames, flow and what is done to them before a network sees them."""
+
+from .augment import FlowAugmentation
+from .degradation import bicubic_downsample, gaussian_downsample, imresize
+from .flow_io import read_flow, write_flow
+from .sintel import SintelFlowDataset, downsample_flow
+
+__all__ = [
+    "FlowAugmentation",
+    "SintelFlowDataset",
+    "bicubic_downsample",
+    "downsample_flow",
+    "gaussian_downsample",
+    "imresize",
+    "read_flow",
+    "write_flow",
+]

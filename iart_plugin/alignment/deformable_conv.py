@@ -1,0 +1,78 @@
+"""Flow-guided deformable convolution (FGDC, 'FGDC' of Table 1).
+
+Modulated deformable convolution (Zhu et al., CVPR 2019) whose offsets are residues to the optical
+flow, as BasicVSR++ (Chan et al., CVPR 2022) introduced it. The convolution is torchvision's.
+"""
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+from iart_plugin.ops.warp import check_flow, warp, wide_dtype
+
+from .base import Alignment
+from .offsets import OffsetNetwork, convolutions, groups_of
+
+KERNEL_SIZE = 3
+POINTS = KERNEL_SIZE**2
+MAX_GROUPS = 6
+
+
+class DeformableConvAlignment(Alignment):
+    """Aligns by a 3 x 3 convolution that samples where the flow and a learnt offset point.
+
+    Offsets and modulation come from (warped reference, current, flow) by four 3 x 3 convolutions;
+    an offset is the flow plus at most ``max_offset`` pixels. Sampling is bilinear, zero outside.
+
+    Args:
+        channels: C, the width of both features.
+        num_groups: groups of channels with offsets of their own; by default the largest divisor
+            of ``channels`` up to 6.
+        hidden_channels: width of the offset network, ``channels`` by default.
+        max_offset: largest offset from the flow in pixels.
+
+    Raises:
+        ValueError: if ``num_groups`` does not divide ``channels``.
+    """
+
+    uses_current = True
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_groups: int | None = None,
+        hidden_channels: int | None = None,
+        max_offset: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.num_groups = groups_of(channels, num_groups, MAX_GROUPS)
+        hidden = hidden_channels or channels
+        # Two offsets and one modulation for every point of every group.
+        widths = (2 * channels + 2, hidden, hidden, hidden, 3 * POINTS * self.num_groups)
+        self.offsets = OffsetNetwork(convolutions(widths, (3, 3, 3, 3)), max_offset=max_offset)
+        self.weight = nn.Parameter(torch.empty(channels, channels, KERNEL_SIZE, KERNEL_SIZE))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def extra_repr(self) -> str:
+        return f"num_groups={self.num_groups}"
+
+    def align(self, projected: Tensor, current: Tensor, flow: Tensor) -> Tensor:
+        check_flow(projected, flow)
+        raw = self.offsets(warp(projected, flow), current, flow)
+        count = self.num_groups * POINTS
+        residue, modulation = raw.split([2 * count, count], 1)
+        dtype = wide_dtype(projected, flow)
+        with torch.autocast(flow.device.type, enabled=False):
+            # torchvision wants y then x, point after point.
+            guide = flow.to(dtype).flip(1).repeat(1, count, 1, 1)
+            out = deform_conv2d(
+                projected.to(dtype),
+                guide + self.offsets.bounded(residue.to(dtype)),
+                self.weight.to(dtype),
+                self.bias.to(dtype),
+                padding=KERNEL_SIZE // 2,
+                mask=modulation.to(dtype).sigmoid(),
+            )
+        return out.to(projected.dtype)

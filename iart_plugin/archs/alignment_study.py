@@ -1,0 +1,174 @@
+"""The network of the alignment study (Sec. 5, Sec. B.1): one aligner between two fixed halves.
+
+Everything but the aligner is the same in every row of Table 1, Fig. 3, Table 3 and Table 4, and
+the flow comes from outside. A frame and its successor are seen, because Sintel's ground truth
+goes one way only.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iart_plugin.alignment import build_alignment
+from iart_plugin.flow import SPyNet, given_flows
+from iart_plugin.flow.spynet import clip_flows
+
+from .mfsab import MFSABBackbone, WindowPlan
+from .upsampler import UpsamplingNetwork
+
+ALIGNED = ("features", "images")
+COLOURS = 3
+
+
+class AlignmentStudyNet(UpsamplingNetwork):
+    """Super-resolves every frame from itself and the next one, aligned.
+
+    Each frame goes through a convolution and a backbone of its own; the next frame's features are
+    aligned to this one's; a second backbone fuses the two. The last frame of a clip has no next
+    frame and is fused with itself.
+
+    Args:
+        alignment: a name in :data:`iart_plugin.alignment.ALIGNMENTS` ('none' is 'w/o Align.'), or
+            ``None`` for 'w/o Prop.': every frame is fused with itself.
+        alignment_options: the aligner's own options. 'implicit' takes the network's heads unless
+            told otherwise.
+        align: 'features', or 'images': frames are aligned as they are, and the aligned frame goes
+            through the same convolution and backbone as the current one. Aligners with weights
+            work on ``embed_dim`` channels that a 1 x 1 convolution, which mixes no positions,
+            makes from the colours, and another takes back.
+        embed_dim: C, channels of features.
+        mid_channels: channels that enter the upsampler.
+        depths: blocks in each layer of either backbone.
+        num_heads: attention heads of every layer.
+        window_size: (rows, columns) of an attention window.
+        use_checkpoint: recompute activations in the backward pass.
+        spynet_path: weights of a frozen SPyNet to use where no flow is given. It is no part of
+            the study: without it, flow must come with the clip.
+
+    Raises:
+        ValueError: if an option is unknown or does not fit.
+    """
+
+    def __init__(
+        self,
+        alignment: str | None = "implicit",
+        *,
+        alignment_options: dict[str, Any] | None = None,
+        align: str = "features",
+        embed_dim: int = 60,
+        mid_channels: int = 64,
+        depths: Sequence[int] = (3, 3, 3),
+        num_heads: int = 6,
+        window_size: Sequence[int] = (8, 8),
+        use_checkpoint: bool = False,
+        spynet_path: str | os.PathLike | None = None,
+    ) -> None:
+        super().__init__(mid_channels)
+        if align not in ALIGNED:
+            raise ValueError(f"align must be one of {', '.join(ALIGNED)}, got {align!r}")
+        if len(window_size) != 2:
+            raise ValueError(f"window_size must be (rows, columns), got {list(window_size)}")
+        self.align = align
+        self.conv_first = nn.Conv2d(COLOURS, embed_dim, 3, padding=1)
+        self.extractor, self.fusion = (
+            MFSABBackbone(
+                embed_dim,
+                depths=depths,
+                num_heads=[num_heads] * len(depths),
+                window_size=(frames, *window_size),
+                output_frame=frames - 1,
+                use_checkpoint=use_checkpoint,
+            )
+            for frames in (1, 2)
+        )
+        self.conv_before_upsample = nn.Conv2d(embed_dim, mid_channels, 3, padding=1)
+        # Last, so that one seed gives every row of the study the same weights everywhere else.
+        self.alignment = self._build_alignment(alignment, alignment_options, num_heads, embed_dim)
+        if align == "images" and self.alignment is not None and self._has_weights():
+            self.lift = nn.Conv2d(COLOURS, embed_dim, 1)
+            self.lower = nn.Conv2d(embed_dim, COLOURS, 1)
+        self.spynet = None
+        if spynet_path is not None:
+            self.spynet = SPyNet(spynet_path).eval().requires_grad_(False)
+
+    @staticmethod
+    def _build_alignment(
+        name: str | None, options: dict[str, Any] | None, num_heads: int, channels: int
+    ) -> nn.Module | None:
+        if name is None:
+            if options:
+                raise ValueError(f"without propagation there is nothing to set: {options}")
+            return None
+        options = dict(options or {})
+        if name == "implicit":
+            options.setdefault("num_heads", num_heads)
+        return build_alignment(name, channels, **options)
+
+    def _has_weights(self) -> bool:
+        return any(True for _ in self.alignment.parameters())
+
+    def forward(self, lqs: Tensor, flows: Tensor | tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Super-resolves a clip.
+
+        Args:
+            lqs: (n, t, 3, h, w) RGB in [0, 1], t, h, w >= 1.
+            flows: (n, t - 1, 2, h, w) in pixels, x then y; element i maps frame i to frame i + 1.
+                A pair (forward, backward) as the recurrent networks take is accepted, and its
+                second used. ``None`` is possible with ``spynet_path``, for clips of one frame,
+                and for networks that do not align.
+
+        Returns:
+            (n, t, 3, 4h, 4w), about [0, 1], not clamped.
+
+        Raises:
+            ValueError: if the clip or the flows have the wrong shape, or flow is missing.
+        """
+        if lqs.dim() != 5 or lqs.shape[2] != COLOURS or 0 in lqs.shape:
+            raise ValueError(f"expected a clip (n, t, 3, h, w), got {tuple(lqs.shape)}")
+        flows = self._flows(lqs, flows)
+        n, t, _, h, w = lqs.shape
+        plans = self.extractor.plan(n * t, h, w, lqs.device)
+        features = self._extract(lqs.flatten(0, 1), plans).unflatten(0, (n, t))
+        following = features
+        if self.alignment is not None and t > 1:
+            aligned = self._align_next(lqs, features, flows)
+            following = torch.cat((aligned, features[:, -1:]), 1)
+        # The fused frame, whose input also goes round the backbone, is the aligned one: the study
+        # was run so, and every aligner's faults show the more.
+        pairs = torch.stack((features, following), 2).flatten(0, 1)  # (n * t, 2, c, h, w)
+        fused = self.fusion(pairs)
+        frames = self.upsample(self.conv_before_upsample(fused), lqs.flatten(0, 1))
+        return frames.unflatten(0, (n, t))
+
+    def _extract(self, frames: Tensor, plans: list[WindowPlan] | None = None) -> Tensor:
+        return self.extractor(self.conv_first(frames).unsqueeze(1), plans)
+
+    def _align_next(self, lqs: Tensor, features: Tensor, flows: Tensor) -> Tensor:
+        """Features of frames 1 .. t - 1 aligned to frames 0 .. t - 2: (n, t - 1, c, h, w)."""
+        n, t = lqs.shape[:2]
+        flow = flows.flatten(0, 1)
+        source = features if self.align == "features" else lqs
+        current, reference = source[:, :-1].flatten(0, 1), source[:, 1:].flatten(0, 1)
+        if self.align == "features":
+            aligned = self.alignment(reference, current, flow)
+        elif self._has_weights():
+            aligned = self.lower(self.alignment(self.lift(reference), self.lift(current), flow))
+            aligned = self._extract(aligned)
+        else:
+            aligned = self._extract(self.alignment(reference, current, flow))
+        return aligned.unflatten(0, (n, t - 1))
+
+    def _flows(self, lqs: Tensor, flows: Tensor | tuple[Tensor, Tensor] | None) -> Tensor:
+        n, t, _, h, w = lqs.shape
+        if flows is None and (self.alignment is None or t == 1):
+            return lqs.new_zeros(n, t - 1, 2, h, w)
+        if flows is None:
+            if self.spynet is None:
+                raise ValueError("give flows with the clip, or the network a spynet_path")
+            with torch.no_grad():
+                return clip_flows(self.spynet, lqs)[1]
+        pair = (flows, flows) if isinstance(flows, Tensor) else flows
+        return given_flows(lqs, pair)[1]

@@ -1,0 +1,158 @@
+"""Reading and writing optical flow: Middlebury ``.flo`` and KITTI ``.png``.
+
+Both readers check the whole file before using any of it, and name the file and the defect. A
+flow cut short by a full disk or a download would otherwise train silently.
+"""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+FLO_TAG = b"PIEH"  # 202021.25 as a little-endian float32
+FLO_HEADER_BYTES = 12
+LARGEST_SIDE = 65536
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+KITTI_STEPS_PER_PIXEL = 64.0
+KITTI_ZERO = 32768
+
+
+def read_flow(path: str | Path) -> np.ndarray:
+    """Read an optical flow field.
+
+    Args:
+        path: A ``.flo`` or a KITTI ``.png`` file.
+
+    Returns:
+        ``(h, w, 2)`` float32, x then y, in pixels. Vectors that a KITTI file marks as invalid
+        are NaN.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the suffix is another, or the file's header or length is wrong.
+    """
+    path = Path(path)
+    return _codec(path)[0](path)
+
+
+def write_flow(path: str | Path, flow: np.ndarray) -> None:
+    """Write an optical flow field, replacing the file in one step.
+
+    Args:
+        path: Ends with ``.flo`` (exact) or ``.png`` (KITTI: steps of 1/64 pixel from -512 to just
+            below 512; vectors that are not finite are written as invalid).
+        flow: ``(h, w, 2)``, x then y, in pixels.
+
+    Raises:
+        ValueError: If the suffix is another, the shape is wrong, or a KITTI file cannot hold the
+            vectors.
+    """
+    path = Path(path)
+    write = _codec(path)[1]
+    flow = np.asarray(flow)
+    if flow.ndim != 3 or flow.shape[2] != 2 or 0 in flow.shape:
+        raise ValueError(f"{path}: a flow is (h, w, 2), got shape {flow.shape}")
+    if max(flow.shape) > LARGEST_SIDE:
+        raise ValueError(f"{path}: no side may exceed {LARGEST_SIDE}, got shape {flow.shape}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    try:
+        write(partial, flow, path)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _codec(path: Path):
+    try:
+        return _CODECS[path.suffix.lower()]
+    except KeyError:
+        raise ValueError(f"{path}: a flow file ends with .flo or .png") from None
+
+
+def _read_flo(path: Path) -> np.ndarray:
+    data = path.read_bytes()
+    if len(data) < FLO_HEADER_BYTES:
+        raise ValueError(f"{path}: {len(data)} bytes, shorter than a .flo header of 12")
+    if data[:4] != FLO_TAG:
+        hint = " (big-endian: convert it)" if data[:4] == FLO_TAG[::-1] else ""
+        raise ValueError(f"{path}: starts with {data[:4]!r} instead of {FLO_TAG!r}{hint}")
+    width, height = struct.unpack("<ii", data[4:12])
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+        raise ValueError(f"{path}: impossible size {width}x{height} in the .flo header")
+    expected = FLO_HEADER_BYTES + 8 * width * height
+    if len(data) != expected:
+        fault = "cut short" if len(data) < expected else "too long"
+        raise ValueError(
+            f"{path}: {fault}, {len(data)} bytes where {width}x{height} needs {expected}"
+        )
+    flow = np.frombuffer(data, "<f4", offset=FLO_HEADER_BYTES)
+    return flow.reshape(height, width, 2).astype(np.float32)
+
+
+def _write_flo(path: Path, flow: np.ndarray, _: Path) -> None:
+    header = FLO_TAG + struct.pack("<ii", flow.shape[1], flow.shape[0])
+    path.write_bytes(header + np.ascontiguousarray(flow, "<f4").tobytes())
+
+
+def _read_kitti(path: Path) -> np.ndarray:
+    data = path.read_bytes()
+    _check_kitti_png(data, path)
+    # OpenCV reverses the channels: valid, y, x.
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise ValueError(f"{path}: its pixels cannot be decoded")
+    flow = (pixels[..., 2:0:-1].astype(np.float32) - KITTI_ZERO) / KITTI_STEPS_PER_PIXEL
+    flow[pixels[..., 0] == 0] = np.nan
+    return flow
+
+
+def _check_kitti_png(data: bytes, path: Path) -> None:
+    """Walk a PNG's chunks; OpenCV decodes a truncated or 8-bit file without a word."""
+    if data[:8] != PNG_SIGNATURE:
+        raise ValueError(f"{path}: not a PNG file, starts with {data[:8]!r}")
+    position, name = 8, b""
+    while name != b"IEND":
+        if len(data) < position + 12:
+            raise ValueError(f"{path}: PNG cut short after {len(data)} bytes")
+        (length,) = struct.unpack(">I", data[position : position + 4])
+        chunk = data[position + 4 : position + 8 + length]
+        check = data[position + 8 + length : position + 12 + length]
+        if len(chunk) != 4 + length or len(check) != 4:
+            raise ValueError(f"{path}: PNG cut short after {len(data)} bytes")
+        if struct.unpack(">I", check)[0] != zlib.crc32(chunk):
+            raise ValueError(f"{path}: PNG chunk {chunk[:4]!r} is damaged (checksum)")
+        if position == 8:
+            _check_kitti_header(chunk, path)
+        position, name = position + 12 + length, chunk[:4]
+
+
+def _check_kitti_header(chunk: bytes, path: Path) -> None:
+    if chunk[:4] != b"IHDR" or len(chunk) != 17:
+        raise ValueError(f"{path}: PNG begins with chunk {chunk[:4]!r} instead of IHDR")
+    width, height, depth, colour = struct.unpack(">IIBB", chunk[4:14])
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+        raise ValueError(f"{path}: impossible size {width}x{height} in the PNG header")
+    if (depth, colour) != (16, 2):
+        raise ValueError(
+            f"{path}: a KITTI flow is 16-bit RGB, this PNG has {depth} bits a sample and "
+            f"colour type {colour}"
+        )
+
+
+def _write_kitti(path: Path, flow: np.ndarray, final: Path) -> None:
+    valid = np.isfinite(flow).all(axis=2)
+    steps = np.rint(np.where(valid[..., None], flow, 0.0) * KITTI_STEPS_PER_PIXEL) + KITTI_ZERO
+    if steps.min() < 0 or steps.max() > 65535:
+        raise ValueError(
+            f"{final}: a KITTI file holds vectors from -512 to 511.98 pixels, these reach "
+            f"{np.abs(flow[valid]).max():.1f}; write a .flo file"
+        )
+    pixels = np.dstack([valid, steps[..., 1], steps[..., 0]]).astype(np.uint16)
+    if not cv2.imwrite(str(path), pixels):
+        raise OSError(f"{final}: could not be written")
+
+
+_CODECS = {".flo": (_read_flo, _write_flo), ".png": (_read_kitti, _write_kitti)}

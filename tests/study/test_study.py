@@ -1,0 +1,165 @@
+"""The study: its rows build, a small run is resumable and exact, its report says what was run."""
+
+import contextlib
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from iart_plugin.archs import AlignmentStudyNet
+from iart_plugin.study import ROWS, experiments
+from iart_plugin.study.report import collect, rank_correlation, write_report
+from iart_plugin.study.run import DEFAULT_ROWS, Study, run
+from iart_plugin.study.training import Scale, add_flow_noise, evaluate, psnr, train
+
+pytest.importorskip("skimage", reason="the clips are made from its photographs")
+
+SCALE = Scale(iterations=4, batch_size=2, crop_size=8, embed_dim=8, mid_channels=4, depths=(1,))
+DATA = {"num_train": 1, "num_test": 2, "num_frames": 3, "height": 40, "width": 40, "samples": 2}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    chosen = ("no_alignment", "nearest", "implicit")
+    folder = tmp_path_factory.mktemp("study")
+    study = Study(folder=folder, scale=SCALE, rows=chosen, flows=("gt", "noise"), data=DATA)
+    run(study, report=lambda line: None)
+    return study
+
+
+@pytest.fixture
+def pairs():
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "lq": torch.rand(2, 3, 10, 12, generator=generator),
+            "gt": torch.rand(2, 3, 40, 48, generator=generator),
+            "flows": torch.randn(1, 2, 10, 12, generator=generator),
+            "key": f"clip_{i}/0001",
+        }
+        for i in range(3)
+    ]
+
+
+@pytest.mark.parametrize("key", ROWS)
+def test_rows_build(key):
+    network = AlignmentStudyNet(**ROWS[key].network, embed_dim=12, depths=(1,), num_heads=2)
+    assert sum(p.numel() for p in network.parameters()) > 0
+
+
+def test_rows_are_the_papers():
+    table_1 = [row for row in ROWS.values() if "Table 1" in row.tables]
+    assert len(table_1) == 7 and all(set(row.paper) == {"gt", "raft", "spynet"} for row in table_1)
+    best = max(table_1, key=lambda row: row.paper["gt"])
+    assert best.key == "implicit" and best.paper == {"gt": 32.14, "raft": 32.03, "spynet": 32.05}
+    assert sum("Table 3" in row.tables for row in ROWS.values()) == 4
+    assert sum("Table 4" in row.tables for row in ROWS.values()) == 3
+    assert len(list(experiments())) == 2 + 3 * 7 + 3 * 3 + 3 + 2 * 2
+    assert len(DEFAULT_ROWS) == 9
+
+
+def test_a_stopped_run_ends_like_one_that_was_not(pairs, tmp_path):
+    def trained(name, stops):
+        network = SCALE.build(ROWS["implicit"].network, seed=0)
+        for stop in stops:
+            torch.manual_seed(99)  # what happened before must not matter
+            network = SCALE.build(ROWS["implicit"].network, seed=0)
+
+            def stop_after(step, loss, stop=stop):
+                if step == stop:
+                    raise KeyboardInterrupt
+
+            options = {"checkpoint": tmp_path / name, "save_every": 1, "progress": stop_after}
+            with contextlib.suppress(KeyboardInterrupt):
+                train(network, pairs, SCALE, seed=0, **options)
+        return network.state_dict()
+
+    whole, stopped = trained("whole.pt", [None]), trained("stopped.pt", [2, 3, None])
+    assert all(torch.equal(whole[key], stopped[key]) for key in whole)
+
+
+def test_training_lowers_the_loss(pairs, tmp_path):
+    scale = replace(SCALE, iterations=25, learning_rate=2e-3)
+    losses = []
+    network = scale.build(ROWS["bilinear"].network, seed=0)
+    train(
+        network,
+        [{**pairs[0], "gt": torch.full((2, 3, 40, 48), 0.2)}],
+        scale,
+        seed=0,
+        checkpoint=tmp_path / "a.pt",
+        progress=lambda step, loss: losses.append(loss),
+    )
+    assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
+
+
+def test_rate_goes_down_by_a_cosine():
+    scale = Scale(iterations=101)
+    rates = [scale.learning_rate_at(step) for step in (0, 50, 100)]
+    assert rates == pytest.approx([4e-4, (4e-4 + 1e-7) / 2, 1e-7])
+
+
+def test_psnr_and_the_frames_it_counts(pairs):
+    target = torch.full((1, 3, 4, 4), 100 / 255)
+    assert psnr(target + 10 / 255, target).item() == pytest.approx(28.1308, abs=1e-3)
+
+    class Echo(torch.nn.Module):
+        def forward(self, lq, flows):
+            out = pairs[0]["gt"].unsqueeze(0).clone()
+            out[:, 0] = (out[:, 0] * 255).round() / 255 + 10 / 255
+            out[:, -1] = 0  # not counted
+            return out
+
+    clip = {**pairs[0], "gt": pairs[0]["gt"] * 0.9}
+    pairs[0]["gt"] = clip["gt"]
+    result = evaluate(Echo(), [clip])
+    assert result["psnr"] == result["psnr/clip_0"] == pytest.approx(28.13, abs=0.02)
+
+
+def test_noise_is_measured_and_repeats(pairs):
+    before = pairs[0]["flows"].clone()
+    error = add_flow_noise(pairs, 0.5, seed=3)
+    # The mean length of a plane Gaussian vector is sigma * sqrt(pi / 2).
+    assert error == pytest.approx(0.5 * (torch.pi / 2) ** 0.5, rel=0.1)
+    again = [{**pairs[0], "flows": before}]
+    add_flow_noise(again, 0.5, seed=3)
+    assert torch.equal(again[0]["flows"], pairs[0]["flows"])
+
+
+def test_results_are_kept_and_not_made_twice(study):
+    results = collect(study)
+    assert set(results) == {
+        ("no_alignment", "gt"),
+        ("nearest", "gt"),
+        ("implicit", "gt"),
+        ("nearest", "noise"),
+        ("implicit", "noise"),
+    }
+    assert results["nearest", "gt"][0]["flow_error"] == 0
+    assert results["nearest", "noise"][0]["flow_error"] == pytest.approx(0.627, abs=0.03)
+    path = study.result_file(ROWS["nearest"], "gt", 0)
+    stamp = path.stat().st_mtime_ns
+    assert len(run(study, report=lambda line: None)) == 5
+    assert path.stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match="another scale"):
+        run(replace(study, scale=replace(SCALE, iterations=5)))
+
+
+def test_report_has_every_number_and_says_what_is_missing(study, tmp_path):
+    path = study.result_file(ROWS["nearest"], "gt", 0)
+    text = write_report(study, tmp_path).read_text()
+    assert f"{json.loads(path.read_text())['psnr']:.3f}" in text
+    assert "4 steps are far from convergence" in text and "One seed" in text
+    assert "Not run" not in text and (tmp_path / "alignment_study.png").stat().st_size > 5000
+    more = replace(study, rows=(*study.rows, "fgdc"))
+    assert "Not run: FGDC (GT, seed 0)" in write_report(more, tmp_path).read_text()
+    with pytest.raises(ValueError, match="no result yet"):
+        write_report(replace(study, folder=tmp_path), tmp_path)
+
+
+def test_rank_correlation():
+    assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 35]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    # scipy.stats.spearmanr([1, 2, 2, 4], [1, 3, 2, 4]).statistic
+    assert rank_correlation([1, 2, 2, 4], [1, 3, 2, 4]) == pytest.approx(0.9486833)
