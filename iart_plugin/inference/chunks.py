@@ -54,9 +54,7 @@ class Clip(Generic[T]):
         )
 
 
-def iter_clips(
-    frames: Iterable[tuple[T, bool]], *, chunk: int, overlap: int
-) -> Iterator[Clip[T]]:
+def iter_clips(frames: Iterable[tuple[T, bool]], *, chunk: int, overlap: int) -> Iterator[Clip[T]]:
     """Clips of a stream, read no further ahead than a clip needs.
 
     Holds at most ``chunk + 2 * overlap`` frames.
@@ -76,7 +74,9 @@ def iter_clips(
 
     def emit(stop: int) -> Clip[T]:
         begin = max(first, start - overlap)
-        return Clip(start, stop, begin, list(held)[begin - first : min(stop + overlap, end) - first])
+        return Clip(
+            start, stop, begin, list(held)[begin - first : min(stop + overlap, end) - first]
+        )
 
     def chunk_end() -> int:
         return (start // chunk + 1) * chunk

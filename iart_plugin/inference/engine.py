@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iart_plugin.flow import clip_flows
+
 from .chunks import Clip, iter_clips
 from .memory import Plan, choose_plan
 from .scenes import SceneDetector
@@ -175,8 +177,6 @@ class Engine:
 
     def _flows(self, lqs: Tensor) -> tuple[Tensor, Tensor] | None:
         """Flow between whole frames: a coarse-to-fine estimate made on tiles differs at their seams."""
-        from iart_plugin.flow import clip_flows
-
         spynet = getattr(self.network, "spynet", None)
         return None if spynet is None else clip_flows(spynet, lqs)
 
@@ -315,7 +315,9 @@ def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise ValueError(f"frame {index} is {frame.shape}; frames must be (h, w, 3)")
         if frame.dtype.kind != "f" and frame.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"frame {index} is {frame.dtype}; use uint8, uint16 or float in [0, 1]")
+            raise ValueError(
+                f"frame {index} is {frame.dtype}; use uint8, uint16 or float in [0, 1]"
+            )
         expected = expected or (frame.shape, frame.dtype)
         if (frame.shape, frame.dtype) != expected:
             raise ValueError(

@@ -215,10 +215,7 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
     model = load_model(options.model, options.weights)
     device = group.device(pick_device(options.device))
     precision = pick_precision(options.precision, device)
-    spool = None
-    source = open_source(
-        options.input, rate=options.fps, on_error=options.on_error, spool=spool
-    )  # fmt: skip
+    source = open_source(options.input, rate=options.fps, on_error=options.on_error)
     try:
         encoding = None if images_out else _encoding(options, source)
         extras = None
@@ -311,7 +308,9 @@ def _plan(
     )
     if recorded and options.tile is None:  # the overlap is left out where there is one tile
         tiling = Tiling(tuple(recorded["tile"]), recorded["overlap"])
-        plan = Plan(plan.chunk, plan.warm_up, tiling, plan.device_bytes, plan.host_bytes, plan.budget)
+        plan = Plan(
+            plan.chunk, plan.warm_up, tiling, plan.device_bytes, plan.host_bytes, plan.budget
+        )
     return plan, plan.chunk * -(-SHORTEST_SEGMENT // plan.chunk)
 
 
@@ -360,8 +359,6 @@ def _run(job: Job) -> int:
         if job.to_images:
             job.work.images.mkdir(exist_ok=True)
     job.group.wait()
-    if job.options.input == "-" and isinstance(job.source, VideoSource) and not job.to_images:
-        job.source.spool = PacketWriter(job.work.spool)
     run = _SegmentedRun(job)
     try:
         run.process()
@@ -398,6 +395,10 @@ class _SegmentedRun:
         self.times: list[int] = []
         self.sink: Sink | None = None
         self.sink_segment = -1
+        self.spool: PacketWriter | None = None
+        if isinstance(job.source, VideoSource) and job.source.is_pipe and not job.to_images:
+            self.spool = PacketWriter(job.work.spool)
+            job.source.divert(self.spool)
 
     def process(self) -> None:
         job, engine = self.job, self.job.engine()
@@ -506,13 +507,11 @@ def progress_bar(job: Job) -> tqdm:
     )
 
 
-def _copied(job: Job) -> CopiedStreams | None:
+def _copied(job: Job, run: _SegmentedRun) -> CopiedStreams | None:
     """The other streams, from the source or from what was put aside of a pipe."""
-    spool = getattr(job.source, "spool", None)
-    if spool is None:
+    if run.spool is None:
         return job.extras
-    spool.close()
-    job.source.spool = None
+    run.spool.close()
     return SpooledStreams(job.source.container, job.work.spool, _kinds(job.options))
 
 
@@ -527,7 +526,7 @@ def _finish(job: Job, run: _SegmentedRun) -> None:
         assembled = work.path / ("assembled" + output.suffix)
         segments = work.finished()
         _check_room(work.path, segments)
-        assemble(segments, job.encoding, assembled, extras=_copied(job))
+        assemble(segments, job.encoding, assembled, extras=_copied(job, run))
         _synced(assembled)
         os.replace(assembled, output)
     work.remove()
@@ -563,7 +562,7 @@ def _leave_partial(job: Job, run: _SegmentedRun) -> str:
         return f"interrupted before the first frame was done; {how}"
     partial = job.output.with_name(f"{job.output.stem}.partial{job.output.suffix}")
     try:
-        assemble(parts, job.encoding, partial, extras=_copied(job), trim=True)
+        assemble(parts, job.encoding, partial, extras=_copied(job, run), trim=True)
     except Exception as error:  # the run can be continued all the same
         logger.warning("%s could not be written: %s", partial, error)
         return f"interrupted; {how}"
@@ -571,5 +570,5 @@ def _leave_partial(job: Job, run: _SegmentedRun) -> str:
 
 
 def frame_rate_text(rate: Fraction) -> str:
-    """"24" or "23.976 (24000/1001)"."""
+    """ "24" or "23.976 (24000/1001)"."""
     return str(rate) if rate.denominator == 1 else f"{float(rate):.3f} ({rate})"

@@ -139,7 +139,9 @@ def choose_plan(
         budget = int(_SHARE * free_memory(device))
     cost = network_cost(network)
     factor = 1.0 if precision == "fp32" else 0.6  # flow and results stay in float32
-    size = (height, width) if tile in (None, 0) else ((tile, tile) if isinstance(tile, int) else tile)
+    size = (
+        (height, width) if tile in (None, 0) else ((tile, tile) if isinstance(tile, int) else tile)
+    )
     whole = size[0] >= height and size[1] >= width
     tiling = Tiling(size, 0 if whole and min(size) < 2 * overlap else overlap)
     frames = chunk or LONGEST_CHUNK

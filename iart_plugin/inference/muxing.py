@@ -182,9 +182,7 @@ def _video_stream(file: av.container.OutputContainer, encoding: Encoding) -> av.
     return stream
 
 
-def _copy_metadata(
-    file: av.container.OutputContainer, source: av.container.InputContainer
-) -> None:
+def _copy_metadata(file: av.container.OutputContainer, source: av.container.InputContainer) -> None:
     technical = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
     file.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in technical})
     if source.chapters():

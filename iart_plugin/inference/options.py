@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from .reader import OnError
+OnError = Literal["conceal", "fail"]
 
 
 @dataclass(frozen=True)

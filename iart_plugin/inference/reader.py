@@ -15,19 +15,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import av
 import cv2
 import numpy as np
 
 from .colour import RGB_FULL, Colour, ToRGB, chroma_subsampling, pixel_depth
+from .options import OnError
 from .packets import PacketWriter
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-OnError = Literal["conceal", "fail"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,9 @@ def find_images(spec: str | Path) -> list[Path]:
     else:
         return []
     if not found:
-        raise ValueError(f"{spec}: no images in it (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise ValueError(
+            f"{spec}: no images in it (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
     return sorted(found, key=natural_key)
 
 
@@ -194,16 +195,14 @@ class VideoSource:
     Args:
         path: A file, or ``-``.
         on_error: As in :func:`open_source`.
-        spool: Where packets of the other streams are written while this one is read, for inputs
-            that cannot be read twice.
     """
 
-    def __init__(
-        self, path: str | Path, *, on_error: OnError, spool: PacketWriter | None = None
-    ) -> None:
-        self.path = path if str(path) == "-" else Path(path)
+    def __init__(self, path: str | Path, *, on_error: OnError) -> None:
+        self.is_pipe = str(path) == "-"
+        self.path = path if self.is_pipe else Path(path)
         self._on_error = on_error
-        self.spool = spool
+        self._spool: PacketWriter | None = None
+        self._early: list[av.Packet] = []  # a pipe's other packets before anyone asked for them
         self.problems: list[str] = []
         self.container = _open_container(self.path)
         try:
@@ -211,6 +210,7 @@ class VideoSource:
             # Frame threads report an error with a later packet; slices keep packet and error together.
             self.stream.codec_context.thread_type = "SLICE"
             self._decoded = self._decode()
+            self._first: tuple[av.VideoFrame, int | None] | None = None
             self._first = next(self._decoded, None)
             if self._first is None:
                 raise ValueError(f"{self.path}: no frame of its video can be decoded")
@@ -259,6 +259,13 @@ class VideoSource:
             return max(1, round(Fraction(self.container.duration, av.time_base) * rate))
         return None
 
+    def divert(self, spool: PacketWriter) -> None:
+        """Write a pipe's other packets to ``spool`` while it is read: it cannot be read twice."""
+        self._spool = spool
+        for packet in self._early:
+            spool.write(packet, stream=packet.stream.index)
+        self._early.clear()
+
     def __iter__(self) -> Iterator[Frame]:
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
         frame, pts = self._first
@@ -287,8 +294,8 @@ class VideoSource:
             )
 
     def _packets(self) -> Iterator[av.Packet]:
-        """Packets of the video, the flushing one last; the spool gets the other streams'."""
-        wanted = [self.stream] if self.spool is None else list(self.container.streams)
+        """Packets of the video, the flushing one last."""
+        wanted = list(self.container.streams) if self.is_pipe else [self.stream]
         demuxed = self.container.demux(wanted)
         while True:
             try:
@@ -296,7 +303,9 @@ class VideoSource:
             except StopIteration:
                 return
             except av.FFmpegError as error:
-                _conceal(self, f"the file cannot be read on after frame {self._seen}: {error.strerror}")
+                _conceal(
+                    self, f"the file cannot be read on after frame {self._seen}: {error.strerror}"
+                )
                 # What the decoder still holds comes out with an empty packet.
                 flush = av.Packet()
                 flush.stream = self.stream
@@ -305,7 +314,14 @@ class VideoSource:
             if packet.stream is self.stream:
                 yield packet
             elif packet.size:
-                self.spool.write(packet, stream=packet.stream.index)
+                self._put_aside(packet)
+
+    def _put_aside(self, packet: av.Packet) -> None:
+        """Keep a packet of another stream; while the first frame is looked for, in memory."""
+        if self._first is None:
+            self._early.append(packet)
+        elif self._spool is not None:
+            self._spool.write(packet, stream=packet.stream.index)
 
     def _decode(self) -> Iterator[tuple[av.VideoFrame, int | None]]:
         """Frames and their times in display order, lost ones filled with a neighbour."""
@@ -390,7 +406,9 @@ def _display_transform(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
         return False, bool(a < 0), bool(d < 0)
     if not a and not d:
         return True, bool(c < 0), bool(b < 0)
-    logger.warning("the video is rotated by %d degrees, which is not a quarter turn", frame.rotation)
+    logger.warning(
+        "the video is rotated by %d degrees, which is not a quarter turn", frame.rotation
+    )
     return False, False, False
 
 

@@ -46,7 +46,7 @@ class SceneDetector:
         thresholds: What counts as a cut.
     """
 
-    def __init__(self, thresholds: SceneThresholds = SceneThresholds()) -> None:  # noqa: B008
+    def __init__(self, thresholds: SceneThresholds = SceneThresholds()) -> None:
         self.thresholds = thresholds
         self._previous: np.ndarray | None = None
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
