@@ -1,4 +1,4 @@
-"""Upscale a video by 4: ``python tools/upscale_video.py INPUT -o OUTPUT …``; see docs/upscale.md."""
+"""Upscale a video by 4: ``tools/upscale_video.py INPUT -o OUTPUT …``; see docs/upscale.md."""
 
 import sys
 

@@ -1,15 +1,15 @@
 """Cutting an endless stream of frames into clips that a recurrent network can take.
 
 A clip is a chunk to keep and, on both sides, frames that only warm the recurrence up. Chunks start
-at multiples of the chunk length, counted from frame 0, and at scene cuts: where they start depends on
-nothing that a restart or another process would see differently.
+at multiples of the chunk length, counted from frame 0, and at scene cuts: nothing that a restart or
+another process would see differently.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -35,6 +35,10 @@ class Clip(Generic[T]):
     def kept(self) -> slice:
         """Where the frames to keep are in ``frames``."""
         return slice(self.start - self.first, self.stop - self.first)
+
+    def without_first(self) -> Clip[T]:
+        """The same with the first frame to keep made a warm-up frame."""
+        return replace(self, start=self.start + 1)
 
     def halves(self, overlap: int) -> tuple[Clip[T], Clip[T]]:
         """Two shorter clips that keep the same frames together.

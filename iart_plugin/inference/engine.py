@@ -1,4 +1,4 @@
-"""Running a network over clips: tiles, precision, self-ensemble, and less memory where it runs out."""
+"""Running a network over clips: tiles, precision, self-ensemble, and retreat when memory ends."""
 
 from __future__ import annotations
 
@@ -83,33 +83,32 @@ class Engine:
         if isinstance(self.network, nn.Module):
             self.network = self.network.to(self.device).eval()
 
-    @torch.no_grad()
-    def run(self, clip: Clip[np.ndarray]) -> list[np.ndarray]:
-        """The frames that ``clip`` keeps, upscaled, in its dtype: (4h, 4w, 3).
+    def run(self, clip: Clip[np.ndarray]) -> Iterator[np.ndarray]:
+        """The frames that ``clip`` keeps, upscaled, in its dtype: (4h, 4w, 3), as they are made.
 
-        Memory that runs out is answered with smaller tiles, then shorter clips.
+        Memory that runs out is answered with smaller tiles, then shorter clips, from the frame on
+        that was being made.
 
         Raises:
             MemoryError: Not even the smallest tile and a single frame fit.
         """
-        if not self._keeps_short(clip):
-            left, right = clip.halves(self.overlap)
-            return self.run(left) + self.run(right)
-        try:
-            return list(self._frames(clip))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        # Outside the handler: the traceback would keep the failed attempt's tensors alive.
-        self._retreat(clip, reason)
-        return self.run(clip)
+        while clip.start < clip.stop:
+            part = clip
+            while self._longest is not None and part.stop - part.start > self._longest:
+                part = part.halves(self.overlap)[0]
+            reason = ""
+            try:
+                for frame in self._frames(part):
+                    clip = clip.without_first()
+                    yield frame
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if reason:  # outside the handler, whose traceback keeps the attempt's tensors alive
+                self._retreat(part, reason)
 
-    _longest: int | None = None  # frames of a clip that are known not to be too many
-
-    def _keeps_short(self, clip: Clip[np.ndarray]) -> bool:
-        kept = clip.stop - clip.start
-        return self._longest is None or kept <= self._longest or kept == 1
+    _longest: int | None = None  # frames to keep at a time, once that many more did not fit
 
     def _retreat(self, clip: Clip[np.ndarray], reason: str) -> None:
         if self.device.type == "cuda":
@@ -121,28 +120,34 @@ class Engine:
             logger.warning("out of memory; tiles of %dx%d from here on", *finer.size)
             self.tiling = finer
         elif kept > 1:
-            self._longest = (kept + 1) // 2
-            logger.warning("out of memory; chunks of %d frames from here on", self._longest)
+            self._longest = kept // 2
+            logger.warning("out of memory; %d frames at a time from here on", self._longest)
         else:
+            height, width = self.tiling.size
             raise MemoryError(
-                f"a single frame in tiles of {self.tiling.size[0]}x{self.tiling.size[1]} does not fit "
-                f"the memory of {self.device}; use a smaller --overlap or --tile, or --device cpu "
-                f"({reason})"
+                f"a single frame in tiles of {height}x{width} does not fit the memory of "
+                f"{self.device}; use a smaller --warm-up or --tile, or --device cpu ({reason})"
             )
 
     def _frames(self, clip: Clip[np.ndarray]) -> Iterator[np.ndarray]:
         dtype = clip.frames[0].dtype
         lqs = to_tensor(clip.frames).to(self.device)
-        with torch.autocast(
-            self.device.type,
-            dtype=_HALF.get(self.precision),
-            enabled=self.precision != "fp32",
-        ):
-            frames = self._ensemble(lqs, clip.kept) if self.self_ensemble else self._tiled(
-                lqs, clip.kept
-            )  # fmt: skip
-            for frame in frames:
-                yield to_array(frame, dtype)
+        make = self._ensemble if self.self_ensemble else self._tiled
+        for frame in self._stepwise(make(lqs, clip.kept)):
+            yield to_array(frame, dtype)
+
+    def _stepwise(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Run each step without gradients and in this precision, but not the code between."""
+        half = _HALF.get(self.precision)
+        while True:
+            with (
+                torch.no_grad(),
+                torch.autocast(self.device.type, dtype=half, enabled=half is not None),
+            ):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
 
     def _ensemble(self, lqs: Tensor, kept: slice) -> Iterator[Tensor]:
         total: list[Tensor] = []
@@ -176,7 +181,7 @@ class Engine:
         yield from blend.result()
 
     def _flows(self, lqs: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Flow between whole frames: a coarse-to-fine estimate made on tiles differs at their seams."""
+        """Flow between whole frames: estimated on tiles, it would differ at the seams."""
         spynet = getattr(self.network, "spynet", None)
         return None if spynet is None else clip_flows(spynet, lqs)
 
@@ -196,8 +201,8 @@ class Engine:
         for frame in frames:
             if tuple(frame.shape[-2:]) != expected:
                 raise ValueError(
-                    f"the network made {tuple(frame.shape[-2:])} of {tuple(lqs.shape[-2:])}; it must "
-                    f"multiply height and width by {SCALE}"
+                    f"the network made {tuple(frame.shape[-2:])} of {tuple(lqs.shape[-2:])}; it "
+                    f"must multiply height and width by {SCALE}"
                 )
             yield frame[0].to("cpu", torch.float32)
 

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -308,9 +308,7 @@ def _plan(
     )
     if recorded and options.tile is None:  # the overlap is left out where there is one tile
         tiling = Tiling(tuple(recorded["tile"]), recorded["overlap"])
-        plan = Plan(
-            plan.chunk, plan.warm_up, tiling, plan.device_bytes, plan.host_bytes, plan.budget
-        )
+        plan = replace(plan, tiling=tiling)
     return plan, plan.chunk * -(-SHORTEST_SEGMENT // plan.chunk)
 
 
@@ -341,7 +339,7 @@ def check_disk(job: Job) -> None:
     if free < expected:
         raise OSError(
             f"{job.output.parent}: about {expected / 2**20:,.0f} MiB are needed and "
-            f"{free / 2**20:,.0f} MiB are free; make room, or pass --ignore-disk-space if you know better"
+            f"{free / 2**20:,.0f} MiB are free; make room, or pass --ignore-disk-space"
         )
 
 

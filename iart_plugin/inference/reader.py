@@ -104,9 +104,7 @@ def find_images(spec: str | Path) -> list[Path]:
     else:
         return []
     if not found:
-        raise ValueError(
-            f"{spec}: no images in it (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
-        )
+        raise ValueError(f"{spec}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return sorted(found, key=natural_key)
 
 
@@ -177,7 +175,7 @@ class ImageSource:
             if image.shape != self._shape:
                 h, w = self._shape[:2]
                 raise ValueError(
-                    f"{path}: {image.shape[1]}x{image.shape[0]}, but the sequence began with {w}x{h}"
+                    f"{path} is {image.shape[1]}x{image.shape[0]}, the first image was {w}x{h}"
                 )
             last = image.astype(self._first.dtype) if image.dtype != self._first.dtype else image
             yield Frame(index, index, 1, last, path.stem)
@@ -207,7 +205,7 @@ class VideoSource:
         self.container = _open_container(self.path)
         try:
             self.stream = _video_stream(self.container, self.path)
-            # Frame threads report an error with a later packet; slices keep packet and error together.
+            # Frame threads report an error with a later packet; slices keep the two together.
             self.stream.codec_context.thread_type = "SLICE"
             self._decoded = self._decode()
             self._first: tuple[av.VideoFrame, int | None] | None = None
@@ -303,9 +301,7 @@ class VideoSource:
             except StopIteration:
                 return
             except av.FFmpegError as error:
-                _conceal(
-                    self, f"the file cannot be read on after frame {self._seen}: {error.strerror}"
-                )
+                _conceal(self, f"cannot be read on after frame {self._seen}: {error.strerror}")
                 # What the decoder still holds comes out with an empty packet.
                 flush = av.Packet()
                 flush.stream = self.stream
@@ -406,9 +402,7 @@ def _display_transform(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
         return False, bool(a < 0), bool(d < 0)
     if not a and not d:
         return True, bool(c < 0), bool(b < 0)
-    logger.warning(
-        "the video is rotated by %d degrees, which is not a quarter turn", frame.rotation
-    )
+    logger.warning("rotated by %d degrees, which is no quarter turn; left", frame.rotation)
     return False, False, False
 
 
@@ -424,7 +418,7 @@ def _upright(image: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
 
 
 def _read_image(path: Path) -> np.ndarray | None:
-    """RGB (h, w, 3) uint8 or uint16; None if it is no readable image. Grey is spread, alpha left."""
+    """RGB (h, w, 3) uint8 or uint16, grey spread, alpha dropped; None if it cannot be read."""
     # Through a buffer: OpenCV's own reader cannot open every name on Windows.
     data = np.fromfile(path, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None

@@ -41,7 +41,7 @@ def start_report(job: Job) -> list[str]:
 
 
 def dry_run_report(job: Job) -> str:
-    """The same with memory, disk and time, the last measured on a small piece of the network's work."""
+    """The same with memory, disk and time; the last is measured on a small piece of the work."""
     info, plan = job.source.info, job.plan
     lines = start_report(job)
     memory = f"memory: about {_gib(plan.device_bytes)} on {job.device}"

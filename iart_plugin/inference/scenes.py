@@ -23,9 +23,9 @@ class SceneThresholds:
     A cut has a flow error of at least ``flow_alone``, or of at least ``flow_with_histogram``
     together with a histogram distance of at least ``histogram``.
 
-    The defaults were set on 23 natural clips (997 pairs of frames inside a clip, 506 joins of the end of
-    one clip to the start of another): no false cut, no join missed. Inside a clip the flow error
-    stayed below 0.44 and the histogram distance below 0.15; joins began at 0.48 and 0.4.
+    The defaults were set on 23 natural clips (997 pairs of frames inside a clip, 506 joins of the
+    end of one clip to the start of another): no false cut, no join missed. Inside a clip the flow
+    error stayed below 0.44 and the histogram distance below 0.15; joins began at 0.48 and 0.38.
 
     Attributes:
         histogram: Total variation distance of the luma histograms, 0 to 1.

@@ -1,7 +1,7 @@
 """Cutting frames into overlapping tiles and putting their results together without a seam.
 
-At a tile's border a network sees padding instead of picture, and what it makes there is worse. In the
-overlap of two tiles the outermost quarter of each is therefore left out, and the rest is blended.
+At a tile's border a network sees padding instead of picture, and what it makes there is worse. In
+the overlap of two tiles the outermost quarter of each is left out, and the rest is blended.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Tiling:
     def __post_init__(self) -> None:
         if self.overlap < 0 or min(self.size) < 1 or min(self.size) < 2 * self.overlap:
             raise ValueError(
-                f"a tile of {self.size[0]}x{self.size[1]} with an overlap of {self.overlap} does not "
-                "work: the overlap must be 0 or more and at most half of the tile"
+                f"a tile of {self.size[0]}x{self.size[1]} with an overlap of {self.overlap} does "
+                "not work: the overlap must be 0 or more and at most half of the tile"
             )
 
     def boxes(self, height: int, width: int) -> list[tuple[slice, slice]]:
@@ -44,7 +44,7 @@ class Tiling:
         return len(self.boxes(height, width))
 
     def halved(self, height: int, width: int, *, smallest: int) -> Tiling | None:
-        """The next smaller tiling of a frame, its longer side halved; None if too small for that."""
+        """The next smaller tiling, the longer side halved; None where that is too small."""
         size = [min(self.size[0], height), min(self.size[1], width)]
         axis = 0 if size[0] > size[1] else 1
         size[axis] = ceil((size[axis] + self.overlap) / 2)
@@ -101,7 +101,7 @@ class Blend:
 
 
 def _weights(span: slice, length: int, overlap: int, scale: int) -> Tensor:
-    """Weights along one axis of a tile, 1 inside, falling smoothly to (nearly) 0 towards a neighbour."""
+    """Weights along an axis of a tile: 1 inside, falling smoothly to about 0 at a neighbour."""
     weights = torch.ones((span.stop - span.start) * scale)
     # Never exactly 0: with the smallest overlaps a pixel must not end up without any weight.
     ramp = torch.tensor(list(_ramp(overlap * scale))).clamp_(min=1e-6)

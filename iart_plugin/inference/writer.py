@@ -71,7 +71,7 @@ class VideoSegment:
         self._packets.write(packet)
 
     def close(self, path: Path | None = None) -> None:
-        """Take the last packets out of the encoder and complete the file, or one called ``path``."""
+        """Empty the encoder and complete the file, under another name where one is given."""
         for packet in self._encoder.encode(None):
             self._store(packet)
         self._packets.close(path)
