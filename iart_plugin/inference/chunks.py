@@ -40,6 +40,12 @@ class Clip(Generic[T]):
         """The same with the first frame to keep made a warm-up frame."""
         return replace(self, start=self.start + 1)
 
+    def trimmed(self, overlap: int) -> Clip[T]:
+        """The same with at most ``overlap`` warm-up frames on a side."""
+        first = max(self.first, self.start - overlap)
+        stop = min(self.first + len(self.frames), self.stop + overlap)
+        return replace(self, first=first, frames=self.frames[first - self.first : stop - self.first])
+
     def halves(self, overlap: int) -> tuple[Clip[T], Clip[T]]:
         """Two shorter clips that keep the same frames together.
 
@@ -49,12 +55,9 @@ class Clip(Generic[T]):
         if self.stop - self.start < 2:
             raise ValueError(f"a chunk of one frame (frame {self.start}) cannot be halved")
         middle = (self.start + self.stop) // 2
-        end = self.first + len(self.frames)
-        left = min(end, middle + overlap)
-        right = max(self.first, middle - overlap)
         return (
-            Clip(self.start, middle, self.first, self.frames[: left - self.first]),
-            Clip(middle, self.stop, right, self.frames[right - self.first :]),
+            replace(self, stop=middle).trimmed(overlap),
+            replace(self, start=middle).trimmed(overlap),
         )
 
 

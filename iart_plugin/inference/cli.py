@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("how frames are cut (by free memory where not given)")
     add = group.add_argument
     add("--tile", type=_tile, metavar="N|HxW", help="tile sides in source pixels, 0: whole frames")
-    add("--overlap", type=int, default=32, help="source pixels that tiles share (default 32)")
+    add("--overlap", type=int, default=24, help="source pixels that tiles share (default 24)")
     add("--chunk", type=int, help="frames kept at a time")
     add("--warm-up", type=int, default=10, help="frames before and after a chunk (default 10)")
     add("--no-scene-detection", dest="scene_detection", action="store_false")

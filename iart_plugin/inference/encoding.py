@@ -177,6 +177,7 @@ def _lossless_options(codec: str, options: dict[str, str]) -> dict[str, str]:
     if codec == "libx265":
         return {"x265-params": options["x265-params"] + ":lossless=1"}
     if codec == "libvpx-vp9":
+        options.pop("crf")  # a quality beside it is refused
         return {"lossless": "1"}
     if codec == "ffv1":
         return {"level": "3", "slices": "16", "slicecrc": "1", "threads": str(_THREADS)}

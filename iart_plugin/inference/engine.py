@@ -82,6 +82,7 @@ class Engine:
     def __post_init__(self) -> None:
         if isinstance(self.network, nn.Module):
             self.network = self.network.to(self.device).eval()
+        self._longest: int | None = None  # frames to keep at a time, once more did not fit
 
     def run(self, clip: Clip[np.ndarray]) -> Iterator[np.ndarray]:
         """The frames that ``clip`` keeps, upscaled, in its dtype: (4h, 4w, 3), as they are made.
@@ -93,7 +94,7 @@ class Engine:
             MemoryError: Not even the smallest tile and a single frame fit.
         """
         while clip.start < clip.stop:
-            part = clip
+            part = clip.trimmed(self.overlap)
             while self._longest is not None and part.stop - part.start > self._longest:
                 part = part.halves(self.overlap)[0]
             reason = ""
@@ -107,8 +108,6 @@ class Engine:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if reason:  # outside the handler, whose traceback keeps the attempt's tensors alive
                 self._retreat(part, reason)
-
-    _longest: int | None = None  # frames to keep at a time, once that many more did not fit
 
     def _retreat(self, clip: Clip[np.ndarray], reason: str) -> None:
         if self.device.type == "cuda":
@@ -250,7 +249,7 @@ def upscale(
     chunk: int | None = None,
     warm_up: int = 10,
     tile: int | tuple[int, int] | None = None,
-    overlap: int = 32,
+    overlap: int = 24,
     scene_detection: bool = True,
     device: str | torch.device | None = None,
     precision: str | None = None,

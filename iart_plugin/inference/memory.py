@@ -111,7 +111,7 @@ def choose_plan(
     chunk: int | None = None,
     warm_up: int = 10,
     tile: int | tuple[int, int] | None = None,
-    overlap: int = 32,
+    overlap: int = 24,
     budget: int | None = None,
 ) -> Plan:
     """Choose what was not fixed.

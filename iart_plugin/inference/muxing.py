@@ -152,7 +152,10 @@ def assemble(
     times = [t for path in segments for t in read_times(path)]
     decode_times = increasing_dts(times)
     end = max(t.pts + t.duration for t in times) * encoding.time_base
-    options = {"movflags": "+faststart"} if encoding.container in ("mp4", "mov") else {}
+    if encoding.container in ("mp4", "mov"):
+        options = {"movflags": "+faststart"}
+    else:  # sound that starts a few milliseconds early, as AAC does, must not shift the video
+        options = {"avoid_negative_ts": "disabled"}
     source = extras.open() if extras else None
     try:
         with av.open(str(output), "w", format=encoding.container, options=options) as file:

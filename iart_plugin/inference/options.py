@@ -52,7 +52,7 @@ class UpscaleOptions:
     precision: str = "auto"
     self_ensemble: bool = False
     tile: tuple[int, int] | None = None
-    overlap: int = 32
+    overlap: int = 24
     chunk: int | None = None
     warm_up: int = 10
     scene_detection: bool = True

@@ -13,6 +13,9 @@ from math import ceil
 import torch
 from torch import Tensor
 
+GRID = 8
+"""Tiles start at multiples of this: attention windows then lie as they do in the whole frame."""
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -34,7 +37,7 @@ class Tiling:
             )
 
     def boxes(self, height: int, width: int) -> list[tuple[slice, slice]]:
-        """Row and column slices of the tiles of a frame, all of one size, evenly spread."""
+        """Row and column slices of the tiles of a frame, evenly spread."""
         rows = _spread(height, self.size[0], self.overlap)
         columns = _spread(width, self.size[1], self.overlap)
         return [(r, c) for r in rows for c in columns]
@@ -56,11 +59,15 @@ class Tiling:
 
 
 def _spread(length: int, size: int, overlap: int) -> list[slice]:
+    """Spans that start on the grid, each at most ``size`` long, the last one to the end."""
     if size >= length:
         return [slice(0, length)]
-    count = ceil((length - overlap) / (size - overlap))
-    starts = [round(i * (length - size) / (count - 1)) for i in range(count)]
-    return [slice(s, s + size) for s in starts]
+    grid = GRID if size - overlap >= GRID else 1
+    stride = (size - overlap) // grid * grid
+    last = -(-(length - size) // grid) * grid
+    steps = ceil(last / stride)
+    starts = [i * last // steps // grid * grid for i in range(steps + 1)]
+    return [slice(s, min(s + size, length)) for s in starts]
 
 
 class Blend:
