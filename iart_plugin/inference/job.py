@@ -413,8 +413,7 @@ class _SegmentedRun:
                     continue
                 count = clip.stop - clip.start
                 if job.work.segment(number).exists():
-                    bar.n += count
-                    bar.initial += count  # so that the rate counts only what was done now
+                    _pass_over(bar, count)
                     continue
                 if self.sink is None:
                     self.sink, self.sink_segment = self._open_sink(number), number
@@ -503,6 +502,13 @@ def progress_bar(job: Job) -> tqdm:
         disable=job.options.quiet or not job.group.is_first,
         dynamic_ncols=True,
     )
+
+
+def _pass_over(bar: tqdm, count: int) -> None:
+    """Advance the bar by frames that were there, which its rate must not count."""
+    if not bar.disable:
+        bar.n += count
+        bar.initial += count
 
 
 def _copied(job: Job, run: _SegmentedRun) -> CopiedStreams | None:
