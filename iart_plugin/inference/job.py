@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from .packets import PacketWriter
 from .reader import Frame, ImageSource, VideoSource, open_source
 from .resume import WorkFolder
 from .scenes import SceneDetector
-from .tiles import Tiling
 from .writer import ImageSegment, PipeSink, Sink, VideoSegment, write_timestamps
 
 logger = logging.getLogger(__name__)
@@ -306,9 +305,6 @@ def _plan(
         tile=tuple(tile) if tile and any(tile) else (None if tile is None else 0),
         overlap=options.overlap,
     )
-    if recorded and options.tile is None:  # the overlap is left out where there is one tile
-        tiling = Tiling(tuple(recorded["tile"]), recorded["overlap"])
-        plan = replace(plan, tiling=tiling)
     return plan, plan.chunk * -(-SHORTEST_SEGMENT // plan.chunk)
 
 

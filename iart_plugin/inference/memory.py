@@ -142,8 +142,7 @@ def choose_plan(
     size = (
         (height, width) if tile in (None, 0) else ((tile, tile) if isinstance(tile, int) else tile)
     )
-    whole = size[0] >= height and size[1] >= width
-    tiling = Tiling(size, 0 if whole and min(size) < 2 * overlap else overlap)
+    tiling = Tiling(size, overlap)
     frames = chunk or LONGEST_CHUNK
 
     def bytes_needed() -> tuple[int, int, int]:
@@ -162,9 +161,8 @@ def choose_plan(
         if total <= budget:
             break
         finer = None
-        if tile is None and min(height, width) >= 2 * overlap:
-            shared = Tiling(tiling.size, overlap)
-            finer = shared.halved(height, width, smallest=SMALLEST_AUTO_TILE)
+        if tile is None:
+            finer = tiling.halved(height, width, smallest=SMALLEST_AUTO_TILE)
         shorten = chunk is None and frames > (SHORTEST_CHUNK if finer else 1)
         if shorten and (finer is None or growing + host > fixed):
             frames = max(1, frames // 2)

@@ -30,14 +30,15 @@ class Tiling:
     overlap: int
 
     def __post_init__(self) -> None:
-        if self.overlap < 0 or min(self.size) < 1 or min(self.size) < 2 * self.overlap:
-            raise ValueError(
-                f"a tile of {self.size[0]}x{self.size[1]} with an overlap of {self.overlap} does "
-                "not work: the overlap must be 0 or more and at most half of the tile"
-            )
+        if self.overlap < 0 or min(self.size) < 1:
+            raise ValueError(f"tiles of {self.size} sharing {self.overlap} do not work")
 
     def boxes(self, height: int, width: int) -> list[tuple[slice, slice]]:
-        """Row and column slices of the tiles of a frame, evenly spread."""
+        """Row and column slices of the tiles of a frame, evenly spread.
+
+        Raises:
+            ValueError: The frame must be cut, and the tiles overlap by more than their half.
+        """
         rows = _spread(height, self.size[0], self.overlap)
         columns = _spread(width, self.size[1], self.overlap)
         return [(r, c) for r in rows for c in columns]
@@ -62,6 +63,11 @@ def _spread(length: int, size: int, overlap: int) -> list[slice]:
     """Spans that start on the grid, each at most ``size`` long, the last one to the end."""
     if size >= length:
         return [slice(0, length)]
+    if size < 2 * overlap:
+        raise ValueError(
+            f"tiles of {size} pixels that overlap by {overlap} do not work: the overlap must be at "
+            "most half of a tile"
+        )
     grid = GRID if size - overlap >= GRID else 1
     stride = (size - overlap) // grid * grid
     last = -(-(length - size) // grid) * grid
