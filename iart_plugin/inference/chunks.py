@@ -1,0 +1,111 @@
+"""Cutting an endless stream of frames into clips that a recurrent network can take.
+
+A clip is a chunk to keep and, on both sides, frames that only warm the recurrence up. Chunks start
+at multiples of the chunk length, counted from frame 0, and at scene cuts: nothing that a restart or
+another process would see differently.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Clip(Generic[T]):
+    """A chunk with its surroundings.
+
+    Attributes:
+        start: Index of the first frame to keep.
+        stop: One past the last frame to keep.
+        first: Index of ``frames[0]``, at most ``start``.
+        frames: The chunk and its warm-up frames.
+    """
+
+    start: int
+    stop: int
+    first: int
+    frames: list[T]
+
+    @property
+    def kept(self) -> slice:
+        """Where the frames to keep are in ``frames``."""
+        return slice(self.start - self.first, self.stop - self.first)
+
+    def without_first(self) -> Clip[T]:
+        """The same with the first frame to keep made a warm-up frame."""
+        return replace(self, start=self.start + 1)
+
+    def trimmed(self, overlap: int) -> Clip[T]:
+        """The same with at most ``overlap`` warm-up frames on a side."""
+        first = max(self.first, self.start - overlap)
+        stop = min(self.first + len(self.frames), self.stop + overlap)
+        return replace(self, first=first, frames=self.frames[first - self.first : stop - self.first])
+
+    def halves(self, overlap: int) -> tuple[Clip[T], Clip[T]]:
+        """Two shorter clips that keep the same frames together.
+
+        Raises:
+            ValueError: Only one frame is kept, so there is nothing to halve.
+        """
+        if self.stop - self.start < 2:
+            raise ValueError(f"a chunk of one frame (frame {self.start}) cannot be halved")
+        middle = (self.start + self.stop) // 2
+        return (
+            replace(self, stop=middle).trimmed(overlap),
+            replace(self, start=middle).trimmed(overlap),
+        )
+
+
+def iter_clips(frames: Iterable[tuple[T, bool]], *, chunk: int, overlap: int) -> Iterator[Clip[T]]:
+    """Clips of a stream, read no further ahead than a clip needs.
+
+    Holds at most ``chunk + 2 * overlap`` frames.
+
+    Args:
+        frames: Each frame, and whether it begins a new scene. No clip crosses such a point.
+        chunk: Frames to keep at a time, at most.
+        overlap: Warm-up frames on each side, fewer at a scene's ends.
+
+    Raises:
+        ValueError: ``chunk`` below 1 or ``overlap`` below 0.
+    """
+    if chunk < 1 or overlap < 0:
+        raise ValueError(f"chunk must be at least 1 and overlap at least 0, got {chunk}, {overlap}")
+    held: deque[T] = deque()  # the current scene's frames that are still of use
+    first = start = end = 0  # held[0], the next chunk and one past held[-1], as indices
+
+    def emit(stop: int) -> Clip[T]:
+        begin = max(first, start - overlap)
+        return Clip(
+            start, stop, begin, list(held)[begin - first : min(stop + overlap, end) - first]
+        )
+
+    def chunk_end() -> int:
+        return (start // chunk + 1) * chunk
+
+    for frame, is_cut in frames:
+        if is_cut and held:
+            while start < end:
+                stop = min(chunk_end(), end)
+                yield emit(stop)
+                start = stop
+            held.clear()
+            first = start
+        held.append(frame)
+        end += 1
+        while chunk_end() + overlap <= end:
+            stop = chunk_end()
+            yield emit(stop)
+            start = stop
+            while first < start - overlap:
+                held.popleft()
+                first += 1
+    while start < end:
+        stop = min(chunk_end(), end)
+        yield emit(stop)
+        start = stop

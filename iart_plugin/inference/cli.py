@@ -1,0 +1,151 @@
+"""``python -m iart_plugin upscale``: arguments, messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from types import FrameType
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from .options import UpscaleOptions
+
+logger = logging.getLogger("iart_plugin")
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``upscale``."""
+    from .models import MODELS
+
+    parser = argparse.ArgumentParser(
+        prog="python -m iart_plugin upscale",
+        description="Upscale a video, or images, by 4. Sound and subtitles are copied.",
+    )
+    add = parser.add_argument
+    add("input", help="video file, folder of images, glob in quotes, or - for standard input")
+    add("-o", "--output", required=True, help=".mp4, .mov, .mkv, .webm, a folder for PNG, or -")
+    group = parser.add_argument_group("network")
+    add = group.add_argument
+    names = "; ".join(f"{k}: {v}" for k, v in MODELS.items())
+    add("--model", default="ia-cnn", choices=list(MODELS), help=f"{names} (default ia-cnn)")
+    add("--weights", metavar="FILE", help="checkpoint: official, BasicSR, MMagic or .safetensors")
+    add("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
+    add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
+    add("--self-ensemble", action="store_true", help="average over flips and turns, 8x the time")
+    group = parser.add_argument_group("how frames are cut (by free memory where not given)")
+    add = group.add_argument
+    add("--tile", type=_tile, metavar="N|HxW", help="tile sides in source pixels, 0: whole frames")
+    add("--overlap", type=int, default=24, help="source pixels that tiles share (default 24)")
+    add("--chunk", type=int, help="frames kept at a time")
+    add("--warm-up", type=int, default=10, help="frames before and after a chunk (default 10)")
+    add("--no-scene-detection", dest="scene_detection", action="store_false")
+    group = parser.add_argument_group("output")
+    add = group.add_argument
+    add("--codec", help="encoder, e.g. libx264, libx265, ffv1, h264_nvenc")
+    add("--crf", type=float, help="quality, smaller is better (default 16 to 24 by encoder)")
+    add("--preset", help="the encoder's speed")
+    add("--pix-fmt", help="the encoder's pixel format (default: the source's depth and chroma)")
+    add("--lossless", action="store_true", help="keep the network's result exactly")
+    add("--fps", type=Fraction, metavar="N|N/M", help="rate of images (default 24)")
+    add("--pipe-format", default="y4m", choices=["y4m", "nut"], help="of -o - (default y4m)")
+    add("--no-audio", dest="audio", action="store_false")
+    add("--no-subtitles", dest="subtitles", action="store_false")
+    add("--compare", nargs="?", const="side", choices=["side", "slide"], help="also write a "
+        "before/after video and PNG, side by side or with a sliding line")  # fmt: skip
+    group = parser.add_argument_group("the run")
+    add = group.add_argument
+    add("-y", "--overwrite", action="store_true", help="replace the output, or start over")
+    add("--resume", action="store_true", help="continue an interrupted run")
+    add("--dry-run", action="store_true", help="say what would be done, with memory and time")
+    add("--on-error", default="conceal", choices=["conceal", "fail"], help="broken frames")
+    add("--ignore-disk-space", dest="check_disk", action="store_false")
+    add("-v", "--verbose", action="store_true", help="more messages, and a trace with an error")
+    add("-q", "--quiet", action="store_true", help="warnings and errors only")
+    return parser
+
+
+def _tile(text: str) -> tuple[int, int]:
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+        height, width = sides * 2 if len(sides) == 1 else sides
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write one number, or HEIGHTxWIDTH") from None
+    return height, width
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    arguments = vars(build_parser().parse_args(argv))
+    verbose = arguments.pop("verbose")
+    options = UpscaleOptions(**arguments)
+    _set_up_logging(verbose=verbose, quiet=options.quiet)
+    try:
+        import av
+    except ImportError:
+        logger.error("PyAV is needed for video: pip install 'iart_plugin[video]' (or av)")
+        return EXIT_ERROR
+    av.logging.set_level(av.logging.WARNING if verbose else None)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(options, verbose=verbose)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _run(options: UpscaleOptions, *, verbose: bool) -> int:
+    from .job import Interrupted, upscale_video
+
+    try:
+        with logging_redirect_tqdm([logger]):
+            result = upscale_video(options)
+    except Interrupted as error:
+        logger.error("%s", error)
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        logger.error("interrupted before anything was done")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        logger.error("%s", one_line(error), exc_info=verbose)
+        return EXIT_ERROR
+    if not options.dry_run:
+        logger.info("wrote %s: %d frames", result.output, result.frames)
+        if result.comparison:
+            logger.info("wrote %s", result.comparison)
+        if result.problems:
+            logger.warning("%d problem(s) in the source, concealed", len(result.problems))
+    return 0
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks; its type too where the message alone says little."""
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        text = f"{name}{error.strerror}"
+    else:
+        text = " ".join(str(error).split())
+    expected = isinstance(error, (ValueError, OSError, MemoryError))
+    return text if expected and text else f"{type(error).__name__}: {text}"
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    level = logging.DEBUG if verbose else (logging.WARNING if quiet else logging.INFO)
+    logger.setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

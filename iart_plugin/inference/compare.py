@@ -1,0 +1,101 @@
+"""Before and after in one picture: the source enlarged with bicubic beside the result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import zip_longest
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from .colour import SRGB_AS_VIDEO
+from .encoding import choose_encoding, container_of
+from .muxing import assemble
+from .options import UpscaleOptions
+from .reader import open_source
+from .writer import VideoSegment, write_png
+
+SWEEP_SECONDS = 4  # from one edge to the other and back
+
+
+def write_comparison(options: UpscaleOptions, result: Path, mode: Literal["side", "slide"]) -> Path:
+    """Write ``RESULT.compare.mp4`` (its own container for a video) and ``RESULT.compare.png``.
+
+    Args:
+        options: Of the run; its input is read again.
+        result: What the run wrote.
+        mode: "side" by side, or a dividing line that "slide"s across the picture.
+
+    Returns:
+        The video's path. The PNG beside it shows the frame in the middle.
+    """
+    before = open_source(options.input, rate=options.fps)
+    after = open_source(result, rate=options.fps if result.is_dir() else None)
+    suffix = ".mp4" if result.is_dir() else result.suffix
+    path = result.with_name(f"{result.stem}.compare{suffix}")
+    info = after.info
+    width = info.width * (2 if mode == "side" else 1)
+    colour = info.colour if info.is_video and info.colour.matrix else SRGB_AS_VIDEO
+    encoding = choose_encoding(
+        replace(before.info, width=width, height=info.height), container_of(path), colour,
+        crf=options.crf, preset=options.preset, scale=1,
+    )  # fmt: skip
+    packets = path.with_name(path.name + ".packets")
+    segment = VideoSegment(packets, encoding)
+    middle = (info.frames or 1) // 2
+    try:
+        for low, high in zip_longest(before, after):
+            if low is None or high is None:
+                break
+            seconds = Fraction(low.index) / before.info.rate
+            picture = combine(low.rgb, high.rgb, mode, position=_sweep(float(seconds)))
+            segment.write(low, picture)
+            if low.index <= middle:
+                still = combine(low.rgb, high.rgb, mode, position=0.5)
+        segment.close()
+        unfinished = path.with_name(f"{path.stem}.unfinished{suffix}")
+        assemble([packets], encoding, unfinished)
+        unfinished.replace(path)
+    finally:
+        packets.unlink(missing_ok=True)
+        before.close()
+        after.close()
+    write_png(path.with_suffix(".png"), still)
+    return path
+
+
+def combine(
+    low: np.ndarray, high: np.ndarray, mode: Literal["side", "slide"], *, position: float
+) -> np.ndarray:
+    """One picture of two.
+
+    Args:
+        low: (h, w, 3).
+        high: (4h, 4w, 3).
+        mode: "side": (4h, 8w, 3); "slide": (4h, 4w, 3), the low one left of a white line.
+        position: Of the line, 0 to 1.
+    """
+    height, width = high.shape[:2]
+    large = cv2.resize(low, (width, height), interpolation=cv2.INTER_CUBIC)
+    large = _as_dtype(large, high.dtype)
+    if mode == "side":
+        return np.concatenate([large, high], axis=1)
+    column = min(max(round(position * width), 0), width)
+    out = high.copy()
+    out[:, :column] = large[:, :column]
+    out[:, max(column - 1, 0) : column + 1] = np.iinfo(high.dtype).max
+    return out
+
+
+def _as_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if image.dtype == dtype:
+        return image
+    return image.astype(np.uint16) * 257 if dtype == np.uint16 else (image >> 8).astype(np.uint8)
+
+
+def _sweep(seconds: float) -> float:
+    """Goes 0 to 1 and back, smoothly."""
+    return 0.5 - 0.5 * float(np.cos(2 * np.pi * seconds / SWEEP_SECONDS))

@@ -1,0 +1,173 @@
+"""How many frames, and how large a tile, fit the memory that is free."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .tiles import Tiling
+
+LONGEST_CHUNK = 48  # frames; longer ones only make the warm-up's share smaller
+SHORTEST_CHUNK = 12  # below this, smaller tiles waste less than shorter chunks
+SMALLEST_AUTO_TILE = 128
+_SHARE = 0.6  # of the free memory; the rest is for the allocator's slack and for other programs
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a clip is cut.
+
+    Attributes:
+        chunk: Frames to keep at a time.
+        warm_up: Frames before and after a chunk.
+        tiling: Tiles of a frame.
+        device_bytes: Estimated peak on the device.
+        host_bytes: Estimated peak of the frames held in main memory, beside it.
+        budget: Bytes that were counted on.
+    """
+
+    chunk: int
+    warm_up: int
+    tiling: Tiling
+    device_bytes: int
+    host_bytes: int
+    budget: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes a network takes for each low-resolution pixel of a tile, in float32.
+
+    Attributes:
+        frame: For each frame of the clip: features that wait for the other direction, flow, input.
+        step: Once: the largest intermediate results, those of one frame.
+    """
+
+    frame: float
+    step: float
+
+
+def network_cost(network: Any) -> Cost:
+    """The cost of a network, from the width of its features.
+
+    Measured as peak memory of clips of two lengths: a recurrent frame keeps about three times its
+    features, and a step peaks in the upsampler, whose 64 channels at 4h x 4w appear several times.
+    A network that is not run frame by frame holds its whole result as well.
+    """
+    width = getattr(network, "num_feat", None)
+    if width is None:
+        first = getattr(network, "conv_first", None)
+        width = getattr(first, "out_channels", 64)
+    streams = hasattr(network, "forward_iter")
+    result = 0 if streams else 2 * 3 * 16 * 4
+    window_attention = hasattr(network, "swin_backbone")
+    return Cost(
+        frame=3 * 4 * width + 64 + result,
+        step=20_000 + (200 if window_attention else 60) * width,
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        used = torch.mps.driver_allocated_memory()
+        return max(0, torch.mps.recommended_max_memory() - used)
+    return free_host_memory()
+
+
+def free_host_memory() -> int:
+    """Bytes of main memory available, within the limit of a Linux container if there is one."""
+    available = 4 * _GIB  # where the system does not tell
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        available = fields["MemAvailable"]
+    except (OSError, KeyError, ValueError, IndexError):
+        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+            available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        available = min(available, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass  # no control group, or no limit in it
+    return max(0, available)
+
+
+def choose_plan(
+    height: int,
+    width: int,
+    network: Any,
+    *,
+    device: torch.device,
+    precision: str,
+    chunk: int | None = None,
+    warm_up: int = 10,
+    tile: int | tuple[int, int] | None = None,
+    overlap: int = 24,
+    budget: int | None = None,
+) -> Plan:
+    """Choose what was not fixed.
+
+    Whole frames are preferred to tiles, and chunks are shortened before frames are cut.
+
+    Args:
+        height: Of a low-resolution frame.
+        width: Of a low-resolution frame.
+        network: Whose cost counts.
+        device: Whose memory counts.
+        precision: Half precisions halve the features.
+        chunk: Frames to keep, or None to choose.
+        warm_up: Frames on either side.
+        tile: Sides in low-resolution pixels, 0 for whole frames, or None to choose.
+        overlap: Of tiles.
+        budget: Bytes to stay within; a share of the free memory if None.
+
+    Raises:
+        ValueError: Negative values, or an overlap of more than half a tile.
+    """
+    if (chunk is not None and chunk < 1) or warm_up < 0:
+        raise ValueError(f"--chunk must be at least 1 and --warm-up at least 0: {chunk}, {warm_up}")
+    if budget is None:
+        budget = int(_SHARE * free_memory(device))
+    cost = network_cost(network)
+    factor = 1.0 if precision == "fp32" else 0.6  # flow and results stay in float32
+    size = (
+        (height, width) if tile in (None, 0) else ((tile, tile) if isinstance(tile, int) else tile)
+    )
+    tiling = Tiling(size, overlap)
+    frames = chunk or LONGEST_CHUNK
+
+    def bytes_needed() -> tuple[int, int, int]:
+        pixels = min(tiling.size[0], height) * min(tiling.size[1], width)
+        clip = frames + 2 * warm_up
+        fixed = pixels * cost.step * factor
+        growing = clip * (pixels * cost.frame * factor + height * width * 28)
+        # The result: float32 to blend tiles in, integers to hand over, and the frames read ahead.
+        blended = 192 if tiling.count(height, width) > 1 else 0
+        host = height * width * (frames * (blended + 48) + clip * 3)
+        return int(fixed), int(growing), int(host)
+
+    while True:
+        fixed, growing, host = bytes_needed()
+        total = fixed + growing + (host if device.type == "cpu" else 0)
+        if total <= budget:
+            break
+        finer = None
+        if tile is None:
+            finer = tiling.halved(height, width, smallest=SMALLEST_AUTO_TILE)
+        shorten = chunk is None and frames > (SHORTEST_CHUNK if finer else 1)
+        if shorten and (finer is None or growing + host > fixed):
+            frames = max(1, frames // 2)
+        elif finer is not None:
+            tiling = finer
+        else:
+            break  # nothing left to choose; the engine still answers a failure with smaller parts
+    return Plan(frames, warm_up, tiling, fixed + growing, host, budget)

@@ -1,0 +1,254 @@
+"""Putting encoded segments and the source's other streams together in one file."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from .encoding import Encoding, set_up
+from .packets import PacketTimes, read_packets, read_times
+
+logger = logging.getLogger(__name__)
+
+
+class CopiedStreams:
+    """Audio, subtitles and attachments of the source, copied without decoding.
+
+    Args:
+        path: The source; opened anew for every use.
+        kinds: Which of "audio", "subtitle" and "attachment".
+    """
+
+    def __init__(self, path: Path, kinds: Sequence[str] = ("audio", "subtitle", "attachment")):
+        self._path, self._kinds = path, tuple(kinds)
+
+    def open(self) -> av.container.InputContainer:
+        """The container to copy from."""
+        return av.open(str(self._path), "r")
+
+    def close(self, source: av.container.InputContainer) -> None:
+        """Let go of what :meth:`open` gave."""
+        source.close()
+
+    def packets(
+        self, source: av.container.InputContainer, streams: list[av.stream.Stream]
+    ) -> Iterator[av.Packet]:
+        """The streams' packets in the file's order."""
+        if not streams:
+            return
+        demuxed = source.demux(streams)
+        while True:
+            try:
+                packet = next(demuxed)
+            except StopIteration:
+                return
+            except av.FFmpegError as error:  # a truncated source: copy what there is
+                logger.warning("%s: its other streams end early: %s", self._path, error.strerror)
+                return
+            if packet.size:
+                yield packet
+
+    def select(self, source: av.container.InputContainer) -> list[av.stream.Stream]:
+        """The streams to copy."""
+        return [s for s in source.streams if s.type in self._kinds]
+
+    def check(self, container: str) -> None:
+        """Find out before any work whether the output's container can hold the streams.
+
+        Raises:
+            ValueError: It cannot; names the stream.
+        """
+        source = self.open()
+        try:
+            with av.open(io.BytesIO(), "w", format=container) as trial:
+                for stream in self.select(source):
+                    _add_copy(trial, stream)
+        finally:
+            self.close(source)
+
+
+class SpooledStreams(CopiedStreams):
+    """The same for a pipe, whose other packets were put aside while it was read.
+
+    Args:
+        container: The open pipe.
+        spool: The packet file.
+        kinds: As above.
+    """
+
+    def __init__(
+        self, container: av.container.InputContainer, spool: Path, kinds: Sequence[str]
+    ) -> None:
+        super().__init__(Path("-"), kinds)
+        self._container, self._spool = container, spool
+
+    def open(self) -> av.container.InputContainer:
+        """The pipe itself, for its streams' descriptions."""
+        return self._container
+
+    def close(self, source: av.container.InputContainer) -> None:
+        """The pipe stays open."""
+
+    def packets(
+        self, source: av.container.InputContainer, streams: list[av.stream.Stream]
+    ) -> Iterator[av.Packet]:
+        """What was put aside."""
+        by_index = {s.index: s for s in streams}
+        for packet, times in read_packets(self._spool, Fraction(1)):
+            if times.stream in by_index:
+                packet.stream = by_index[times.stream]
+                packet.time_base = packet.stream.time_base
+                yield packet
+
+
+def _add_copy(output: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
+    if stream.type == "attachment":
+        if output.format.name != "matroska":
+            raise _not_stored(output, stream)
+        return output.add_attachment(
+            stream.name or f"attachment{stream.index}", stream.mimetype or "", stream.data
+        )
+    try:
+        copy = output.add_stream_from_template(stream, opaque=True)
+    except ValueError:
+        raise _not_stored(output, stream) from None
+    copy.metadata.update(stream.metadata)
+    copy.disposition = stream.disposition
+    return copy
+
+
+def _not_stored(output: av.container.OutputContainer, stream: av.stream.Stream) -> ValueError:
+    context = stream.codec_context
+    codec = f", {context.name}" if context is not None else ""
+    option = "--no-audio" if stream.type == "audio" else "--no-subtitles"
+    return ValueError(
+        f"stream {stream.index} of the source ({stream.type}{codec}) cannot be stored unchanged in "
+        f"{output.format.name}: write to .mkv, or leave it out with {option}"
+    )
+
+
+def assemble(
+    segments: Sequence[Path],
+    encoding: Encoding,
+    output: Path,
+    *,
+    extras: CopiedStreams | None = None,
+    trim: bool = False,
+) -> None:
+    """Write a file of encoded segments in order, and of the source's other streams.
+
+    Args:
+        segments: Packet files that follow each other in display order.
+        encoding: How they were encoded.
+        output: The file; replaced if it exists.
+        extras: Streams to copy from the source.
+        trim: End the copied streams where the video ends, for a part of a video.
+    """
+    times = [t for path in segments for t in read_times(path)]
+    decode_times = increasing_dts(times)
+    end = max(t.pts + t.duration for t in times) * encoding.time_base
+    if encoding.container in ("mp4", "mov"):
+        options = {"movflags": "+faststart"}
+    else:  # sound that starts a few milliseconds early, as AAC does, must not shift the video
+        options = {"avoid_negative_ts": "disabled"}
+    source = extras.open() if extras else None
+    try:
+        with av.open(str(output), "w", format=encoding.container, options=options) as file:
+            video = _video_stream(file, encoding)
+            copied: Iterator[av.Packet] = iter(())
+            if extras and source:
+                _copy_metadata(file, source)
+                streams = extras.select(source)
+                targets = {s.index: _add_copy(file, s) for s in streams}
+                taken = [s for s in streams if s.type != "attachment"]
+                copied = extras.packets(source, taken)
+                copied = _retargeted(copied, targets, end if trim else None)
+            _interleave(file, _video_packets(segments, decode_times, encoding, video), copied)
+    finally:
+        if extras and source:
+            extras.close(source)
+
+
+def _video_stream(file: av.container.OutputContainer, encoding: Encoding) -> av.VideoStream:
+    """A stream described by an encoder like the segments' (which gives it its parameter sets)."""
+    stream = file.add_stream(encoding.codec, rate=encoding.rate, options=dict(encoding.options))
+    set_up(stream.codec_context, encoding)
+    stream.codec_context.flags |= av.codec.context.Flags.global_header
+    stream.time_base = encoding.time_base
+    if encoding.codec == "libx265" and encoding.container in ("mp4", "mov"):
+        stream.codec_context.codec_tag = "hvc1"  # the tag that Apple's players ask for
+    return stream
+
+
+def _copy_metadata(file: av.container.OutputContainer, source: av.container.InputContainer) -> None:
+    technical = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
+    file.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in technical})
+    if source.chapters():
+        file.set_chapters(source.chapters())
+
+
+def _video_packets(
+    segments: Sequence[Path], decode_times: list[int], encoding: Encoding, stream: av.VideoStream
+) -> Iterator[av.Packet]:
+    all_dts = iter(decode_times)
+    for path in segments:
+        for packet, _ in read_packets(path, encoding.time_base):
+            packet.dts = next(all_dts)
+            packet.stream = stream
+            yield packet
+
+
+def _retargeted(
+    packets: Iterator[av.Packet], targets: dict[int, av.stream.Stream], end: Fraction | None
+) -> Iterator[av.Packet]:
+    for packet in packets:
+        late = end is not None and packet.pts is not None and packet.pts * packet.time_base >= end
+        if not late:
+            packet.stream = targets[packet.stream.index]
+            yield packet
+
+
+def _interleave(
+    file: av.container.OutputContainer, video: Iterator[av.Packet], copied: Iterator[av.Packet]
+) -> None:
+    """Mux in the order of time, so that the muxer has nothing to hold back."""
+    waiting = next(copied, None)
+    for packet in video:
+        now = packet.dts * packet.time_base
+        while waiting is not None and _time(waiting) <= now:
+            file.mux_one(waiting)
+            waiting = next(copied, None)
+        file.mux_one(packet)
+    while waiting is not None:
+        file.mux_one(waiting)
+        waiting = next(copied, None)
+
+
+def _time(packet: av.Packet) -> Fraction:
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    return Fraction(0) if stamp is None else stamp * packet.time_base
+
+
+def increasing_dts(times: Sequence[PacketTimes]) -> list[int]:
+    """Decoding times for packets in decoding order, increasing over all segments.
+
+    Every encoder chose its own for its segment, and with a variable rate those of two segments can
+    cross. The k-th packet gets the (k - d)-th presentation time, with the smallest delay d that
+    leaves no packet decoded after it is shown.
+
+    Raises:
+        ValueError: No packets, or a packet without a presentation time.
+    """
+    if not times or any(t.pts is None for t in times):
+        raise ValueError("the encoder gave packets without times; choose another with --codec")
+    shown = sorted(t.pts for t in times)
+    rank = {pts: i for i, pts in enumerate(shown)}
+    delay = max(k - rank[t.pts] for k, t in enumerate(times))
+    step = max(1, shown[1] - shown[0]) if len(shown) > 1 else 1
+    lead = [shown[0] - (delay - k) * step for k in range(min(delay, len(shown)))]
+    return lead + shown[: len(shown) - len(lead)]

@@ -1,0 +1,74 @@
+"""What a run is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+OnError = Literal["conceal", "fail"]
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """Options of :func:`iart_plugin.inference.upscale_video`; the command line has the same.
+
+    Attributes:
+        input: A video file, a folder of images, a glob, or ``-`` for standard input.
+        output: A video file, a folder for PNG images, or ``-`` for standard output.
+        model: A name in :data:`iart_plugin.inference.MODELS`.
+        weights: Its checkpoint.
+        device: "auto", "cuda", "cuda:1", "mps" or "cpu".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        self_ensemble: Average over the eight flips and turns.
+        tile: Sides of a tile (height, width), (0, 0) for whole frames, None by free memory.
+        overlap: Low-resolution pixels that neighbouring tiles share.
+        chunk: Frames kept of a clip, None by free memory.
+        warm_up: Frames before and after a chunk.
+        scene_detection: Reset the recurrence at cuts.
+        codec: Encoder.
+        crf: Quality, the encoder's scale.
+        preset: Speed, the encoder's names.
+        pix_fmt: The encoder's pixel format.
+        lossless: Keep the network's result exactly.
+        fps: Rate of images.
+        pipe_format: "y4m" or "nut" on standard output.
+        audio: Copy audio streams.
+        subtitles: Copy subtitles and their fonts.
+        on_error: What a broken frame does.
+        resume: Continue an unfinished run, if there is one.
+        overwrite: Replace the output, and drop an unfinished run unless it is resumed.
+        check_disk: Refuse to start where the result is not expected to fit.
+        compare: Also write a comparison with bicubic, "side" by side or "slide".
+        dry_run: Only say what would be done.
+        quiet: No progress.
+    """
+
+    input: str
+    output: str
+    model: str = "ia-cnn"
+    weights: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    self_ensemble: bool = False
+    tile: tuple[int, int] | None = None
+    overlap: int = 24
+    chunk: int | None = None
+    warm_up: int = 10
+    scene_detection: bool = True
+    codec: str | None = None
+    crf: float | None = None
+    preset: str | None = None
+    pix_fmt: str | None = None
+    lossless: bool = False
+    fps: Fraction | None = None
+    pipe_format: Literal["y4m", "nut"] = "y4m"
+    audio: bool = True
+    subtitles: bool = True
+    on_error: OnError = "conceal"
+    resume: bool = False
+    overwrite: bool = False
+    check_disk: bool = True
+    compare: Literal["side", "slide"] | None = None
+    dry_run: bool = False
+    quiet: bool = False

@@ -1,0 +1,111 @@
+"""Encoded packets on disk: the form in which a finished stretch of the output waits.
+
+A run is made of segments, each encoded on its own, so that it can be interrupted, resumed, or
+shared among processes, and still give one and the same file. A container could hold a segment,
+but Matroska would round its times to milliseconds and MP4 would add edit lists; this keeps what
+the encoder said.
+
+Layout: an 8-byte magic, then a record a packet: six int64 (pts, dts, duration, stream, key, size),
+then ``size`` bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+_MAGIC = b"IARTPKT1"
+_RECORD = struct.Struct("<6q")
+_NO_TIME = -(2**63)
+
+
+@dataclass(frozen=True)
+class PacketTimes:
+    """Times of one packet, in its stream's time base; None where the encoder gave none."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    stream: int
+    is_keyframe: bool
+
+
+class PacketWriter:
+    """Writes packets to a file that takes its name only when it is complete.
+
+    Args:
+        path: Where the finished file goes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._unfinished = self.path.with_name(self.path.name + ".unfinished")
+        self._file = self._unfinished.open("wb")
+        self._file.write(_MAGIC)
+
+    def write(self, packet: av.Packet, *, stream: int = 0) -> None:
+        """Append one packet."""
+        pts = _NO_TIME if packet.pts is None else packet.pts
+        dts = _NO_TIME if packet.dts is None else packet.dts
+        record = (pts, dts, packet.duration or 0, stream, int(packet.is_keyframe), packet.size)
+        self._file.write(_RECORD.pack(*record))
+        self._file.write(bytes(packet))
+
+    def close(self, path: Path | None = None) -> None:
+        """Complete the file: on disk first, under its own name (or ``path``) second."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._unfinished, path or self.path)
+
+    def abort(self) -> None:
+        """Drop what was written."""
+        self._file.close()
+        self._unfinished.unlink(missing_ok=True)
+
+
+def read_times(path: Path) -> Iterator[PacketTimes]:
+    """Times of a file's packets, without reading their data."""
+    for times, _ in _records(path, with_data=False):
+        yield times
+
+
+def read_packets(path: Path, time_base: Fraction) -> Iterator[tuple[av.Packet, PacketTimes]]:
+    """A file's packets, ready to be muxed once a stream is set on them."""
+    for times, data in _records(path, with_data=True):
+        packet = av.Packet(data)
+        packet.time_base = time_base
+        packet.pts, packet.dts, packet.duration = times.pts, times.dts, times.duration
+        packet.is_keyframe = times.is_keyframe
+        yield packet, times
+
+
+def _records(path: Path, *, with_data: bool) -> Iterator[tuple[PacketTimes, bytes]]:
+    with Path(path).open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError(f"{path}: not a segment of an unfinished run")
+        while head := file.read(_RECORD.size):
+            if len(head) < _RECORD.size:
+                raise ValueError(f"{path}: cut short; delete it and run again with --resume")
+            pts, dts, duration, stream, key, size = _RECORD.unpack(head)
+            times = PacketTimes(
+                None if pts == _NO_TIME else pts,
+                None if dts == _NO_TIME else dts,
+                duration,
+                stream,
+                bool(key),
+            )
+            if with_data:
+                data = file.read(size)
+                if len(data) < size:
+                    raise ValueError(f"{path}: cut short; delete it and run again with --resume")
+                yield times, data
+            else:
+                file.seek(size, os.SEEK_CUR)
+                yield times, b""

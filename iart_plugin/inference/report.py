@@ -1,0 +1,89 @@
+"""What a run says about itself before it starts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from .engine import SCALE, SMALLEST_TILE
+from .job import expected_bytes, frame_rate_text
+
+if TYPE_CHECKING:
+    from .job import Job
+
+
+def start_report(job: Job) -> list[str]:
+    """Lines about input, output, network and plan."""
+    info, plan = job.source.info, job.plan
+    count = f"{info.frames} frames" if info.frames is not None else "frames not counted"
+    size = f"{info.width * SCALE}x{info.height * SCALE}"
+    if job.encoding is None:
+        form = "PNG images"
+    elif job.work is None:
+        form = f"{job.options.pipe_format}, {job.encoding.pix_fmt}"
+    else:
+        form = f"{job.encoding.container}, {job.encoding.codec}, {job.encoding.pix_fmt}"
+    tiles = plan.tiling.count(info.height, info.width)
+    cut = "whole frames"
+    if tiles > 1:
+        cut = f"{tiles} tiles of {plan.tiling.size[1]}x{plan.tiling.size[0]}"
+    processes = f", {job.group.size} processes" if job.group.size > 1 else ""
+    return [
+        f"in:    {job.options.input}: {info.width}x{info.height}, {count}, "
+        f"{frame_rate_text(info.rate)} fps, {info.depth} bit",
+        f"out:   {job.options.output}: {size}, {form}",
+        f"model: {job.model.summary}",
+        f"run:   {job.device}, {job.precision}{processes}; {plan.chunk} frames at a time with "
+        f"{plan.warm_up} before and after, {cut}",
+    ]
+
+
+def dry_run_report(job: Job) -> str:
+    """The same with memory, disk and time; the last is measured on a small piece of the work."""
+    info, plan = job.source.info, job.plan
+    lines = start_report(job)
+    memory = f"memory: about {_gib(plan.device_bytes)} on {job.device}"
+    lines.append(f"{memory} and {_gib(plan.host_bytes)} of frames in main memory")
+    expected = expected_bytes(job)
+    if expected is not None and job.work is not None:
+        lines.append(f"disk:  about {_gib(expected)}, twice that while it is put together")
+    seconds = seconds_a_frame(job)
+    text = f"time:  about {seconds:.2g} s a frame"
+    if info.frames is not None:
+        text += f", {_duration(seconds * info.frames / job.group.size)} in all"
+    lines += [text, "nothing was written (--dry-run)"]
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def seconds_a_frame(job: Job) -> float:
+    """Time of a frame, scaled up from three frames of at most 64x64 pixels."""
+    engine = job.engine()
+    info, plan = job.source.info, job.plan
+    height, width = min(info.height, SMALLEST_TILE), min(info.width, SMALLEST_TILE)
+    clip = torch.rand(1, 3, 3, height, width, device=job.device)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.precision)
+    times = []
+    for _ in range(2):  # the first one also sets the device up
+        start = time.perf_counter()
+        with torch.autocast(job.device.type, dtype=half, enabled=half is not None):
+            out = engine.network(clip)
+        float(out.sum())  # waits for the device
+        times.append(time.perf_counter() - start)
+    tile_pixels = min(plan.tiling.size[0], info.height) * min(plan.tiling.size[1], info.width)
+    pixels = tile_pixels * plan.tiling.count(info.height, info.width)
+    repeated = (plan.chunk + 2 * plan.warm_up) / plan.chunk
+    views = 8 if job.options.self_ensemble else 1
+    return min(times) / 3 * pixels / (height * width) * repeated * views
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}"

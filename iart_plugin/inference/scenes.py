@@ -1,0 +1,107 @@
+"""Where one shot ends and the next begins.
+
+A recurrent network carries features from frame to frame; across a cut they describe another
+picture. A cut is called where the distribution of luma changes, or where the previous frame cannot
+be moved onto the current one: fast motion keeps both low, a cut does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+_SIDE = 128  # the longer side of the pictures compared, pixels
+_BINS = 32
+
+
+@dataclass(frozen=True)
+class SceneThresholds:
+    """What counts as a cut.
+
+    A cut has a flow error of at least ``flow_alone``, or of at least ``flow_with_histogram``
+    together with a histogram distance of at least ``histogram``.
+
+    The defaults were set on 23 natural clips (997 pairs of frames inside a clip, 506 joins of the
+    end of one clip to the start of another): no false cut, no join missed. Inside a clip the flow
+    error stayed below 0.44 and the histogram distance below 0.15; joins began at 0.48 and 0.38.
+
+    Attributes:
+        histogram: Total variation distance of the luma histograms, 0 to 1.
+        flow_with_histogram: Mean absolute error after motion compensation over that expected of
+            an unrelated picture: 0 for a perfect match, about 1 for another scene.
+        flow_alone: The same, where the histograms do not differ.
+    """
+
+    histogram: float = 0.18
+    flow_with_histogram: float = 0.45
+    flow_alone: float = 0.6
+
+
+class SceneDetector:
+    """Judges frames one after another.
+
+    Args:
+        thresholds: What counts as a cut.
+    """
+
+    def __init__(self, thresholds: SceneThresholds = SceneThresholds()) -> None:
+        self.thresholds = thresholds
+        self._previous: np.ndarray | None = None
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+
+    def is_cut(self, rgb: np.ndarray) -> bool:
+        """Whether ``rgb`` (h, w, 3), uint8, uint16 or float in [0, 1], begins a new scene."""
+        luma = _small_luma(rgb)
+        previous, self._previous = self._previous, luma
+        if previous is None or previous.shape != luma.shape:
+            return False
+        limits = self.thresholds
+        distance, error = histogram_distance(previous, luma), self._flow_error(previous, luma)
+        return error >= limits.flow_alone or (
+            distance >= limits.histogram and error >= limits.flow_with_histogram
+        )
+
+    def _flow_error(self, previous: np.ndarray, current: np.ndarray) -> float:
+        """Mean |previous moved - current| over what two unrelated such pictures would give."""
+        a, b = _normalised(previous), _normalised(current)
+        flow = self._flow.calc(b, a, None) if min(a.shape) >= 16 else np.zeros((*a.shape, 2), "f4")
+        h, w = a.shape
+        grid = np.stack(np.meshgrid(np.arange(w), np.arange(h)), -1).astype(np.float32)
+        moved = cv2.remap(a, grid + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        error = np.abs(moved.astype(np.float32) - b).mean()
+        # Two independent draws from the same distribution differ by Gini's mean difference.
+        expected = _mean_difference(a, b)
+        return float(error / expected) if expected > 2 else 0.0
+
+
+def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Total variation distance of two uint8 pictures' histograms, 0 (same) to 1 (disjoint)."""
+    counts = [np.histogram(x, _BINS, (0, 256))[0] / x.size for x in (a, b)]
+    return float(np.abs(counts[0] - counts[1]).sum() / 2)
+
+
+def _small_luma(rgb: np.ndarray) -> np.ndarray:
+    scale = _SIDE / max(rgb.shape[:2])
+    if scale < 1:
+        size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    peak = np.iinfo(rgb.dtype).max if rgb.dtype.kind == "u" else 1.0
+    luma = rgb.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+    return np.clip(luma * (255.0 / peak) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _normalised(luma: np.ndarray) -> np.ndarray:
+    """Mean 128 and, where there is contrast, standard deviation 48: a fade is not a cut."""
+    x = luma.astype(np.float32)
+    spread = max(float(x.std()), 4.0)
+    return np.clip((x - x.mean()) * (48.0 / spread) + 128, 0, 255).astype(np.uint8)
+
+
+def _mean_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Expected |x - y| of a random pixel x of ``a`` and y of ``b``."""
+    pa, pb = (np.bincount(x.ravel(), minlength=256) / x.size for x in (a, b))
+    # E|x - y| = sum over thresholds of P(x <= t) P(y > t) + P(x > t) P(y <= t).
+    ca, cb = np.cumsum(pa), np.cumsum(pb)
+    return float((ca * (1 - cb) + (1 - ca) * cb).sum())

@@ -1,0 +1,133 @@
+"""Cutting frames into overlapping tiles and putting their results together without a seam.
+
+At a tile's border a network sees padding instead of picture, and what it makes there is worse. In
+the overlap of two tiles the outermost quarter of each is left out, and the rest is blended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+GRID = 8
+"""Tiles start at multiples of this: attention windows then lie as they do in the whole frame."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles of a frame: at most ``size`` low-resolution pixels a side, sharing ``overlap``.
+
+    Attributes:
+        size: Height and width of a tile; a larger one than the frame means one tile.
+        overlap: Pixels that neighbours share at least.
+    """
+
+    size: tuple[int, int]
+    overlap: int
+
+    def __post_init__(self) -> None:
+        if self.overlap < 0 or min(self.size) < 1:
+            raise ValueError(f"tiles of {self.size} sharing {self.overlap} do not work")
+
+    def boxes(self, height: int, width: int) -> list[tuple[slice, slice]]:
+        """Row and column slices of the tiles of a frame, evenly spread.
+
+        Raises:
+            ValueError: The frame must be cut, and the tiles overlap by more than their half.
+        """
+        rows = _spread(height, self.size[0], self.overlap)
+        columns = _spread(width, self.size[1], self.overlap)
+        return [(r, c) for r in rows for c in columns]
+
+    def count(self, height: int, width: int) -> int:
+        """Number of tiles."""
+        return len(self.boxes(height, width))
+
+    def halved(self, height: int, width: int, *, smallest: int) -> Tiling | None:
+        """The next smaller tiling, the longer side halved; None where that is too small."""
+        size = [min(self.size[0], height), min(self.size[1], width)]
+        axis = 0 if size[0] > size[1] else 1
+        size[axis] = ceil((size[axis] + self.overlap) / 2)
+        if size[axis] < max(smallest, 2 * self.overlap) or size[axis] >= min(
+            self.size[axis], (height, width)[axis]
+        ):
+            return None
+        return Tiling((size[0], size[1]), self.overlap)
+
+
+def _spread(length: int, size: int, overlap: int) -> list[slice]:
+    """Spans that start on the grid, each at most ``size`` long, the last one to the end."""
+    if size >= length:
+        return [slice(0, length)]
+    if size < 2 * overlap:
+        raise ValueError(
+            f"tiles of {size} pixels that overlap by {overlap} do not work: the overlap must be at "
+            "most half of a tile"
+        )
+    grid = GRID if size - overlap >= GRID else 1
+    stride = (size - overlap) // grid * grid
+    last = -(-(length - size) // grid) * grid
+    steps = ceil(last / stride)
+    starts = [i * last // steps // grid * grid for i in range(steps + 1)]
+    return [slice(s, min(s + size, length)) for s in starts]
+
+
+class Blend:
+    """Puts the tiles of a clip's frames together, tile after tile.
+
+    Args:
+        tiling: The tiles.
+        height: Low-resolution height of a frame.
+        width: Low-resolution width of a frame.
+        scale: High-resolution pixels a low-resolution pixel, along each side.
+    """
+
+    def __init__(self, tiling: Tiling, height: int, width: int, scale: int) -> None:
+        self._tiling, self._size, self._scale = tiling, (height, width), scale
+        self._weight = torch.zeros(height * scale, width * scale)
+        self._frames: dict[int, Tensor] = {}
+
+    def begin(self, box: tuple[slice, slice]) -> None:
+        """Announce the tile that the next frames are of."""
+        vertical, horizontal = (
+            _weights(span, length, self._tiling.overlap, self._scale)
+            for span, length in zip(box, self._size, strict=True)
+        )
+        self._at = tuple(slice(s.start * self._scale, s.stop * self._scale) for s in box)
+        self._mask = vertical[:, None] * horizontal
+        self._weight[self._at] += self._mask
+
+    def add(self, index: int, tile: Tensor) -> None:
+        """Add a frame's tile, (3, tile h, tile w) float32 on the CPU."""
+        if index not in self._frames:
+            self._frames[index] = torch.zeros(tile.shape[0], *self._weight.shape)
+        self._frames[index][(..., *self._at)] += tile * self._mask
+
+    def result(self) -> Iterator[Tensor]:
+        """The frames in order, (3, h, w) each; each is let go of as it is taken."""
+        for index in sorted(self._frames):
+            yield self._frames.pop(index).div_(self._weight)
+
+
+def _weights(span: slice, length: int, overlap: int, scale: int) -> Tensor:
+    """Weights along an axis of a tile: 1 inside, falling smoothly to about 0 at a neighbour."""
+    weights = torch.ones((span.stop - span.start) * scale)
+    # Never exactly 0: with the smallest overlaps a pixel must not end up without any weight.
+    ramp = torch.tensor(list(_ramp(overlap * scale))).clamp_(min=1e-6)
+    if ramp.numel() and span.start > 0:
+        weights[: ramp.numel()] = ramp
+    if ramp.numel() and span.stop < length:
+        weights[-ramp.numel() :] *= ramp.flip(0)
+    return weights
+
+
+def _ramp(length: int) -> Iterator[float]:
+    margin = length // 4
+    inner = length - 2 * margin
+    for i in range(length):
+        x = min(max((i - margin + 0.5) / inner, 0.0), 1.0)
+        yield x * x * (3 - 2 * x)

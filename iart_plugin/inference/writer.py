@@ -1,0 +1,166 @@
+"""Frames out: stretches of a video on disk, PNG files, or a pipe.
+
+A sink takes the frames of one segment, a run of consecutive frames that is encoded on its own. What
+a finished segment leaves on disk is complete; what an unfinished one leaves is ignored.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import cv2
+import numpy as np
+
+from .colour import FromRGB
+from .encoding import Encoding, set_up
+from .packets import PacketWriter
+from .reader import Frame
+
+
+class Sink(Protocol):
+    """Where a segment's frames go."""
+
+    def write(self, frame: Frame, rgb: np.ndarray) -> None:
+        """Take one upscaled picture and the frame that it was made from."""
+
+    def close(self) -> None:
+        """Complete the segment."""
+
+    def abort(self) -> None:
+        """Drop the segment."""
+
+
+class VideoSegment:
+    """Encodes frames to a packet file.
+
+    Args:
+        path: The packet file.
+        encoding: How.
+    """
+
+    def __init__(self, path: Path, encoding: Encoding) -> None:
+        self._convert = FromRGB(encoding.pix_fmt, encoding.colour)
+        self._encoder = av.CodecContext.create(encoding.codec, "w")
+        set_up(self._encoder, encoding)
+        self._encoder.options = dict(encoding.options)
+        # Parameter sets go to the container's header, as MP4 and Matroska want them.
+        self._encoder.flags |= av.codec.context.Flags.global_header
+        self._time_base = encoding.time_base
+        self._durations: dict[int, int] = {}
+        self._packets = PacketWriter(path)
+        self.count = 0
+
+    def write(self, frame: Frame, rgb: np.ndarray) -> None:
+        """Encode one picture."""
+        picture = self._convert(rgb)
+        picture.pts, picture.time_base = frame.pts, self._time_base
+        self._durations[frame.pts] = frame.duration
+        self.count += 1
+        for packet in self._encoder.encode(picture):
+            self._store(packet)
+
+    def _store(self, packet: av.Packet) -> None:
+        # Not every encoder hands the duration through.
+        packet.duration = self._durations.pop(packet.pts, packet.duration)
+        self._packets.write(packet)
+
+    def close(self, path: Path | None = None) -> None:
+        """Empty the encoder and complete the file, under another name where one is given."""
+        for packet in self._encoder.encode(None):
+            self._store(packet)
+        self._packets.close(path)
+
+    def abort(self) -> None:
+        """Drop the file."""
+        self._packets.abort()
+
+
+class ImageSegment:
+    """Writes PNG files, 8 or 16 bits, and an empty marker when the segment is complete.
+
+    Args:
+        marker: Whose existence says that the segment is complete.
+        folder: Where the images go.
+        compression: zlib's level.
+    """
+
+    def __init__(self, marker: Path, folder: Path, *, compression: int = 3) -> None:
+        self._marker, self._folder = marker, folder
+        self._options = [cv2.IMWRITE_PNG_COMPRESSION, compression]
+
+    def write(self, frame: Frame, rgb: np.ndarray) -> None:
+        """Write one picture under its source's name, or its number where it had none."""
+        name = frame.name if frame.name is not None else f"{frame.index:08d}"
+        write_png(self._folder / f"{name}.png", rgb, self._options)
+
+    def close(self) -> None:
+        """Leave the marker."""
+        self._marker.touch()
+
+    def abort(self) -> None:
+        """The images stay; without the marker they are written anew."""
+
+
+class PipeSink:
+    """Writes one endless segment to standard output.
+
+    Args:
+        encoding: Its size, rate, pixel format and tags count; the codec does not.
+        form: "y4m" (constant frame rate) or "nut" (raw video with timestamps).
+    """
+
+    def __init__(self, encoding: Encoding, form: str) -> None:
+        name = {"y4m": "yuv4mpegpipe", "nut": "nut"}[form]
+        self._convert = FromRGB(encoding.pix_fmt, encoding.colour)
+        self._constant = form == "y4m"
+        # 10-bit y4m is an extension of the format that must be asked for.
+        options = {"strict": "-1"} if form == "y4m" else {}
+        self._container = av.open(sys.stdout.buffer, "w", format=name, options=options)
+        codec = "wrapped_avframe" if form == "y4m" else "rawvideo"
+        self._stream = self._container.add_stream(codec, rate=encoding.rate)
+        set_up(self._stream.codec_context, encoding)
+        self._time_base = 1 / encoding.rate if self._constant else encoding.time_base
+        self._stream.codec_context.time_base = self._time_base
+
+    def write(self, frame: Frame, rgb: np.ndarray) -> None:
+        """Send one picture."""
+        picture = self._convert(rgb)
+        picture.pts = frame.index if self._constant else frame.pts
+        picture.time_base = self._time_base
+        self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        sys.stdout.buffer.flush()
+
+    def abort(self) -> None:
+        """Stop sending; what went out went out."""
+        self._container.close()
+
+
+def write_png(path: Path, rgb: np.ndarray, options: list[int] | None = None) -> None:
+    """Write (h, w, 3) uint8 or uint16 RGB, under its name only when it is complete.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written.
+    """
+    done, data = cv2.imencode(".png", rgb[..., ::-1], options or [])
+    if not done:
+        raise OSError(errno.EIO, "cannot be encoded as PNG", str(path))
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_bytes(data.tobytes())
+    os.replace(unfinished, path)
+
+
+def write_timestamps(path: Path, times: list[int], time_base: Fraction) -> None:
+    """Frame times in milliseconds, in the "timestamp format v2" that mkvmerge and others read."""
+    lines = [f"{float(t * time_base * 1000):.6f}" for t in times]
+    path.write_text("# timestamp format v2\n" + "\n".join(lines) + "\n", encoding="utf-8")

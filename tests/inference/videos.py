@@ -1,0 +1,159 @@
+"""Small real video files, made by PyAV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def moving_picture(
+    index: int, height: int = 24, width: int = 32, *, scene: int = 0, depth: int = 8
+) -> np.ndarray:
+    """A smooth picture that drifts by a pixel a frame: (h, w, 3) uint8, or uint16 for more bits."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    x = x + index
+    phases = np.random.RandomState(scene).rand(3, 3) * 6
+    channels = [
+        0.5 + 0.2 * np.sin(0.2 * x + a) + 0.15 * np.sin(0.25 * y + b) + 0.1 * np.cos(0.15 * x - 0.2 * y + c)
+        for a, b, c in phases
+    ]  # fmt: skip
+    values = np.stack(channels, -1).clip(0, 1)
+    if depth > 8:
+        return np.round(values * 65535).astype(np.uint16)
+    return np.round(values * 255).astype(np.uint8)
+
+
+@dataclass
+class Clip:
+    """A video to be made.
+
+    Attributes:
+        frames: Pictures.
+        rate: Average frames a second.
+        time_base: Of ``times``.
+        times: Presentation times; at the rate where None.
+        codec: Encoder of the video.
+        pix_fmt: Its pixel format.
+        options: Its options.
+        sample_aspect_ratio: Of the pixels.
+        rotation: Degrees counter-clockwise that a player turns the picture by.
+        tags: Codec context attributes: colour and the like.
+        audio_seconds: Length of a sine tone in AAC; none if 0.
+        subtitles: Texts, one a second, as mov_text; none if empty.
+        metadata: Of the container.
+    """
+
+    frames: list[np.ndarray]
+    rate: Fraction = Fraction(24)
+    time_base: Fraction | None = None
+    times: list[int] | None = None
+    codec: str = "libx264"
+    pix_fmt: str = "yuv420p"
+    options: dict[str, str] = field(default_factory=lambda: {"crf": "4"})
+    sample_aspect_ratio: Fraction | None = None
+    rotation: int = 0
+    tags: dict[str, int] = field(default_factory=dict)
+    audio_seconds: float = 0.0
+    audio_codec: str = "aac"
+    metadata: dict[str, str] = field(default_factory=dict)
+    container_options: dict[str, str] = field(default_factory=dict)
+
+
+def write_clip(path: Path, clip: Clip) -> Path:
+    """Encode a clip."""
+    time_base = clip.time_base or 1 / clip.rate
+    times = clip.times or list(range(len(clip.frames)))
+    with av.open(str(path), "w", options=clip.container_options) as file:
+        file.metadata.update(clip.metadata)
+        stream = file.add_stream(clip.codec, rate=clip.rate, options=dict(clip.options))
+        context = stream.codec_context
+        context.height, context.width = clip.frames[0].shape[:2]
+        context.pix_fmt, context.time_base = clip.pix_fmt, time_base
+        stream.time_base = time_base
+        if clip.sample_aspect_ratio:
+            context.sample_aspect_ratio = clip.sample_aspect_ratio
+        for name, value in clip.tags.items():
+            setattr(context, name, value)
+        if clip.rotation:
+            stream.set_display_rotation(clip.rotation)
+        sound = _add_tone(file, clip) if clip.audio_seconds else None
+        for frame, pts in zip(clip.frames, times, strict=True):
+            kind = "rgb24" if frame.dtype == np.uint8 else "rgb48le"
+            picture = av.VideoFrame.from_ndarray(frame, kind)
+            picture = picture.reformat(
+                format=clip.pix_fmt,
+                dst_colorspace=clip.tags.get("colorspace", 5),
+                dst_color_range=clip.tags.get("color_range", 1),
+            )
+            picture.pts, picture.time_base = pts, time_base
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode(None))
+        if sound is not None:
+            _encode_tone(file, sound, clip.audio_seconds)
+    return path
+
+
+def _add_tone(file: av.container.OutputContainer, clip: Clip) -> av.AudioStream:
+    sound = file.add_stream(clip.audio_codec, rate=48000)
+    sound.codec_context.layout = "mono"
+    sound.metadata["language"] = "eng"
+    return sound
+
+
+def _encode_tone(
+    file: av.container.OutputContainer, sound: av.AudioStream, seconds: float
+) -> None:
+    samples = 0.3 * np.sin(np.arange(int(seconds * 48000)) * 2 * np.pi * 440 / 48000)
+    frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], "fltp", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
+    file.mux(sound.encode(frame))
+    file.mux(sound.encode(None))
+
+
+@dataclass
+class Read:
+    """What a file holds."""
+
+    frames: list[np.ndarray]
+    times: list[Fraction]
+    video: dict
+    packets: dict[str, list[bytes]]
+    packet_times: dict[str, list[Fraction]]
+    metadata: dict[str, str]
+
+
+def read_back(path: Path) -> Read:
+    """Everything of a file."""
+    packets: dict[str, list[bytes]] = {}
+    packet_times: dict[str, list[Fraction]] = {}
+    with av.open(str(path)) as file:
+        for packet in file.demux():
+            if packet.size and packet.pts is not None:
+                packets.setdefault(packet.stream.type, []).append(bytes(packet))
+                packet_times.setdefault(packet.stream.type, []).append(
+                    packet.pts * packet.time_base
+                )
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        frames, times = [], []
+        for frame in file.decode(video=0):
+            times.append(frame.pts * frame.time_base)
+            frames.append(frame.to_ndarray(format="rgb24"))
+        context = stream.codec_context
+        video = {
+            "size": (context.width, context.height),
+            "rate": stream.average_rate,
+            "pix_fmt": context.pix_fmt,
+            "codec": context.name,
+            "color_range": int(context.color_range),
+            "colorspace": int(context.colorspace),
+            "color_primaries": int(context.color_primaries),
+            "color_trc": int(context.color_trc),
+            "aspect": stream.sample_aspect_ratio,
+            "duration": stream.duration and stream.duration * stream.time_base,
+        }
+        return Read(frames, times, video, packets, packet_times, dict(file.metadata))
