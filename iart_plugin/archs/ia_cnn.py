@@ -98,6 +98,9 @@ class IACNN(RecurrentNetwork):
         self.forward_trunk = ConvResidualBlocks(num_feat + 3, num_feat, num_block)
         self.fusion = nn.Conv2d(2 * num_feat, num_feat, 1)
 
+    def branches(self) -> list[nn.Module]:
+        return [self.backward_trunk, self.forward_trunk]
+
     def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:
         frames = list(lqs.unbind(1))
         queries = [self._query(frame) for frame in frames]

@@ -93,6 +93,9 @@ class IART(RecurrentNetwork):
         self.implicit_warp = build_alignment(alignment, embed_dim, **options)
         self.conv_before_upsample = nn.Conv2d(embed_dim, mid_channels, 3, padding=1)
 
+    def branches(self) -> list[nn.Module]:
+        return [self.swin_backbone[name] for name in BRANCHES]
+
     def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:
         n, t, _, h, w = lqs.shape
         store = torch.device("cpu") if t > self.cpu_cache_length else lqs.device

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from iart_plugin.flow import SPyNet, clip_flows, given_flows
 
@@ -68,6 +68,13 @@ class RecurrentNetwork(UpsamplingNetwork):
             raise ValueError(f"expected a clip (n, t, 3, h, w), got {tuple(lqs.shape)}")
         flows = clip_flows(self.spynet, lqs) if flows is None else given_flows(lqs, flows)
         yield from self._frames(lqs, *flows)
+
+    def branches(self) -> list[nn.Module]:
+        """The modules that a clip passes through, each once for every frame, in order.
+
+        Work on a clip can be counted by their calls.
+        """
+        raise NotImplementedError
 
     def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:
         raise NotImplementedError

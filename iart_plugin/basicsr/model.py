@@ -33,6 +33,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from iart_plugin.archs import read_state_dict
 from iart_plugin.basicsr import resume
 from iart_plugin.basicsr.checks import OptionError, check_options
+from iart_plugin.basicsr.progress import clip_progress
 
 AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # As in BasicSR: the networks whose training `fix_flow` delays.
@@ -88,6 +89,11 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         """Take a batch: ``lq`` (n, t, 3, h, w) and, with ground truth, ``gt`` (n, t, 3, 4h, 4w)."""
         super().feed_data(data)
         self.sample_keys = data.get("key")
+
+    def test(self) -> None:
+        """Run the network on the clip, with a progress bar where that takes long."""
+        with clip_progress(self.get_bare_model(self.net_g), self.lq.shape[1]):
+            super().test()
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One training step on the batch that :meth:`feed_data` took.

@@ -1,0 +1,30 @@
+"""Make an IA-CNN checkpoint out of a BasicVSR checkpoint, without training.
+
+    python tools/warm_start_ia_cnn.py BASICVSR.pth ia_cnn.pth
+
+The implicit alignment is solved for so that it resamples almost as BasicVSR's bilinear warping
+does; iart_plugin/archs/warm_start.py says how. The input may be BasicSR's or MMagic's, the output
+is a .pth for BasicSR (entry ``params``) or a .safetensors file.
+"""
+
+import argparse
+import sys
+
+from iart_plugin.archs import load_ia_cnn, save_checkpoint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("basicvsr", help="BasicVSR checkpoint, BasicSR's or MMagic's layout")
+    parser.add_argument("output", help="where to write the IA-CNN, .pth or .safetensors")
+    args = parser.parse_args()
+    try:
+        network = load_ia_cnn("warm-start", args.basicvsr)
+        save_checkpoint(network.state_dict(), args.output)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{args.output}: IA-CNN, {sum(p.numel() for p in network.parameters()):,} parameters")
+
+
+if __name__ == "__main__":
+    main()
