@@ -27,7 +27,7 @@ def clip_progress(network: nn.Module, frames: int) -> Iterator[None]:
         desc="clip",
         delay=SHORT,
         leave=False,
-        disable=None if branches else True,
+        disable=not branches,
     ) as bar:
         hooks = [branch.register_forward_hook(lambda *_: bar.update()) for branch in branches]
         try:

