@@ -18,6 +18,9 @@ class Alignment(nn.Module):
     uses_current = False
     """Whether ``align`` reads the current frame's features; networks skip what nobody reads."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, reference: Tensor, current: Tensor | None, flow: Tensor) -> Tensor:
         return self.align(self.project_reference(reference), current, flow)
 

@@ -323,7 +323,8 @@ class MFSABBackbone(nn.Module):
         self.output_frame = window_size[0] // 2 if output_frame is None else output_frame
         self.use_checkpoint = use_checkpoint
         self.patch_embed = PatchEmbed(dim)
-        rates = torch.linspace(0, MAX_DROP_PATH, sum(depths)).tolist()
+        blocks = sum(depths)
+        rates = [MAX_DROP_PATH * i / max(1, blocks - 1) for i in range(blocks)]
         self.layers = nn.ModuleList(
             Layer(dim, window_size, heads, [rates.pop(0) for _ in range(depth)])
             for depth, heads in zip(depths, num_heads, strict=True)

@@ -2,11 +2,11 @@
 
 from torch import nn
 
-from iart_plugin.compat import mend_basicsr
+import iart_plugin.basicsr  # noqa: F401  mends BasicSR's import
 
 
 def basicvsr() -> nn.Module:
-    mend_basicsr()
+
     from basicsr.archs.basicvsr_arch import BasicVSR
 
     return BasicVSR(num_feat=64, num_block=30).eval()

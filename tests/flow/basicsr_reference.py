@@ -2,11 +2,11 @@
 
 from torch import nn
 
-from iart_plugin.compat import mend_basicsr
+import iart_plugin.basicsr  # noqa: F401  mends BasicSR's import
 
 
 def spynet() -> nn.Module:
-    mend_basicsr()
+
     from basicsr.archs.spynet_arch import SpyNet
 
     return SpyNet().eval()
