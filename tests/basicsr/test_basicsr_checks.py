@@ -134,7 +134,7 @@ def test_missing_frame(train_set) -> None:
 def test_missing_clip(train_set) -> None:
     clip = Path(train_set["dataroot_gt"], "002")
     shutil.rmtree(clip)
-    with pytest.raises(OptionError, match=f"{clip} is missing"):
+    with pytest.raises(OptionError, match=f"{clip}/00000000.png is missing"):
         check_dataset(train_set)
 
 
