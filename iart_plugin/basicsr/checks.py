@@ -172,7 +172,7 @@ def check_dataset(opt: dict[str, Any]) -> None:
     Raises:
         OptionError: naming the folder or file, and what is wrong with it.
     """
-    if opt["type"] not in _PAIR_LISTS:
+    if not known_dataset(opt):
         return
     name = f"data set '{opt['name']}'"
     if opt.get("io_backend", {}).get("type") == "lmdb":
@@ -185,6 +185,11 @@ def check_dataset(opt: dict[str, Any]) -> None:
     step = -(-len(pairs) // MAX_PAIRS_READ)
     for pair in pairs[::step]:
         _check_pair(pair, opt, name)
+
+
+def known_dataset(opt: dict[str, Any]) -> bool:
+    """Whether the data set is of a type whose frames can be listed here."""
+    return opt["type"] in _PAIR_LISTS
 
 
 def list_frame_pairs(opt: dict[str, Any]) -> list[FramePair]:

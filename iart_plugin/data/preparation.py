@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from .degradation import bicubic_downsample, gaussian_downsample
 
@@ -58,6 +59,30 @@ def plan_frames(source: Path, target: Path, folders: Iterable[str]) -> list[Fold
         if left:
             jobs.append(FolderJob(source / folder, target / folder, left))
     return jobs
+
+
+def complete_tree(
+    source: Path,
+    target: Path,
+    folders: Iterable[str],
+    degradation: str,
+    *,
+    scale: int = 4,
+    workers: int | None = None,
+) -> None:
+    """Make the low-resolution frames that ``target`` lacks, with a progress bar.
+
+    Raises:
+        FileNotFoundError: if a folder of ``source`` is missing or has no frames.
+        OSError: if the disk is too small for what is to be made.
+        ValueError: if a frame cannot be read, or its size is no multiple of ``scale``.
+    """
+    jobs = plan_frames(source, target, folders)
+    check_space(target, estimate_size(jobs, degradation, scale), "The low-resolution frames")
+    total = sum(len(job.names) for job in jobs)
+    with tqdm(total=total, unit="frame", desc=f"{degradation} x{scale}", disable=not total) as bar:
+        for count in make_low_resolution(jobs, degradation, scale=scale, workers=workers):
+            bar.update(count)
 
 
 def check_space(target: Path, needed: int, what: str) -> None:
@@ -205,7 +230,7 @@ def png_size(path: Path) -> tuple[int, int]:
     return int.from_bytes(header[20:24], "big"), int.from_bytes(header[16:20], "big")
 
 
-def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> Iterator[int]:
+def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> None:
     """Put a tree of PNG frames into an lmdb as BasicSR reads it.
 
     Keys are paths without suffix; ``meta_info.txt`` is written last, so an unfinished database is
@@ -216,8 +241,7 @@ def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> Iterator[int]
         output: A folder named ``*.lmdb``.
         folders: Paths below ``root``.
 
-    Yields:
-        1 for each frame.
+    A progress bar is shown.
 
     Raises:
         ValueError: if ``output`` is named otherwise, or a frame is no PNG.
@@ -232,14 +256,15 @@ def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> Iterator[int]
     written = (output / "data.mdb").stat().st_size if (output / "data.mdb").exists() else 0
     check_space(output, max(size - written, 0), "The database's frames")
     output.mkdir(parents=True, exist_ok=True)
-    with lmdb.open(str(output), map_size=2 * size + 2**24) as environment:
+    bar = tqdm(total=len(frames), unit="frame", desc=output.name)
+    with bar, lmdb.open(str(output), map_size=2 * size + 2**24) as environment:
         for start in range(0, len(frames), LMDB_COMMIT):
             with environment.begin(write=True) as transaction:
                 for path in frames[start : start + LMDB_COMMIT]:
                     key = path.relative_to(root).with_suffix("").as_posix().encode()
                     if transaction.get(key) is None:
                         transaction.put(key, path.read_bytes())
-                    yield 1
+                    bar.update(1)
     lines = []
     for path in frames:
         height, width = png_size(path)

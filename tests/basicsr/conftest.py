@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from basicsr_driver import base_options, load_tool
+
+from tests.basicsr.basicsr_driver import base_options, load_tool
 
 
 @pytest.fixture(scope="session", autouse=True)

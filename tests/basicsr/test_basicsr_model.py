@@ -7,10 +7,10 @@ import math
 
 import pytest
 import torch
-from basicsr_driver import SMALL_IART
 
 import iart_plugin.basicsr  # noqa: F401  registers
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel, make_grad_scaler
+from tests.basicsr.basicsr_driver import SMALL_IART
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from basicsr_driver import (
+
+from tests.basicsr.basicsr_driver import (
     ROOT,
     SMALL_IACNN,
     SMALL_IART,
