@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import iart_plugin.basicsr  # noqa: F401  lets BasicSR be imported on today's torchvision
+from iart_plugin.data import bicubic_downsample
 
 SCALE = 4
 CLIP_LENGTH = 100  # fixed in BasicSR's REDS data sets
@@ -80,11 +80,7 @@ def make_tiny_dataset(video: Path, output: Path, *, size: int = 128) -> None:
 
 def write_pair(root: Path, clip: str, index: int, gt: np.ndarray) -> None:
     """Write one ground-truth frame, (h, w, 3) uint8 BGR, and its bicubic reduction."""
-    from basicsr.utils.matlab_functions import imresize
-
-    lq = imresize(gt.astype(np.float64) / 255.0, 1 / SCALE)
-    lq = (np.clip(lq, 0, 1) * 255.0).round().astype(np.uint8)
-    for name, image in (("GT", gt), ("BIx4", lq)):
+    for name, image in (("GT", gt), ("BIx4", bicubic_downsample(gt, SCALE))):
         folder = root / name / clip
         folder.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(folder / f"{index:08d}.png"), image):

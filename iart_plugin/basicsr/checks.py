@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import struct
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from iart_plugin.data.inspection import FramePair, check_sizes, missing_files
 
 # What is read from `train:` by BasicSR's pipeline and by RecurrentMixPrecisionRTModel.
 TRAIN_KEYS = (
@@ -35,7 +35,6 @@ TRAIN_KEYS = (
 MAX_PAIRS_READ = 2000
 # BasicSR's REDS data sets draw frame numbers from 0..99, whatever the meta file says.
 REDS_CLIP_LENGTH = 100
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class OptionError(ValueError):
@@ -161,13 +160,6 @@ def check_weight_file(path: Path, key: str) -> None:
         ) from error
 
 
-class FramePair(NamedTuple):
-    """One ground-truth frame and its low-resolution counterpart, as files."""
-
-    gt: Path
-    lq: Path
-
-
 def check_dataset(opt: dict[str, Any]) -> None:
     """Check the frames of one of BasicSR's video data sets, before it is built.
 
@@ -180,10 +172,44 @@ def check_dataset(opt: dict[str, Any]) -> None:
     Raises:
         OptionError: naming the folder or file, and what is wrong with it.
     """
-    list_pairs = _PAIR_LISTS.get(opt["type"])
-    if list_pairs is None:
+    if not known_dataset(opt):
         return
     name = f"data set '{opt['name']}'"
+    if opt.get("io_backend", {}).get("type") == "lmdb":
+        _check_roots(opt, name)
+        _check_lmdb(opt, name)
+        return
+    pairs = list_frame_pairs(opt)
+    for path in missing_files(path for pair in pairs for path in pair):
+        raise OptionError(f"{name}: the frame {path} is missing.")
+    step = -(-len(pairs) // MAX_PAIRS_READ)
+    for pair in pairs[::step]:
+        _check_pair(pair, opt, name)
+
+
+def known_dataset(opt: dict[str, Any]) -> bool:
+    """Whether the data set is of a type whose frames can be listed here."""
+    return opt["type"] in _PAIR_LISTS
+
+
+def list_frame_pairs(opt: dict[str, Any]) -> list[FramePair]:
+    """The frames that one of BasicSR's video data sets will read from folders.
+
+    Args:
+        opt: The options of one data set, of a type that :func:`check_dataset` knows.
+
+    Raises:
+        OptionError: if a folder or meta file is missing, or says something impossible.
+    """
+    name = f"data set '{opt['name']}'"
+    _check_roots(opt, name)
+    pairs = list(_PAIR_LISTS[opt["type"]](opt, name))
+    if not pairs:
+        raise OptionError(f"{name}: no frames found for {opt['dataroot_gt']}.")
+    return pairs
+
+
+def _check_roots(opt: dict[str, Any], name: str) -> None:
     for key in ("dataroot_gt", "dataroot_lq"):
         if not opt.get(key):
             raise OptionError(f"{name}: {key} is not set.")
@@ -191,16 +217,6 @@ def check_dataset(opt: dict[str, Any]) -> None:
             raise OptionError(
                 f"{name}: {key} {opt[key]} is not a folder (looked from {Path.cwd()})."
             )
-    if opt.get("io_backend", {}).get("type") == "lmdb":
-        _check_lmdb(opt, name)
-        return
-    pairs = list(list_pairs(opt, name))
-    if not pairs:
-        raise OptionError(f"{name}: no frames found for {opt['dataroot_gt']}.")
-    _check_present(pairs, name)
-    step = -(-len(pairs) // MAX_PAIRS_READ)
-    for pair in pairs[::step]:
-        _check_pair(pair, opt, name)
 
 
 def _read_meta(opt: dict[str, Any], name: str) -> list[list[str]]:
@@ -312,80 +328,19 @@ _PAIR_LISTS: dict[str, Callable[[dict[str, Any], str], Iterator[FramePair]]] = {
 }
 
 
-def _check_present(pairs: list[FramePair], name: str) -> None:
-    """Each file must exist; a folder is listed once, which is faster than asking for each file."""
-    listed: dict[Path, set[str]] = {}
-    for path in (path for pair in pairs for path in pair):
-        folder = path.parent
-        if folder not in listed:
-            if not folder.is_dir():
-                raise OptionError(f"{name}: the folder {folder} is missing.")
-            listed[folder] = {entry.name for entry in folder.iterdir()}
-        if path.name not in listed[folder]:
-            raise OptionError(f"{name}: the frame {path} is missing.")
-
-
 def _check_pair(pair: FramePair, opt: dict[str, Any], name: str) -> None:
-    """Both frames must be readable and the ground truth ``scale`` times the other's size."""
-    (gt_h, gt_w), (lq_h, lq_w) = image_size(pair.gt, name), image_size(pair.lq, name)
+    """Both frames must be readable, of matching sizes, and large enough for a crop."""
     scale = opt.get("scale", 4)
-    if (gt_h, gt_w) != (scale * lq_h, scale * lq_w):
-        raise OptionError(
-            f"{name}: {pair.gt} is {gt_w}x{gt_h} and {pair.lq} is {lq_w}x{lq_h} (width x height); "
-            f"at scale {scale} they do not match."
-        )
+    try:
+        height, width = check_sizes(pair, scale)
+    except ValueError as error:
+        raise OptionError(f"{name}: {error}") from error
     crop = opt.get("gt_size")
-    if crop and (crop > min(gt_h, gt_w) or crop % scale):
+    if crop and (crop > min(height, width) or crop % scale):
         raise OptionError(
             f"{name}: gt_size {crop} must be a multiple of {scale} and fit into {pair.gt} "
-            f"({gt_w}x{gt_h}, width x height)."
+            f"({width}x{height}, width x height)."
         )
-
-
-def image_size(path: Path, name: str) -> tuple[int, int]:
-    """Height and width of an image, read through to its end.
-
-    A PNG is checked by its structure and checksums, which finds a truncated or damaged file without
-    decoding it; anything else is decoded.
-
-    Raises:
-        OptionError: if the file is no readable image.
-    """
-    data = path.read_bytes()
-    if data.startswith(PNG_SIGNATURE):
-        size = _png_size(data)
-    else:
-        import cv2
-        import numpy as np
-
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-        size = None if image is None else image.shape[:2]
-    if size is None:
-        raise OptionError(
-            f"{name}: {path} is not a readable image (damaged or truncated). Extract it again."
-        )
-    return size
-
-
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width from a PNG whose chunks are all whole, else None."""
-    size, position = None, len(PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        end = position + 8 + length
-        kind = data[position + 4 : position + 8]
-        if end + 4 > len(data):
-            return None
-        (checksum,) = struct.unpack_from(">I", data, end)
-        if zlib.crc32(memoryview(data)[position + 4 : end]) != checksum:
-            return None
-        if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", data, position + 8)
-            size = (height, width)
-        elif kind == b"IEND":
-            return size
-        position = end + 4
-    return None
 
 
 def _check_lmdb(opt: dict[str, Any], name: str) -> None:

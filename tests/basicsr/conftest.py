@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from basicsr_driver import base_options, load_tool
+import torch
+
+from tests.basicsr.basicsr_driver import base_options, load_tool
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """What is this small gains nothing from more."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

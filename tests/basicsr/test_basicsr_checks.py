@@ -10,12 +10,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from basicsr_driver import ROOT, SMALL_IACNN, SMALL_IART, run, test_options, write_options
 
 import iart_plugin.basicsr  # noqa: F401  registers
 from iart_plugin.archs import IACNN
 from iart_plugin.basicsr.checks import OptionError, check_dataset, check_options
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel, choose_amp_dtype
+from tests.basicsr.basicsr_driver import (
+    ROOT,
+    SMALL_IACNN,
+    SMALL_IART,
+    run,
+    test_options,
+    write_options,
+)
 
 
 def parsed(opt: dict) -> dict:
@@ -134,7 +141,7 @@ def test_missing_frame(train_set) -> None:
 def test_missing_clip(train_set) -> None:
     clip = Path(train_set["dataroot_gt"], "002")
     shutil.rmtree(clip)
-    with pytest.raises(OptionError, match=f"{clip} is missing"):
+    with pytest.raises(OptionError, match=f"{clip}/00000000.png is missing"):
         check_dataset(train_set)
 
 
@@ -241,7 +248,7 @@ def test_the_tool_checks_the_data_of_a_stock_model(data, tmp_path, options) -> N
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "basicsr").glob("*/*.yml")), ids=str)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "basicsr").glob("*/*.yml")), ids=lambda p: p.stem)
 def test_shipped_option_files_are_sound(path, monkeypatch) -> None:
     """They parse as BasicSR parses them, and every key is read; weights and data are the user's."""
     import yaml
@@ -250,7 +257,6 @@ def test_shipped_option_files_are_sound(path, monkeypatch) -> None:
     opt = yaml.load(path.read_text(), Loader=ordered_yaml()[0])
     assert opt["plugin"] == "iart_plugin.basicsr"
     assert opt["name"] == path.stem
-    assert str(path.relative_to(ROOT)) in path.read_text(), "the command in the header"
     opt.update(num_gpu=0, path={}, is_train="train" in opt)
     opt["network_g"].pop("spynet_path", None)
     check_options(opt)

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 import yaml
-from basicsr_driver import PLUGIN_LINE, environment
 
 import iart_plugin.basicsr
 from iart_plugin import archs, ops
+from tests.basicsr.basicsr_driver import PLUGIN_LINE, environment
 
 
 def test_names_lead_to_the_core_classes() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from basicsr_driver import SMALL_IART, environment, saved_weights, write_options
 from torch.utils.data import DataLoader, Dataset
 
 import iart_plugin.basicsr  # noqa: F401  registers
 from iart_plugin.basicsr import resume
 from iart_plugin.compat import _load_resume_state
+from tests.basicsr.basicsr_driver import SMALL_IART, environment, saved_weights, write_options
 
 KILLS = 10
 

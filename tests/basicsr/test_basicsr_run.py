@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from basicsr_driver import (
+
+from tests.basicsr.basicsr_driver import (
     ROOT,
     SMALL_IACNN,
     SMALL_IART,
@@ -92,14 +93,17 @@ def test_tests_and_saves_images(trained, tmp_path, options) -> None:
     assert cv2.imread(str(images[0])).shape == (64, 64, 3)
 
 
-def test_two_processes_train_and_validate(tmp_path, options) -> None:
-    """Across fix_flow, with activation checkpointing, static graph; then tested by two."""
-    opt = options(network_g=SMALL_IART, use_static_graph=True)
-    opt["datasets"]["train"]["batch_size_per_gpu"] = 1
+def test_two_processes_cross_fix_flow_and_validate(tmp_path, options) -> None:
+    """With activation checkpointing and a static graph; then tested by two."""
+    opt = options(network_g=SMALL_IART, use_static_graph=True, find_unused_parameters=False)
+    opt["datasets"]["train"].update(batch_size_per_gpu=1, gt_size=32)
+    opt["logger"]["save_checkpoint_freq"] = 1
     output = run("basicsr_train", write_options(opt, tmp_path / "train.yml"), processes=2)
     assert "iter:       4" in output
-    first, last = saved_weights(tmp_path, 2), saved_weights(tmp_path, 4)
-    assert any(not torch.equal(first[k], last[k]) for k in first if k.startswith("spynet"))
+    saved = [saved_weights(tmp_path, iteration) for iteration in (1, 2, 3)]
+    flow = [key for key in saved[0] if key.startswith("spynet") and key.endswith("weight")]
+    assert all(torch.equal(saved[0][key], saved[1][key]) for key in flow)
+    assert all(not torch.equal(saved[1][key], saved[2][key]) for key in flow)
 
     path = tmp_path / "experiments/run/models/net_g_latest.pth"
     file = write_options(test_options(opt, path), tmp_path / "test.yml")
@@ -107,9 +111,30 @@ def test_two_processes_train_and_validate(tmp_path, options) -> None:
     assert psnr(both) == pytest.approx(psnr(output), abs=1e-3)
 
 
+def test_two_processes_train_as_one(tmp_path, options) -> None:
+    """The same samples, half of them in each process: the same weights but for rounding."""
+    found = {}
+    for processes in (1, 2):
+        opt = options(network_g=SMALL_IACNN, train__total_iter=6)
+        opt["datasets"]["train"].update(batch_size_per_gpu=2 // processes, gt_size=32)
+        opt["train"]["optim_g"]["lr"] = 1e-4
+        del opt["val"], opt["datasets"]["val"]
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        file = write_options(opt, folder / "train.yml")
+        run("basicsr_train", file, processes=processes)
+        found[processes] = [saved_weights(folder, iteration) for iteration in (2, 6)]
+    start, one, two = (
+        torch.cat([weights[key].double().flatten() for key in sorted(weights)])
+        for weights in (found[1][0], found[1][1], found[2][1])
+    )
+    assert (one - two).norm() < 0.01 * (one - start).norm()
+
+
 def test_bfloat16_trains_on_a_cpu(tmp_path, options) -> None:
     opt = options(train__amp_dtype="bf16", train__grad_clip_norm=1.0, network_g=SMALL_IART)
     opt["train"]["total_iter"] = 2
+    opt["datasets"]["train"]["gt_size"] = 32
     output = run("basicsr_train", write_options(opt, tmp_path / "train.yml"))
     assert "trains in bfloat16 on cpu" in output
     assert all(value.dtype != torch.bfloat16 for value in saved_weights(tmp_path).values())

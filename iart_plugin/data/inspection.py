@@ -1,0 +1,169 @@
+"""What is wrong with pairs of low-resolution and ground-truth frames.
+
+Missing, unreadable and mismatched files are found by looking at them; a wrong kernel, a shift or a
+wrong frame by comparing the low-resolution frame with what the ground truth gives.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .degradation import bicubic_downsample
+from .preparation import DEGRADATIONS
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Rounding to 8 bits alone leaves 59 dB; another implementation of the same kernel over 45.
+SAME_KERNEL_DB = 42.0
+MAX_SHIFT = 6  # high-resolution pixels
+
+
+class FramePair(NamedTuple):
+    """One ground-truth frame and its low-resolution counterpart, as files."""
+
+    gt: Path
+    lq: Path
+
+
+class Comparison(NamedTuple):
+    """How a low-resolution frame was most probably made from its ground truth.
+
+    Attributes:
+        degradation: a name in :data:`iart_plugin.data.preparation.DEGRADATIONS`.
+        shift: (rows, columns) in high-resolution pixels by which the ground truth is off.
+        psnr: of the low-resolution frame against that, in dB; inf if they are equal.
+    """
+
+    degradation: str
+    shift: tuple[int, int]
+    psnr: float
+
+    @property
+    def explained(self) -> bool:
+        """Whether the frame is what this degradation gives, unshifted."""
+        return self.psnr >= SAME_KERNEL_DB and self.shift == (0, 0)
+
+
+def missing_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files that are not there; a folder is listed once, faster than asking for each file."""
+    listed: dict[Path, set[str]] = {}
+    for path in paths:
+        folder = path.parent
+        if folder not in listed:
+            there = folder.is_dir()
+            listed[folder] = {entry.name for entry in folder.iterdir()} if there else set()
+        if path.name not in listed[folder]:
+            yield path
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image, read through to its end.
+
+    A PNG is checked by its structure and checksums, which finds a truncated or damaged file without
+    decoding it; anything else is decoded.
+
+    Raises:
+        ValueError: if the file is no readable image.
+    """
+    data = path.read_bytes()
+    if data.startswith(PNG_SIGNATURE):
+        size = _png_size(data)
+    else:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        size = None if image is None else image.shape[:2]
+    if size is None:
+        raise ValueError(
+            f"{path} is not a readable image (damaged or truncated). Extract it again."
+        )
+    return size
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width from a PNG whose chunks are all whole, else None."""
+    size, position = None, len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        end = position + 8 + length
+        kind = data[position + 4 : position + 8]
+        if end + 4 > len(data):
+            return None
+        (checksum,) = struct.unpack_from(">I", data, end)
+        if zlib.crc32(memoryview(data)[position + 4 : end]) != checksum:
+            return None
+        if kind == b"IHDR":
+            width, height = struct.unpack_from(">II", data, position + 8)
+            size = (height, width)
+        elif kind == b"IEND":
+            return size
+        position = end + 4
+    return None
+
+
+def check_sizes(pair: FramePair, scale: int) -> tuple[int, int]:
+    """Read both frames through and compare their sizes.
+
+    Returns:
+        The ground truth's (height, width).
+
+    Raises:
+        ValueError: if one is unreadable, or the ground truth is not ``scale`` times as large.
+    """
+    (gt_h, gt_w), (lq_h, lq_w) = image_size(pair.gt), image_size(pair.lq)
+    if (gt_h, gt_w) != (scale * lq_h, scale * lq_w):
+        raise ValueError(
+            f"{pair.gt} is {gt_w}x{gt_h} and {pair.lq} is {lq_w}x{lq_h} (width x height); "
+            f"at scale {scale} they do not match."
+        )
+    return gt_h, gt_w
+
+
+def compare(pair: FramePair, scale: int = 4) -> Comparison:
+    """Find out how a low-resolution frame was made from its ground truth.
+
+    Raises:
+        ValueError: if a frame cannot be read.
+    """
+    gt, lq = _read(pair.gt), _read(pair.lq)
+    found = [
+        Comparison(name, (0, 0), _psnr(lq, reduce(gt, scale)))
+        for name, reduce in DEGRADATIONS.items()
+    ]
+    best = max(found, key=lambda comparison: comparison.psnr)
+    return best if best.explained else max([best, _find_shift(gt, lq, scale)], key=lambda c: c.psnr)
+
+
+def _find_shift(gt: np.ndarray, lq: np.ndarray, scale: int) -> Comparison:
+    """The bicubic reduction of a shifted ground truth that is nearest to the frame."""
+    border = -(-MAX_SHIFT // scale)
+    inner = (slice(border, -border), slice(border, -border))
+    best = Comparison("BI", (0, 0), 0.0)
+    for dy in range(-MAX_SHIFT, MAX_SHIFT + 1):
+        for dx in range(-MAX_SHIFT, MAX_SHIFT + 1):
+            reduced = bicubic_downsample(np.roll(gt, (-dy, -dx), (0, 1)), scale)
+            psnr = _psnr(lq[inner], reduced[inner])
+            if psnr > best.psnr:
+                best = Comparison("BI", (dy, dx), psnr)
+    return best
+
+
+def even_sample(items: Sequence, count: int) -> list:
+    """At most ``count`` of ``items``, evenly spaced, the first and the last among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def _read(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{path} is not a readable image (damaged or truncated).")
+    return image
+
+
+def _psnr(one: np.ndarray, two: np.ndarray) -> float:
+    mse = np.mean((one.astype(np.float64) - two) ** 2) if one.size else np.inf
+    return float("inf") if mse == 0 else float(10 * np.log10(255**2 / mse))

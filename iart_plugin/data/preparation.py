@@ -1,0 +1,272 @@
+"""Turning downloaded data sets into what training reads: low-resolution frames, links, lmdb.
+
+Every step can be interrupted and started again: what is there is kept, and a file is there only
+when it is whole.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from .degradation import bicubic_downsample, gaussian_downsample
+
+DEGRADATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "BI": bicubic_downsample,
+    "BD": partial(gaussian_downsample, version="released"),
+    "BD-13tap": partial(gaussian_downsample, version="13-tap"),
+}
+"""Names of the degradations: MATLAB's bicubic, and the two Gaussian ones in circulation."""
+
+SPACE_MARGIN = 1.05
+ESTIMATED_FRAMES = 8
+LMDB_COMMIT = 500  # frames a transaction: what an interruption loses
+
+
+class FolderJob(NamedTuple):
+    """The frames of one folder that are still to be made."""
+
+    source: Path
+    target: Path
+    names: tuple[str, ...]
+
+
+def plan_frames(source: Path, target: Path, folders: Iterable[str]) -> list[FolderJob]:
+    """What is left to do of a tree of frames.
+
+    Args:
+        source: Holds ``<folder>/*.png``.
+        target: Will hold the same names.
+        folders: Paths below ``source``, such as ``000`` or ``00001/0001``.
+
+    Raises:
+        FileNotFoundError: if a folder is missing or has no frames.
+    """
+    jobs = []
+    for folder in folders:
+        names = sorted(p.name for p in (source / folder).glob("*.png"))
+        if not names:
+            raise FileNotFoundError(f"{source / folder} has no PNG frames")
+        present = {p.name for p in (target / folder).glob("*.png")}
+        left = tuple(name for name in names if name not in present)
+        if left:
+            jobs.append(FolderJob(source / folder, target / folder, left))
+    return jobs
+
+
+def complete_tree(
+    source: Path,
+    target: Path,
+    folders: Iterable[str],
+    degradation: str,
+    *,
+    scale: int = 4,
+    workers: int | None = None,
+) -> None:
+    """Make the low-resolution frames that ``target`` lacks, with a progress bar.
+
+    Raises:
+        FileNotFoundError: if a folder of ``source`` is missing or has no frames.
+        OSError: if the disk is too small for what is to be made.
+        ValueError: if a frame cannot be read, or its size is no multiple of ``scale``.
+    """
+    jobs = plan_frames(source, target, folders)
+    check_space(target, estimate_size(jobs, degradation, scale), "The low-resolution frames")
+    total = sum(len(job.names) for job in jobs)
+    with tqdm(total=total, unit="frame", desc=f"{degradation} x{scale}", disable=not total) as bar:
+        for count in make_low_resolution(jobs, degradation, scale=scale, workers=workers):
+            bar.update(count)
+
+
+def check_space(target: Path, needed: int, what: str) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Args:
+        target: A folder that exists or will.
+        needed: Bytes.
+        what: For the message.
+
+    Raises:
+        OSError: if fewer bytes are free.
+    """
+    existing = next(p for p in (target, *target.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed * SPACE_MARGIN > free:
+        raise OSError(
+            f"{what} need about {needed / 1e9:.2f} GB under {target}, {free / 1e9:.2f} GB are free"
+        )
+
+
+def estimate_size(jobs: Sequence[FolderJob], degradation: str, scale: int = 4) -> int:
+    """Bytes that the frames of ``jobs`` will take, from an even sample of them."""
+    frames = [job.source / name for job in jobs for name in job.names]
+    if not frames:
+        return 0
+    sample = frames[:: -(-len(frames) // ESTIMATED_FRAMES)]
+    sizes = [len(_encode(_reduced(path, degradation, scale))) for path in sample]
+    return int(sum(sizes) / len(sizes) + 4096) * len(frames)  # files end in part of a block
+
+
+def make_low_resolution(
+    jobs: Sequence[FolderJob], degradation: str, *, scale: int = 4, workers: int | None = None
+) -> Iterator[int]:
+    """Make the frames of ``jobs`` in parallel.
+
+    Args:
+        jobs: From :func:`plan_frames`.
+        degradation: A name in :data:`DEGRADATIONS`.
+        scale: Factor between the sizes.
+        workers: Processes; the machine's processors if None.
+
+    Yields:
+        The number of frames of each folder, when it is done.
+
+    Raises:
+        ValueError: if a frame cannot be read, or its size is no multiple of ``scale``.
+        OSError: if a frame cannot be written.
+    """
+    work = partial(_make_folder, degradation=degradation, scale=scale)
+    if workers == 1:
+        yield from map(work, jobs)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        futures = [pool.submit(work, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _make_folder(job: FolderJob, *, degradation: str, scale: int) -> int:
+    cv2.setNumThreads(1)  # the processes share the machine already
+    job.target.mkdir(parents=True, exist_ok=True)
+    for name in job.names:
+        content = _encode(_reduced(job.source / name, degradation, scale))
+        temporary = job.target / f".{name}.tmp"
+        temporary.write_bytes(content)
+        temporary.replace(job.target / name)
+    return len(job.names)
+
+
+def _reduced(path: Path, degradation: str, scale: int) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{path} is not a readable image; extract it again")
+    height, width = image.shape[:2]
+    if height % scale or width % scale:
+        raise ValueError(f"{path} is {width}x{height}, not a multiple of {scale}")
+    return DEGRADATIONS[degradation](image, scale)
+
+
+def _encode(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def link_folder(source: Path, link: Path) -> None:
+    """Make ``link`` show ``source``, relatively, so that the tree can be moved as a whole.
+
+    Where the file system has no symbolic links, the files are hard-linked or copied.
+
+    Raises:
+        FileExistsError: if ``link`` is something else already.
+    """
+    if link.is_symlink() or link.exists():
+        if link.resolve() == source.resolve() or not link.is_symlink():
+            return
+        raise FileExistsError(f"{link} shows {link.resolve()}, not {source}; remove it first")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        link.symlink_to(os.path.relpath(source, link.parent), target_is_directory=True)
+    except OSError:
+        shutil.copytree(source, link, copy_function=_hard_link)
+
+
+def _hard_link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def write_meta(path: Path, folders: Sequence[str], root: Path) -> None:
+    """Write a meta file in BasicSR's form: ``<folder> <frames> (<h>,<w>,3)`` a line.
+
+    Sizes are read from each folder's first frame.
+
+    Raises:
+        FileNotFoundError: if a folder has no frames.
+        ValueError: if a first frame cannot be read.
+    """
+    lines = []
+    for folder in folders:
+        frames = sorted((root / folder).glob("*.png"))
+        if not frames:
+            raise FileNotFoundError(f"{root / folder} has no PNG frames")
+        height, width = png_size(frames[0])
+        lines.append(f"{folder} {len(frames)} ({height},{width},3)\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines))
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Height and width out of a PNG's header.
+
+    Raises:
+        ValueError: if the file is no PNG.
+    """
+    with path.open("rb") as file:
+        header = file.read(24)
+    if header[:8] != b"\x89PNG\r\n\x1a\n" or header[12:16] != b"IHDR":
+        raise ValueError(f"{path} is not a PNG; extract it again")
+    return int.from_bytes(header[20:24], "big"), int.from_bytes(header[16:20], "big")
+
+
+def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> None:
+    """Put a tree of PNG frames into an lmdb as BasicSR reads it.
+
+    Keys are paths without suffix; ``meta_info.txt`` is written last, so an unfinished database is
+    known by its absence and continued.
+
+    Args:
+        root: Holds ``<folder>/*.png``.
+        output: A folder named ``*.lmdb``.
+        folders: Paths below ``root``.
+
+    A progress bar is shown.
+
+    Raises:
+        ValueError: if ``output`` is named otherwise, or a frame is no PNG.
+        OSError: if the disk is too small.
+    """
+    import lmdb
+
+    if output.suffix != ".lmdb":
+        raise ValueError(f"BasicSR wants the name of a database to end in .lmdb, got {output}")
+    frames = [path for folder in folders for path in sorted((root / folder).glob("*.png"))]
+    size = sum(path.stat().st_size + 4096 for path in frames)
+    written = (output / "data.mdb").stat().st_size if (output / "data.mdb").exists() else 0
+    check_space(output, max(size - written, 0), "The database's frames")
+    output.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=len(frames), unit="frame", desc=output.name)
+    with bar, lmdb.open(str(output), map_size=2 * size + 2**24) as environment:
+        for start in range(0, len(frames), LMDB_COMMIT):
+            with environment.begin(write=True) as transaction:
+                for path in frames[start : start + LMDB_COMMIT]:
+                    key = path.relative_to(root).with_suffix("").as_posix().encode()
+                    if transaction.get(key) is None:
+                        transaction.put(key, path.read_bytes())
+                    bar.update(1)
+    lines = []
+    for path in frames:
+        height, width = png_size(path)
+        lines.append(f"{path.relative_to(root).as_posix()} ({height},{width},3) 1\n")
+    (output / "meta_info.txt").write_text("".join(lines))

@@ -1,0 +1,177 @@
+"""``RecurrentMixPrecisionRTModel`` step by step: precision, skipped steps, clipping, its state."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+import iart_plugin.basicsr  # noqa: F401  registers
+from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel, make_grad_scaler
+from tests.basicsr.basicsr_driver import SMALL_IART
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def make(options, tmp_path):
+    """A maker of training models whose checkpoints go to the test's folder."""
+
+    def build(**changes) -> RecurrentMixPrecisionRTModel:
+        opt = copy.deepcopy(options(**changes))
+        opt.update(is_train=True, auto_resume=False, dist=False, rank=0, world_size=1)
+        for key in ("models", "training_states"):
+            (tmp_path / key).mkdir(exist_ok=True)
+            opt["path"][key] = str(tmp_path / key)
+        torch.manual_seed(0)
+        return RecurrentMixPrecisionRTModel(opt)
+
+    return build
+
+
+def batch(value: float = 0.0) -> dict:
+    generator = torch.Generator().manual_seed(1)
+    gt = torch.rand(1, 2, 3, 32, 32, generator=generator) + value
+    return {"lq": torch.rand(1, 2, 3, 8, 8, generator=generator), "gt": gt, "key": ["001/3"]}
+
+
+def train(model, iterations, value: float = 0.0) -> None:
+    for iteration in iterations:
+        model.feed_data(batch(value))
+        model.optimize_parameters(iteration)
+
+
+def state_of(model) -> dict:
+    return {key: value.clone() for key, value in model.net_g.state_dict().items()}
+
+
+def test_flow_is_frozen_up_to_fix_flow_without_touching_requires_grad(make) -> None:
+    model = make(train__fix_flow=2, train__flow_lr_mul=1, train__optim_g=adam(weight_decay=0.1))
+    before = state_of(model)
+    flow = [key for key, _ in model.net_g.named_parameters() if key.startswith("spynet")]
+    train(model, [1, 2])
+    after = state_of(model)
+    assert all(torch.equal(before[key], after[key]) for key in flow)
+    assert not torch.equal(before["conv_last.weight"], after["conv_last.weight"])
+    assert all(parameter.requires_grad for parameter in model.net_g.parameters())
+    train(model, [3])
+    assert all(not torch.equal(before[key], model.net_g.state_dict()[key]) for key in flow)
+
+
+def adam(**changes) -> dict:
+    return {"type": "Adam", "lr": 1e-3, "weight_decay": 0, "betas": [0.9, 0.99], **changes}
+
+
+def test_flow_has_its_own_learning_rate(make) -> None:
+    model = make(train__flow_lr_mul=0.125)
+    assert model.get_current_learning_rate() == [1e-3, 0.125e-3]
+
+
+def test_a_non_finite_step_changes_nothing_and_is_counted(make) -> None:
+    model = make(train__max_skipped_steps=3)
+    train(model, [1])
+    before = state_of(model)
+    train(model, [2, 3], value=math.nan)
+    assert all(torch.equal(value, model.net_g.state_dict()[key]) for key, value in before.items())
+    assert model.log_dict["skipped_steps"] == 2
+    train(model, [4])
+    assert (model.skipped_steps, model.skipped_in_a_row) == (2, 0)
+    assert not torch.equal(before["conv_last.weight"], model.net_g.conv_last.weight)
+
+
+def test_too_many_in_a_row_stop_the_run(make) -> None:
+    model = make(train__max_skipped_steps=3)
+    with pytest.raises(FloatingPointError, match=r"iteration 3: 3 steps in a row.*001/3.*finite"):
+        train(model, [1, 2, 3], value=math.inf)
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="its scaler is CUDA's alone")
+def test_scaler_lowers_its_scale_and_is_kept_in_the_training_state(make, tmp_path) -> None:
+    """The scaler itself runs on a CPU too, which stands in for fp16 here."""
+    steep = {"type": "CharbonnierLoss", "loss_weight": 1e6, "reduction": "mean"}
+    model = make(train__pixel_opt=steep)  # its gradient overflows float32 at this scale
+    model.scaler = make_grad_scaler(CPU, enabled=True, init_scale=2.0**127)
+    before = state_of(model)
+    train(model, [1])
+    assert model.skipped_steps == 1
+    assert model.scaler.get_scale() == 2.0**126
+    assert torch.equal(before["conv_last.weight"], model.net_g.conv_last.weight)
+
+    model.save(0, 1)
+    state = torch.load(tmp_path / "training_states" / "1.state", weights_only=True)
+    other = make()
+    other.scaler = make_grad_scaler(CPU, enabled=True, init_scale=1.0)
+    other.resume_training(state)
+    assert other.scaler.get_scale() == 2.0**126
+    assert other.skipped_steps == 1
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="its scaler is CUDA's alone")
+def test_clipping_acts_on_unscaled_gradients(make) -> None:
+    norms = []
+    for scale in (1.0, 1024.0):
+        model = make(train__grad_clip_norm=1e-4, train__fix_flow=0)
+        model.scaler = make_grad_scaler(CPU, enabled=True, init_scale=scale)
+        train(model, [1])
+        grads = [p.grad.flatten() for p in model.net_g.parameters() if p.grad is not None]
+        norms.append(torch.cat(grads).norm().item())
+    assert norms == pytest.approx([1e-4, 1e-4], rel=1e-3)
+
+
+def test_bfloat16_keeps_flow_loss_and_weights_in_float32(make) -> None:
+    model = make(train__amp_dtype="bf16", network_g=SMALL_IART)
+    seen = {}
+    model.net_g.spynet.register_forward_hook(lambda _m, _i, out: seen.update(flow=out.dtype))
+    model.net_g.conv_first.register_forward_hook(lambda _m, _i, out: seen.update(feat=out.dtype))
+    model.cri_pix.register_forward_hook(
+        lambda _m, inputs, _o: seen.update(loss={x.dtype for x in inputs})
+    )
+    train(model, [1])
+    assert seen["flow"] == torch.float32
+    assert seen["feat"] == torch.bfloat16
+    assert seen["loss"] == {torch.float32}
+    assert {p.dtype for p in model.net_g.parameters()} == {torch.float32}
+    assert {p.grad.dtype for p in model.net_g.parameters() if p.grad is not None} == {torch.float32}
+
+
+def test_resume_takes_up_everything(make, tmp_path) -> None:
+    model = make(network_g=SMALL_IART)
+    train(model, [1, 2, 3])
+    model.save(0, 3)
+    train(model, [4, 5])
+    state = torch.load(tmp_path / "training_states" / "3.state", weights_only=True)
+    pretrained = str(tmp_path / "models" / "net_g_3.pth")
+    other = make(network_g=SMALL_IART, path__pretrain_network_g=pretrained)
+    other.resume_training(state)
+    train(other, [4, 5])
+    for one, two in ((model.net_g, other.net_g), (model.net_g_ema, other.net_g_ema)):
+        same = (torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
+        assert all(same)
+
+
+def test_state_of_another_model_is_taken_as_far_as_it_goes(make, tmp_path) -> None:
+    model = make()
+    train(model, [1])
+    stock = {
+        "epoch": 0,
+        "iter": 1,
+        "optimizers": [o.state_dict() for o in model.optimizers],
+        "schedulers": [s.state_dict() for s in model.schedulers],
+    }
+    other = make()
+    other.resume_training(stock)
+    assert other.optimizers[0].state_dict()["state"]
+
+
+def test_saved_weights_are_read_by_basicsr_and_by_this_package(make, tmp_path) -> None:
+    from iart_plugin.archs import load_checkpoint
+
+    model = make()
+    model.save(0, 7)
+    path = tmp_path / "models" / "net_g_7.pth"
+    assert set(torch.load(path, weights_only=True)) == {"params", "params_ema"}
+    network, info = load_checkpoint(path)
+    assert info.container == "params_ema"
+    assert torch.equal(network.conv_last.weight, model.net_g_ema.conv_last.weight)

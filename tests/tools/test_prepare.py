@@ -1,0 +1,231 @@
+"""The preparing and checking tools on small trees in REDS' and Vimeo-90K's layouts."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from iart_plugin.data import bicubic_downsample, gaussian_downsample, preparation
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+def write(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.RandomState(seed).rand(48, 64, 3)
+    image = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX)
+    cv2.imwrite(str(path), image.astype(np.uint8))
+
+
+def tool(name: str, *arguments: object, fails: bool = False) -> str:
+    """Run a tool's ``main`` here, and return what it printed or what it failed with."""
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    printed, code = io.StringIO(), None
+    with contextlib.redirect_stdout(printed):
+        try:
+            code = module.main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = ended.code
+    assert bool(code) == fails, (code, printed.getvalue())
+    return f"{printed.getvalue()}{code}"
+
+
+@pytest.fixture(scope="module")
+def reds(tmp_path_factory) -> Path:
+    """Two training clips of 100 frames, one of them REDS4's, and one validation clip; prepared."""
+    root = tmp_path_factory.mktemp("reds")
+    for seed, clip in enumerate(
+        ("train/train_sharp/000", "train/train_sharp/001", "val_sharp/002")
+    ):
+        for frame in range(100):
+            write(root / "download" / clip / f"{frame:08d}.png", 100 * seed + frame)
+    tool("prepare_reds", root / "download", "--output", root / "datasets/REDS", "--workers", 1)
+    return root
+
+
+def options(root: Path, lq: str = "train_sharp_bicubic_with_val/X4") -> dict:
+    return {
+        "scale": 4,
+        "datasets": {
+            "train": {
+                "name": "REDS",
+                "type": "REDSRecurrentDataset",
+                "dataroot_gt": str(root / "datasets/REDS/train_sharp_with_val"),
+                "dataroot_lq": str(root / "datasets/REDS" / lq),
+                "meta_info_file": str(root / "datasets/REDS/meta_info_REDS_GT.txt"),
+                "val_partition": "REDS4",
+                "test_mode": False,
+                "io_backend": {"type": "disk"},
+            },
+            "val": {
+                "name": "REDS4",
+                "type": "VideoRecurrentTestDataset",
+                "dataroot_gt": str(root / "datasets/REDS4/GT"),
+                "dataroot_lq": str(root / "datasets/REDS4/sharp_bicubic"),
+                "cache_data": True,
+                "io_backend": {"type": "disk"},
+                "num_frame": -1,
+            },
+        },
+    }
+
+
+def test_reds_is_regrouped_and_reduced(reds) -> None:
+    out = reds / "datasets" / "REDS"
+    for tree in ("train_sharp_with_val", "train_sharp_bicubic_with_val/X4"):
+        assert sorted(p.name for p in (out / tree).iterdir()) == ["000", "001", "242"]
+    gt = cv2.imread(str(out / "train_sharp_with_val/242/00000007.png"))
+    assert np.array_equal(gt, cv2.imread(str(reds / "download/val_sharp/002/00000007.png")))
+    lq = cv2.imread(str(out / "train_sharp_bicubic_with_val/X4/242/00000007.png"))
+    assert np.array_equal(lq, bicubic_downsample(gt))
+    meta = (out / "meta_info_REDS_GT.txt").read_text().splitlines()
+    assert meta == [f"{clip} 100 (48,64,3)" for clip in ("000", "001", "242")]
+    assert (out / "meta_info_REDS4_test_GT.txt").read_text() == "000 100 (48,64,3)\n"
+    assert (reds / "datasets/REDS4/sharp_bicubic/000/00000099.png").is_file()
+    assert (out / "train_sharp_bicubic/X4/001/00000000.png").is_file()  # MMagic's name
+
+
+def test_reds_is_continued_not_repeated(reds) -> None:
+    out = reds / "datasets" / "REDS" / "train_sharp_bicubic_with_val" / "X4" / "001"
+    kept, lost = out / "00000001.png", out / "00000002.png"
+    before, content = kept.stat().st_mtime_ns, lost.read_bytes()
+    lost.unlink()
+    tool("prepare_reds", reds / "download", "--output", reds / "datasets/REDS", "--workers", 2)
+    assert kept.stat().st_mtime_ns == before
+    assert lost.read_bytes() == content
+
+
+def test_reds_takes_downloaded_bicubic_frames(reds, tmp_path) -> None:
+    download = tmp_path / "download"
+    source = reds / "datasets/REDS/train_sharp_bicubic_with_val/X4/001"
+    shutil.copytree(reds / "download/train/train_sharp/001", download / "train/train_sharp/001")
+    shutil.copytree(source, download / "train/train_sharp_bicubic/X4/001")
+    output = tool("prepare_reds", download, "--output", tmp_path / "REDS", "--workers", 1)
+    assert "1 low-resolution clips were downloaded, 0 to make" in output
+    assert (tmp_path / "REDS/train_sharp_bicubic_with_val/X4/001").is_symlink()
+
+
+def test_vimeo_bi_bd_and_lmdb(tmp_path) -> None:
+    download = tmp_path / "vimeo_septuplet"
+    for seed, clip in enumerate(("00001/0001", "00001/0002", "00002/0001")):
+        for frame in range(1, 8):
+            write(download / "sequences" / clip / f"im{frame}.png", 10 * seed + frame)
+    (download / "sep_trainlist.txt").write_text("00001/0001\n00002/0001\n")
+    (download / "sep_testlist.txt").write_text("00001/0002\n")
+    out = tmp_path / "out"
+    tool("prepare_vimeo90k", download, "--output", out, "--workers", 1, "--lmdb")
+    for kind in ("BD", "BD-13tap"):
+        tool("prepare_vimeo90k", download, "--output", out, "--workers", 1, "--degradation", kind)
+    gt = cv2.imread(str(out / "GT/00001/0002/im3.png"))
+    for folder, expected in (
+        ("BIx4", bicubic_downsample(gt)),
+        ("BDx4", gaussian_downsample(gt)),
+        ("BD-13tapx4", gaussian_downsample(gt, version="13-tap")),
+    ):
+        assert np.array_equal(cv2.imread(str(out / folder / "00001/0002/im3.png")), expected)
+    meta = (out / "meta_info_Vimeo90K_train_GT.txt").read_text().splitlines()
+    assert meta == ["00001/0001 7 (48,64,3)", "00002/0001 7 (48,64,3)"]
+
+    pytest.importorskip("iart_plugin.basicsr")  # which lets BasicSR be imported
+    from basicsr.data import build_dataset
+
+    dataset = build_dataset(
+        {
+            "name": "Vimeo90K",
+            "type": "Vimeo90KRecurrentDataset",
+            "dataroot_gt": str(out / "vimeo90k_train_GT.lmdb"),
+            "dataroot_lq": str(out / "vimeo90k_train_BIx4.lmdb"),
+            "meta_info_file": str(out / "meta_info_Vimeo90K_train_GT.txt"),
+            "io_backend": {"type": "lmdb"},
+            "num_frame": -1,
+            "gt_size": 48,
+            "random_reverse": False,
+            "flip_sequence": True,
+            "use_hflip": False,
+            "use_rot": False,
+            "scale": 4,
+        }
+    )
+    sample = dataset[1]
+    assert sample["lq"].shape == (14, 3, 12, 12)
+    assert sample["gt"].shape == (14, 3, 48, 48)
+
+
+def test_too_small_a_disk_is_said_first(tmp_path, monkeypatch) -> None:
+    write(tmp_path / "gt" / "000" / "00000000.png", 0)
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(OSError, match=r"need about .* GB under .*, 0\.00 GB are free"):
+        preparation.complete_tree(tmp_path / "gt", tmp_path / "lq", ["000"], "BI", workers=1)
+    assert not (tmp_path / "lq").exists()
+
+
+def test_wrong_downloads_are_named(tmp_path) -> None:
+    tmp_path.joinpath("empty").mkdir()
+    output = tool("prepare_reds", tmp_path / "empty", "--output", tmp_path / "o", fails=True)
+    assert "error:" in output
+    assert "holds no folder train_sharp" in output
+    output = tool("prepare_vimeo90k", tmp_path / "empty", "--output", tmp_path / "o", fails=True)
+    assert "holds no folder 'sequences'" in output
+
+
+@pytest.fixture
+def config(reds, tmp_path) -> Path:
+    path = tmp_path / "train.yml"
+    plugin = "plugin: !!python/name:iart_plugin.basicsr.PLUGIN\n"
+    path.write_text(plugin + yaml.safe_dump(options(reds)))
+    return path
+
+
+def test_check_passes_what_was_prepared(config) -> None:
+    output = tool("check_dataset", config)
+    assert "train (REDS): 200 frame pairs" in output
+    assert output.count("in order") == 2
+    assert output.count("degradation: BI") == 2
+
+
+def test_check_finds_what_is_wrong(reds, tmp_path) -> None:
+    """A missing, a truncated, a shifted and a wrongly made frame, each named."""
+    gt = reds / "datasets/REDS/train_sharp_with_val"
+    lq = tmp_path / "lq"
+    shutil.copytree(reds / "datasets/REDS/train_sharp_bicubic_with_val/X4", lq)
+    opt = options(reds)
+    opt["datasets"]["train"]["dataroot_lq"] = str(lq)
+    del opt["datasets"]["val"]
+    (tmp_path / "train.yml").write_text(yaml.safe_dump(opt))
+    (lq / "001/00000050.png").rename(lq / "001/50.png")
+    damaged = lq / "242/00000098.png"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    frame = cv2.imread(str(gt / "001/00000000.png"))
+    shifted = bicubic_downsample(np.roll(frame, 2, 1))
+    cv2.imwrite(str(lq / "001/00000000.png"), shifted)
+    frame = cv2.imread(str(gt / "242/00000099.png"))
+    cv2.imwrite(str(lq / "242/00000099.png"), frame[::4, ::4])
+    output = tool("check_dataset", tmp_path / "train.yml", "--frames", 200, fails=True)
+    assert "00000050.png is missing (its folder holds 100 files" in output
+    assert "00000098.png is not a readable image" in output
+    assert "00000000.png is shifted against" in output
+    assert "by (0, -2) rows, columns" in output
+    assert "00000099.png is not what BI, BD or BD-13tap makes" in output
+
+
+def test_check_reads_mmagic_configs(reds, tmp_path) -> None:
+    pytest.importorskip("mmengine")
+    (tmp_path / "config.py").write_text(
+        "train_dataloader = dict(dataset=dict(type='BasicFramesDataset', data_root="
+        f"{str(reds / 'datasets/REDS')!r}, data_prefix=dict(img='train_sharp_bicubic/X4', "
+        "gt='train_sharp'), ann_file='meta_info_reds4_train.txt', depth=1))\n"
+    )
+    output = tool("check_dataset", tmp_path / "config.py", "--frames", 4)
+    assert "200 frame pairs" in output
+    assert "in order" in output

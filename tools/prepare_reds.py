@@ -1,0 +1,109 @@
+"""Prepare REDS for training and testing at scale 4.
+
+    python tools/prepare_reds.py DOWNLOAD [--output datasets/REDS] [--degradation BI] [--lmdb]
+
+DOWNLOAD holds the unzipped train_sharp and val_sharp (as REDS' archives unpack, at any depth), and
+train_sharp_bicubic and val_sharp_bicubic if they were downloaded too; else the bicubic frames are
+made. Written below --output, by links where possible:
+
+    train_sharp_with_val/000..269               the 30 validation clips become 240..269
+    train_sharp_bicubic_with_val/X4/000..269    (BD: train_sharp_BD_with_val/X4)
+    meta_info_REDS_GT.txt, meta_info_REDS4_test_GT.txt          BasicSR
+    meta_info_reds4_train.txt, meta_info_reds4_val.txt          MMagic, with links train_sharp and
+    train_sharp, train_sharp_bicubic                            train_sharp_bicubic
+
+and beside it REDS4/GT and REDS4/sharp_bicubic: clips 000, 011, 015 and 020. What is there already
+is kept, so the command can be interrupted and given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from iart_plugin.data import preparation
+
+REDS4 = ("000", "011", "015", "020")
+VALIDATION_OFFSET = 240
+
+
+def find(download: Path, name: str) -> Path | None:
+    """The folder of clips called ``name``, wherever the archive put it; ``X4`` inside it if so."""
+    found = [p for p in sorted(download.rglob(name)) if p.is_dir() and not p.is_symlink()]
+    for folder in found:
+        for clips in (folder / "X4", folder):
+            if any(p.is_dir() and p.name.isdigit() for p in clips.glob("*")):
+                return clips
+    return None
+
+
+def numbered(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
+
+
+def regroup(train: Path, validation: Path | None, target: Path) -> list[str]:
+    """Link the clips of both parts into ``target`` under BasicSR's numbers, and return these."""
+    names = []
+    for part, offset in ((train, 0), (validation, VALIDATION_OFFSET)):
+        for clip in numbered(part) if part else ():
+            name = f"{int(clip) + offset:03d}"
+            preparation.link_folder(part / clip, target / name)
+            names.append(name)
+    return names
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Do what the module says."""
+    train = find(args.download, "train_sharp")
+    if train is None:
+        raise FileNotFoundError(f"{args.download} holds no folder train_sharp with numbered clips")
+    validation = find(args.download, "val_sharp")
+    if validation is None:
+        print("val_sharp is not there: clips 240..269 are left out.", file=sys.stderr)
+    gt = args.output / "train_sharp_with_val"
+    clips = regroup(train, validation, gt)
+
+    label = "bicubic" if args.degradation == "BI" else args.degradation
+    lq = args.output / f"train_sharp_{label}_with_val" / "X4"
+    ready = find(args.download, "train_sharp_bicubic") if label == "bicubic" else None
+    if ready is not None:
+        made = regroup(ready, find(args.download, "val_sharp_bicubic"), lq)
+        print(f"{len(made)} low-resolution clips were downloaded, {len(clips) - len(made)} to make")
+    preparation.complete_tree(gt, lq, clips, args.degradation, workers=args.workers)
+    preparation.write_meta(args.output / "meta_info_REDS_GT.txt", clips, gt)
+    held_out = [clip for clip in REDS4 if clip in clips]
+    rest = [clip for clip in clips if clip not in REDS4]
+    for name, part in (
+        ("meta_info_REDS4_test_GT.txt", held_out),
+        ("meta_info_reds4_val.txt", held_out),
+        ("meta_info_reds4_train.txt", rest),
+    ):
+        preparation.write_meta(args.output / name, part, gt)
+    reds4 = args.output.parent / "REDS4"
+    for clip in held_out:
+        preparation.link_folder(gt / clip, reds4 / "GT" / clip)
+        preparation.link_folder(lq / clip, reds4 / f"sharp_{label}" / clip)
+    for link, shown in (("train_sharp", gt), (f"train_sharp_{label}", lq.parent)):
+        if not (args.output / link).exists():  # the download may lie in --output itself
+            preparation.link_folder(shown, args.output / link)
+    if args.lmdb:
+        for tree, name in ((gt, gt.name), (lq, lq.parent.name)):
+            preparation.make_lmdb(tree, args.output / f"{name}.lmdb", clips)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("download", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("datasets/REDS"))
+    parser.add_argument("--degradation", choices=list(preparation.DEGRADATIONS), default="BI")
+    parser.add_argument("--lmdb", action="store_true", help="also put the trees into databases")
+    parser.add_argument("--workers", type=int, default=None, help="processes; all processors")
+    try:
+        prepare(parser.parse_args(argv))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
