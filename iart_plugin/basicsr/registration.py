@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY, Registry
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY, Registry
 
 from iart_plugin import archs, ops
+from iart_plugin.basicsr.alignment_study import AlignmentStudyModel, SintelFlowDataset
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
 
 PARTS = (
     (ARCH_REGISTRY, archs.IART),
     (ARCH_REGISTRY, archs.IACNN),
+    (ARCH_REGISTRY, archs.AlignmentStudyNet),
     (ARCH_REGISTRY, ops.ImplicitAlignment),
+    (DATASET_REGISTRY, SintelFlowDataset),
+    (MODEL_REGISTRY, AlignmentStudyModel),
     (MODEL_REGISTRY, RecurrentMixPrecisionRTModel),
 )
 

@@ -1,0 +1,142 @@
+"""Sintel with flow, and the model that hands the flow to the network, for BasicSR."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iart_plugin.basicsr.checks import OptionError, check_keys
+from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
+from iart_plugin.data import FlowAugmentation
+from iart_plugin.data import SintelFlowDataset as FlowClips
+
+# Option keys by the argument of the core's data set that they give.
+ARGUMENTS = {
+    "dataroot": "root",
+    "render": "render",
+    "clips": "clips",
+    "num_frame": "num_frames",
+    "scale": "scale",
+    "flow": "flow",
+    "on_missing": "on_missing",
+    "flow_weights": "flow_weights",
+    "flow_cache": "cache_dir",
+}
+# What BasicSR's own pipeline reads, and the augmentation.
+OTHER_KEYS = (
+    "name",
+    "type",
+    "phase",
+    "gt_size",
+    "use_hflip",
+    "use_rot",
+    "num_worker_per_gpu",
+    "batch_size_per_gpu",
+    "dataset_enlarge_ratio",
+    "prefetch_mode",
+    "num_prefetch_queue",
+    "pin_memory",
+    "persistent_workers",
+    "use_shuffle",
+    "io_backend",
+)
+
+
+class SintelFlowDataset(torch.utils.data.Dataset):
+    """:class:`iart_plugin.data.SintelFlowDataset` behind BasicSR's option dict.
+
+    Options are those of the core's data set (``dataroot`` is its ``root``, ``num_frame``, -1 for
+    whole clips, its ``num_frames``, ``flow_cache`` its ``cache_dir``), and for training
+    ``gt_size``, ``use_hflip`` (both flips) and ``use_rot`` (transposition).
+
+    An item has ``lq`` (t, 3, h, w), ``gt`` (t, 3, 4h, 4w), ``flows`` (t - 1, 2, h, w), ``masks``
+    (t - 1, 1, h, w), ``key`` and ``folder``.
+
+    Args:
+        opt: The options of one data set, ``scale`` and ``phase`` included.
+
+    Raises:
+        OptionError: on an unknown key or value, or if files are missing.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        super().__init__()
+        name = f"data set '{opt.get('name')}'"
+        check_keys(opt, (*ARGUMENTS, *OTHER_KEYS), name)
+        if not opt.get("dataroot"):
+            raise OptionError(f"{name}: dataroot is not set.")
+        self.opt = opt
+        arguments = {new: opt[key] for key, new in ARGUMENTS.items() if key in opt}
+        if arguments.get("num_frames") == -1:
+            arguments["num_frames"] = None
+        try:
+            self.clips = FlowClips(augment=self._augmentation(), **arguments)
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{name}: {error}") from error
+        # What BasicSR's validation counts a folder's frames with.
+        self.data_info = {
+            "folder": [self._folder(w) for w in self.clips.windows for _ in range(w.length)]
+        }
+
+    def _augmentation(self) -> FlowAugmentation | None:
+        if self.opt.get("phase") != "train":
+            return None
+        size, scale = self.opt.get("gt_size"), self.opt.get("scale", 4)
+        if size and size % scale:
+            raise ValueError(f"gt_size {size} is no multiple of the scale {scale}")
+        return FlowAugmentation(
+            crop_size=size // scale if size else None,
+            flip=self.opt.get("use_hflip", True),
+            transpose=self.opt.get("use_rot", True),
+        )
+
+    def _folder(self, window: Any) -> str:
+        """A name without a slash, so that saved frames of one clip share a folder."""
+        whole = sum(other.clip == window.clip for other in self.clips.windows) == 1
+        return window.clip if whole else f"{window.clip}_{window.first:04d}"
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self.clips[index]
+        sample["masks"] = sample.pop("valid")
+        sample["folder"] = self._folder(self.clips.windows[index])
+        return sample
+
+
+class AlignmentStudyModel(RecurrentMixPrecisionRTModel):
+    """Trains and tests a network on the flow that comes with the data.
+
+    Options are those of :class:`RecurrentMixPrecisionRTModel`; the network must take ``flows``.
+
+    Raises:
+        OptionError: if the network takes no flow, or an option would part clip and flow.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        if opt["num_gpu"] > 1 and not opt["dist"]:
+            raise OptionError("num_gpu: AlignmentStudyModel runs one process a GPU (use torchrun).")
+        if opt.get("val", {}).get("flip_seq"):
+            raise OptionError("val.flip_seq: flow goes one way only, a clip cannot be reversed.")
+        self.flows: Tensor | None = None
+        super().__init__(opt)
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        if "flows" not in inspect.signature(net.forward).parameters:
+            raise OptionError(f"network_g.type: {type(net).__name__} takes no flow.")
+        # BasicSR calls net_g(lq) in several places; this is where the flow joins.
+        net.register_forward_pre_hook(self._give_flow, with_kwargs=True)
+        return super().model_to_device(net)
+
+    def _give_flow(self, _: nn.Module, inputs: tuple, keywords: dict) -> tuple[tuple, dict]:
+        return inputs, {**keywords, "flows": self.flows}
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Take a batch, or in validation one clip whose flow has no batch dimension yet."""
+        super().feed_data(data)
+        flows = data["flows"].to(self.device)
+        self.flows = flows.unsqueeze(0) if flows.dim() == 4 else flows
