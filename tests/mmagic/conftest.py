@@ -122,9 +122,15 @@ def spynet(workspace: Path) -> Path:
 @pytest.fixture(scope="session")
 def train(workspace: Path, spynet: Path) -> Callable[..., str]:
     """Trains a small IA-CNN with the stock tool: ``train(work_dir, *arguments, processes=1)``."""
-    config = CONFIGS / "ia_cnn" / "ia-cnn_c64b30_8xb1-300k_reds4.py"
+    shipped = CONFIGS / "ia_cnn" / "ia-cnn_c64b30_8xb1-300k_reds4.py"
 
-    def train(work_dir: str, *arguments: str, options: Sequence[str] = (), processes: int = 1):
+    def train(
+        work_dir: str,
+        *arguments: str,
+        config: Path = shipped,
+        options: Sequence[str] = (),
+        processes: int = 1,
+    ) -> str:
         python = [sys.executable]
         if processes > 1:
             python += ["-m", "torch.distributed.run", "--standalone"]

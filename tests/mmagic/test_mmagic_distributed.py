@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import CONFIGS
 
 ITERATIONS = 4
 FROZEN = 2
@@ -23,20 +24,27 @@ OPTIONS = (
     "train_dataloader.dataset.pipeline.6.flip_ratio=0.0",
     "train_dataloader.dataset.pipeline.7.transpose_ratio=0.0",
     "randomness.seed=3",
-    # Adam divides by the gradients' size, so rounding would grow; SGD leaves it as it is.
-    "optim_wrapper.optimizer._delete_=True",
-    "optim_wrapper.optimizer.type=SGD",
-    "optim_wrapper.optimizer.lr=0.01",
-    "custom_hooks.4.type=GradientRecorder",
-    "custom_imports.imports=[iart_plugin.mmagic,gradient_recorder]",
 )
+
+CONFIG = """
+_base_ = {base!r}
+custom_imports = dict(
+    imports=['iart_plugin.mmagic', 'gradient_recorder'], allow_failed_imports=False)
+custom_hooks = [*_base_.custom_hooks, dict(type='GradientRecorder')]
+# Adam divides by the gradients' size, so rounding would grow; SGD leaves it as it is.
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.01))
+"""
 
 
 @pytest.fixture(scope="module")
 def gradients(workspace, train) -> list[dict]:
     """What each process recorded: the two, then the one."""
-    train("two", "--launcher", "pytorch", options=OPTIONS, processes=2)
-    train("one", options=[*OPTIONS, "train_dataloader.batch_size=2"])
+    config = workspace / "recording.py"
+    config.write_text(
+        CONFIG.format(base=str(CONFIGS / "ia_cnn" / "ia-cnn_c64b30_8xb1-300k_reds4.py"))
+    )
+    train("two", "--launcher", "pytorch", config=config, options=OPTIONS, processes=2)
+    train("one", config=config, options=[*OPTIONS, "train_dataloader.batch_size=2"])
     names = ("two/gradients_0.pth", "two/gradients_1.pth", "one/gradients_0.pth")
     return [torch.load(workspace / name, weights_only=True) for name in names]
 
