@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CONFIGS, ROOT
+from mmagic_driver import CONFIGS, ROOT
 
 import iart_plugin.mmagic  # noqa: F401  (registers)
 

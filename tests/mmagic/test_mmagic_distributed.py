@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import CONFIGS
+from mmagic_driver import CONFIGS
 
 ITERATIONS = 4
 FROZEN = 2
