@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 from mmagic_driver import CONFIGS, ROOT, run, tool
 
-pytest.importorskip("iart_plugin.basicsr")  # mends what keeps BasicSR from being imported
+# These mend what keeps the two frameworks from being imported.
+pytest.importorskip("iart_plugin.basicsr")
+pytest.importorskip("iart_plugin.mmagic")
 data = pytest.importorskip("skimage.data")
 
 CLIPS = {"astronaut": (0, 180), "coffee": (60, 200)}
