@@ -103,12 +103,16 @@ def _mean(tested: Tested, metric) -> float:
 
 
 def test_the_two_testers_differ_by_rounding_alone(tested):
-    """On these frames BasicSR's rounding costs a thousandth of a decibel."""
+    """Uniform rounding on RGB adds (0.257^2 + 0.504^2 + 0.098^2) / 12 to the squared error of Y.
+
+    For clips of 27.7 and 33.9 dB that is 0.0011 and 0.0046 dB; measured were 0.0021 in the mean,
+    less because clamped pixels are not rounded, and 0.0002 of SSIM.
+    """
     assert tested.basicsr.keys() == tested.mmagic.keys() == {"PSNR", "SSIM"}
     assert 20 < tested.mmagic["PSNR"] < 40
     difference = tested.mmagic["PSNR"] - tested.basicsr["PSNR"]
-    assert abs(difference) < 5e-3, difference
-    assert abs(tested.mmagic["SSIM"] - tested.basicsr["SSIM"]) < 5e-4
+    assert 1e-3 < difference < 3e-3
+    assert 0 <= tested.mmagic["SSIM"] - tested.basicsr["SSIM"] < 4e-4
 
 
 def test_fed_the_same_rounded_frames_they_agree(tested):
