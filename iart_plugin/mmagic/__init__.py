@@ -12,20 +12,25 @@ mend_mmagic()
 from mmagic.registry import MODELS  # noqa: E402
 
 from iart_plugin.archs import IACNN, IART  # noqa: E402
+from iart_plugin.archs.alignment_study import AlignmentStudyNet  # noqa: E402
 from iart_plugin.ops import ImplicitAlignment  # noqa: E402
 
+from .alignment_study import FlowGivenVSR, SintelFlowDataset  # noqa: E402
 from .checkpoint import CheckpointFitHook, accept_other_checkpoints  # noqa: E402
 from .flow import FrozenFlowHook, PretrainedFlow  # noqa: E402
 
-for _module in (IACNN, IART, ImplicitAlignment):
+for _module in (AlignmentStudyNet, IACNN, IART, ImplicitAlignment):
     MODELS.register_module(module=_module)
 accept_other_checkpoints()
 
 __all__ = [
     "IACNN",
     "IART",
+    "AlignmentStudyNet",
     "CheckpointFitHook",
+    "FlowGivenVSR",
     "FrozenFlowHook",
     "ImplicitAlignment",
     "PretrainedFlow",
+    "SintelFlowDataset",
 ]
