@@ -95,5 +95,5 @@ def _foreign_state_dict(loaded: Any) -> dict[str, Tensor] | None:
 
 
 def _as_mmagic(state: dict[str, Tensor], path: str) -> dict[str, Any]:
-    print_log(f"{path} holds a {recognise(state)}, loaded as the generator", logger="current")
+    print_log(f"{path}: {recognise(state)}, loaded as the generator", logger="current")
     return mmagic_file(state)

@@ -78,7 +78,7 @@ def spynet(workspace: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def train(workspace: Path, spynet: Path) -> Callable[..., str]:
-    """Trains a small IA-CNN with the stock tool: ``train(work_dir, *arguments, processes=1)``."""
+    """Trains a small IA-CNN with the stock tool: ``train(work_dir, *arguments)``."""
     shipped = CONFIGS / "ia_cnn" / "ia-cnn_c64b30_8xb1-300k_reds4.py"
 
     def train(
@@ -87,11 +87,15 @@ def train(workspace: Path, spynet: Path) -> Callable[..., str]:
         config: Path = shipped,
         options: Sequence[str] = (),
         processes: int = 1,
+        through_mim: bool = False,
     ) -> str:
         python = [sys.executable]
         if processes > 1:
             python += ["-m", "torch.distributed.run", "--standalone"]
             python += [f"--nproc_per_node={processes}"]
+        command = [*python, "-m", "mim", "train", "mmagic", config, "--gpus", "0"]
+        if not through_mim:
+            command = [*python, tool("train"), config]
         settings = {
             "model.init_cfg.checkpoint": spynet.name,
             "train_dataloader.num_workers": 0,
@@ -108,7 +112,7 @@ def train(workspace: Path, spynet: Path) -> Callable[..., str]:
         }
         return run(
             [
-                *(*python, tool("train"), config, "--work-dir", work_dir, *arguments),
+                *(*command, "--work-dir", work_dir, *arguments),
                 *("--cfg-options", *TINY, *(f"{k}={v}" for k, v in settings.items()), *options),
             ],
             workspace,

@@ -65,9 +65,11 @@ def test_flow_network_learns_at_an_eighth_of_the_rate(trained):
     assert {group["betas"] for group in groups} == {(0.9, 0.99)}
 
 
-def test_training_resumes(workspace, trained, train):
+def test_mim_resumes_a_training(workspace, trained, train):
+    pytest.importorskip("mim")
     options = ["train_cfg.max_iters=6", "param_scheduler.periods=[6]"]
-    log = train("trained", "--resume", options=options)
+    log = train("trained", "--resume", options=options, through_mim=True)
+    assert "Training finished successfully" in log
     assert "resumed epoch: 0, iter: 4" in log
     resumed = _checkpoint(trained / "iter_6.pth")
     assert resumed["state_dict"]["step_counter"].item() == 6
