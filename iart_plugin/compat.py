@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -331,3 +332,169 @@ def mend_basicsr() -> None:
     mend_basicsr_process_group()
     mend_basicsr_ddp_device()
     mend_basicsr_cuda_prefetch()
+
+
+# --------------------------------------------------------------------------------------------
+# MMagic
+# --------------------------------------------------------------------------------------------
+
+
+class _MissingOps(ModuleType):
+    """Stands where mmcv's compiled extension would be; every op in it fails by name when called."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*_args: Any, **_kwargs: Any) -> None:
+            raise NotImplementedError(
+                f"mmcv's compiled op '{name}' is needed here, and the installed mmcv has no "
+                "compiled ops (mmcv-lite). To use it, install a full mmcv: "
+                "pip install 'mmcv>=2.0,<2.2'. No network of iart_plugin's own needs one."
+            )
+
+        missing.__name__ = missing.__qualname__ = name
+        return missing
+
+    @staticmethod
+    def get_compiler_version() -> str:
+        return "no compiled ops"
+
+    @staticmethod
+    def get_compiling_cuda_version() -> str:
+        return "not available"
+
+
+def stand_in_for_mmcv_ops() -> bool:
+    """Let ``import mmagic.models`` succeed on mmcv-lite.
+
+    MMagic 1.2.0: ``basicvsr_plusplus_net``, ``edvr_net``, ``tdan_net``, ``stylegan1`` and
+    ``stylegan2`` import ``mmcv.ops`` unguarded, which imports ``mmcv._ext``.
+
+    Returns:
+        Whether a stand-in is in place: False where mmcv is absent or has compiled ops.
+    """
+    present = sys.modules.get("mmcv._ext")
+    if present is not None:
+        return isinstance(present, _MissingOps)
+    if importlib.util.find_spec("mmcv") is None or importlib.util.find_spec("mmcv._ext"):
+        return False
+    stand_in = _MissingOps("mmcv._ext", _MissingOps.__doc__)
+    # mmcv.utils.check_ops_exist asks pkgutil, which refuses a module without a spec.
+    stand_in.__spec__ = ModuleSpec("mmcv._ext", loader=None)
+    sys.modules["mmcv._ext"] = stand_in
+    return True
+
+
+def restore_numpy_names() -> bool:
+    """Give numpy >= 2 back ``bool8``, which MMagic 1.2.0 reads in ``utils/trans_utils.py``.
+
+    The stock tools import that file before they read a config, so with them numpy < 2 is needed
+    all the same; this helps programs that import :mod:`iart_plugin.mmagic` first.
+
+    Returns:
+        Whether the name was missing.
+    """
+    import numpy as np
+
+    if "bool8" in np.__dict__ or int(np.__version__.partition(".")[0]) < 2:
+        return False
+    np.bool8 = np.bool_
+    return True
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read what MMEngine writes into its own checkpoints.
+
+    torch >= 2.6 loads weights only by default; MMEngine 0.10.7 calls ``torch.load`` without saying
+    (``runner/checkpoint.py``) and stores its message hub (``HistoryBuffer``, numpy arrays and
+    scalars), so ``test.py`` and ``--resume`` refuse its own files. Only these types are added.
+    """
+    import numpy as np
+    import torch
+
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        return
+    from mmengine.logging import HistoryBuffer
+
+    core = np.core if int(np.__version__.partition(".")[0]) < 2 else np._core
+    dtypes = {type(np.dtype(name)) for name in ("bool", "int32", "int64", "float32", "float64")}
+    types = [HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct]
+    # numpy 2 renamed the module that a file of numpy 1 names, and the reverse.
+    scalars = [
+        (core.multiarray.scalar, f"{module}.multiarray.scalar")
+        for module in ("numpy.core", "numpy._core")
+    ]
+    torch.serialization.add_safe_globals(
+        [*types, *dtypes, *scalars, (_statistic_of_history_buffer, "builtins.getattr")]
+    )
+
+
+def _statistic_of_history_buffer(owner: Any, name: str) -> Any:
+    """Stands for ``getattr`` while a file is unpickled.
+
+    A HistoryBuffer is stored with references to its own statistics, ``getattr(HistoryBuffer,
+    'mean')`` and the like; nothing else may be looked up.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
+        raise ValueError(f"a checkpoint may not read the attribute '{name}' of {owner!r}")
+    return getattr(HistoryBuffer, name)
+
+
+def allow_cpu_launch() -> bool:
+    """Let ``--launcher pytorch`` work where there is no CUDA device, over gloo.
+
+    MMEngine 0.10.7: ``dist/utils.py`` calls ``torch.cuda.set_device`` whatever the backend, and
+    ``runner.py`` and ``MMDistributedDataParallel`` pass ``device_ids``, which
+    ``DistributedDataParallel`` refuses for a module on the CPU.
+
+    Returns:
+        Whether the mends are in place: False where there is a CUDA device.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return False
+    from mmengine.dist import utils
+    from mmengine.model import MMDistributedDataParallel
+
+    if not hasattr(utils._init_dist_pytorch, "mended"):
+        utils._init_dist_pytorch = _init_dist_without_cuda
+    if not hasattr(MMDistributedDataParallel.__init__, "mended"):
+        _drop_device_ids(MMDistributedDataParallel)
+    return True
+
+
+def _init_dist_without_cuda(backend: str, init_backend: str = "torch", **options: Any) -> None:
+    """MMEngine's ``_init_dist_pytorch`` without a device to set; NCCL needs one, so gloo."""
+    import torch.distributed
+
+    if init_backend != "torch":
+        raise ValueError(f"init_backend '{init_backend}' needs CUDA; there is no CUDA device here")
+    torch.distributed.init_process_group("gloo" if backend == "nccl" else backend, **options)
+
+
+_init_dist_without_cuda.mended = True
+
+
+def _drop_device_ids(wrapper: type) -> None:
+    original = wrapper.__init__
+
+    @functools.wraps(original)
+    def without_device_ids(self: Any, module: Any, *args: Any, **options: Any) -> None:
+        if all(parameter.device.type == "cpu" for parameter in module.parameters()):
+            options["device_ids"] = None
+        original(self, module, *args, **options)
+
+    without_device_ids.mended = True
+    wrapper.__init__ = without_device_ids
+
+
+def mend_mmagic() -> None:
+    """All of MMagic's and MMEngine's mends, before ``mmagic.models`` is imported."""
+    stand_in_for_mmcv_ops()
+    restore_numpy_names()
+    allow_mmengine_checkpoints()
+    allow_cpu_launch()

@@ -1,4 +1,4 @@
-"""A real clip, real weights, BasicSR's own tester: what the plugin does, in one command.
+"""A real clip, real weights, the frameworks' own testers: what the plugin does, in one command.
 
     make demo        or        python tools/demo.py [--frames 8]
 
@@ -55,6 +55,7 @@ def main() -> None:
     rows = [bicubic_figures()]
     rows.append(run_basicsr("BasicVSR, public weights", "demo_BasicVSR"))
     rows.append(run_basicsr("IA-CNN, warm-started", "demo_IACNN"))
+    rows.append(run_mmagic("IA-CNN, warm-started", "ia-cnn_c64b30_vid4-bi"))
     picture = draw_comparison(args.frames // 2)
     print_table(rows, args.frames)
     print(f"\npicture: {picture.relative_to(ROOT)}")
@@ -130,6 +131,28 @@ def run_basicsr(method: str, name: str) -> Figures:
     )
     psnr, ssim = (re.findall(rf"# {metric}: ([\d.]+)", text)[-1] for metric in ("psnr", "ssim"))
     return Figures(method, float(psnr), float(ssim), "BasicSR's tester")
+
+
+def run_mmagic(method: str, name: str) -> Figures:
+    """Runs MMagic's installed tester on the same frames and weights."""
+    frame = cv2.imread(str(frame_path("GT", 0)))
+    count = len(list((OUT / "GT" / CLIP).iterdir()))
+    size = ",".join(map(str, frame.shape))
+    (OUT / "meta_info_Vid4_GT.txt").write_text(f"{CLIP} {count} ({size})\n", encoding="utf-8")
+    tester = package_file("mmagic", ".mim", "tools", "test.py")
+    config = f"configs/mmagic/ia_cnn/{name}.py"
+    weights = str((OUT / "weights" / "IACNN_warm_start.pth").relative_to(ROOT))
+    data = f"test_dataloader.0.dataset.data_root={OUT.relative_to(ROOT)}"
+    print(f"\n{method}, the same: python {tester} {config} {weights}", flush=True)
+    text = run_logged(
+        [
+            *(sys.executable, str(tester), config, weights),
+            *("--work-dir", str(OUT / "mmagic"), "--cfg-options", data),
+        ],
+        OUT / f"{name}.log",
+    )
+    psnr, ssim = (re.findall(rf"-Y/{metric}: ([\d.]+)", text)[-1] for metric in ("PSNR", "SSIM"))
+    return Figures(method, float(psnr), float(ssim), "MMagic's tester")
 
 
 def run_logged(command: list[str], log: Path) -> str:

@@ -53,7 +53,7 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str, st
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint not found: {path}")
-    loaded: Any = _read(path)
+    loaded: Any = read_file(path)
     container = next((name for name in CONTAINERS if name in loaded), "")
     state = loaded[container] if container else loaded
     for prefix in PREFIXES:
@@ -63,7 +63,12 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str, st
     return {k: v for k, v in state.items() if isinstance(v, Tensor)}, container, ""
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_file(path: str) -> dict[str, Any]:
+    """Reads a file as it is, weights only.
+
+    Raises:
+        CheckpointMismatch: if it is damaged, or holds more than weights.
+    """
     if path.endswith(".safetensors"):
         from safetensors import SafetensorError
         from safetensors.torch import load_file

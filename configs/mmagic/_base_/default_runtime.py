@@ -1,0 +1,18 @@
+_base_ = 'mmagic::_base_/default_runtime.py'
+
+# Registers the networks, and mends what this MMagic needs on current PyTorch and on mmcv-lite.
+custom_imports = dict(
+    imports=['iart_plugin.mmagic'], allow_failed_imports=False)
+
+custom_hooks = [
+    # In a test this hook would build the training data set, to learn the iteration.
+    dict(type='BasicVisualizationHook', interval=1, on_test=False),
+    # The checkpoint's state_dict holds the averaged weights, which is what test.py loads.
+    dict(
+        type='EMAHook',
+        ema_type='ExponentialMovingAverage',
+        momentum=0.001,
+        priority='ABOVE_NORMAL'),
+    dict(type='FrozenFlowHook', iterations=5000),
+    dict(type='CheckpointFitHook'),
+]

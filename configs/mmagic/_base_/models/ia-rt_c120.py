@@ -1,0 +1,24 @@
+# IA-RT: PSRT-recurrent with implicit alignment (Sec. 6, A of the supplement).
+model = dict(
+    type='BasicVSR',
+    generator=dict(
+        type='IART',
+        mid_channels=64,
+        embed_dim=120,
+        depths=(6, 6, 6),
+        num_heads=(6, 6, 6),
+        window_size=(3, 8, 8),
+        num_frames=3),
+    pixel_loss=dict(type='CharbonnierLoss', loss_weight=1.0, reduction='mean'),
+    # FrozenFlowHook freezes the flow network; -1 keeps BasicVSR from toggling requires_grad.
+    train_cfg=dict(fix_iter=-1),
+    # Read when training starts; a checkpoint of the whole network holds these weights too.
+    init_cfg=dict(
+        type='PretrainedFlow',
+        checkpoint='https://download.openmmlab.com/mmediting/restorers/'
+        'basicvsr/spynet_20210409-c6c1bd09.pth'),
+    data_preprocessor=dict(
+        type='DataPreprocessor',
+        mean=[0., 0., 0.],
+        std=[255., 255., 255.],
+    ))

@@ -1,0 +1,36 @@
+# Table 1's last row: implicit alignment, ground-truth flow. The other rows are
+# --cfg-options model.generator.alignment=NAME with a name of iart_plugin.alignment.ALIGNMENTS.
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/datasets/sintel.py',
+    '../_base_/schedules/300k.py',
+]
+
+experiment_name = 'alignment-study_c60_implicit_1xb8-100k_sintel'
+work_dir = f'./work_dirs/{experiment_name}'
+save_dir = './work_dirs'
+
+model = dict(
+    type='FlowGivenVSR',
+    generator=dict(
+        type='AlignmentStudyNet',
+        alignment='implicit',
+        embed_dim=60,
+        depths=(3, 3, 3),
+        num_heads=6),
+    pixel_loss=dict(type='CharbonnierLoss', loss_weight=1.0, reduction='mean'),
+    train_cfg=dict(fix_iter=-1),
+    data_preprocessor=dict(
+        type='DataPreprocessor',
+        mean=[0., 0., 0.],
+        std=[255., 255., 255.],
+    ))
+
+# Sec. B.1: 100k iterations, batch 8. Flow comes with the data: no flow network to freeze.
+max_iters = 100_000
+train_cfg = dict(max_iters=max_iters)
+param_scheduler = dict(periods=[max_iters])
+optim_wrapper = dict(paramwise_cfg=dict(_delete_=True))
+custom_hooks = [
+    hook for hook in _base_.custom_hooks if hook['type'] != 'FrozenFlowHook'
+]

@@ -1,0 +1,9 @@
+# The baseline on Vid4 BD: IA-CNN without the extractor and with flow warping is exactly BasicVSR,
+# so BasicSR's and MMagic's BasicVSR checkpoints load as they are.
+_base_ = './ia-cnn_c64b30_vid4-bd.py'
+
+experiment_name = 'basicvsr_c64b30_vid4-bd'
+work_dir = f'./work_dirs/{experiment_name}'
+save_dir = './work_dirs'
+
+model = dict(generator=dict(alignment='flow_warp', extractor=False))

@@ -1,0 +1,14 @@
+# Sec. B.2: fine-tuned from the REDS weights for 300k iterations on 14 frames, the 7 of a septuplet
+# and back.
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/datasets/vimeo90k-bi.py',
+    '../_base_/models/ia-cnn_c64b30.py',
+    '../_base_/schedules/300k.py',
+]
+
+experiment_name = 'ia-cnn_c64b30_8xb1-300k_vimeo90k-bi'
+work_dir = f'./work_dirs/{experiment_name}'
+save_dir = './work_dirs'
+
+load_from = 'work_dirs/ia-cnn_c64b30_8xb1-300k_reds4/iter_300000.pth'

@@ -1,0 +1,150 @@
+"""The layouts in which a network's weights are stored, and the way from one to another.
+
+=========== ==============================================================================
+official    ``params``: with the released program's dead weights and constant buffers
+basicsr     ``params``, and ``params_ema`` for the averaged weights
+mmagic      ``state_dict``, every key behind ``generator.``; see :func:`mmagic_file`
+safetensors one set of weights under the network's own names
+=========== ==============================================================================
+
+Tensors are carried over as they are, dead weights included: a round trip changes no bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoints import build_network, export_official, read_file, save_checkpoint
+from .keys import CheckpointMismatch, Recognised, recognise
+
+LAYOUTS = ("official", "basicsr", "mmagic", "safetensors")
+
+SINGLE_SET = ("official", "safetensors")
+"""The layouts that hold one set of weights, not a trained and an averaged one."""
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint holds of a network; at least one of the two sets.
+
+    Attributes:
+        recognised: the network and its options.
+        trained: the weights that the optimizer works on.
+        averaged: their exponential moving average.
+    """
+
+    recognised: Recognised
+    trained: State | None
+    averaged: State | None
+
+    @property
+    def best(self) -> State:
+        """The averaged weights where there are any, as both frameworks' testers prefer."""
+        return self.trained if self.averaged is None else self.averaged
+
+
+def read_weights(path: str | os.PathLike) -> Weights:
+    """Reads a checkpoint of any layout, recognised from its keys.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointMismatch: if it holds no network that is known here.
+    """
+    path = os.fspath(path)
+    loaded = read_file(path)
+    if "params" in loaded or "params_ema" in loaded:
+        trained, averaged = loaded.get("params"), loaded.get("params_ema")
+    else:
+        trained, averaged = _split_mmagic(loaded)
+    state = trained if averaged is None else averaged
+    recognised = recognise(state) if state else None
+    if recognised is None:
+        raise CheckpointMismatch(
+            f"{path} holds no IA-RT, PSRT-recurrent, IA-CNN or BasicVSR; keys: {list(loaded)[:3]}"
+        )
+    return Weights(recognised, trained, averaged)
+
+
+def _split_mmagic(loaded: Mapping[str, Any]) -> tuple[State, State | None]:
+    """The trained and the averaged weights of an MMagic file, or of a bare state dict."""
+    state = loaded.get("state_dict", loaded)
+    generator = behind("generator.", state)
+    if "ema_state_dict" in loaded:
+        # MMEngine's EMAHook saves the averaged weights as the state dict, the trained ones here.
+        return behind("module.generator.", loaded["ema_state_dict"]), generator
+    averaged = behind("generator_ema.", state)
+    averaged = behind("module.", averaged) or averaged
+    if generator:
+        return generator, averaged or None
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}, None
+
+
+def behind(prefix: str, state: Mapping[str, Tensor]) -> State:
+    """The part of a state dict whose keys start with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def mmagic_file(trained: State | None, averaged: State | None = None) -> dict[str, Any]:
+    """Lays weights out as MMEngine saves a model whose network is its ``generator``.
+
+    Averaged weights stand in ``state_dict`` and the trained ones in ``ema_state_dict``, as
+    MMEngine's ``EMAHook`` leaves them; MMagic's testers then take the averaged ones.
+    """
+    first = trained if averaged is None else averaged
+    file: dict[str, Any] = {"meta": {}, "state_dict": _generator("", first)}
+    if averaged is not None and trained is not None:
+        file["ema_state_dict"] = {"steps": torch.tensor(0), **_generator("module.", trained)}
+    return file
+
+
+def _generator(prefix: str, state: Mapping[str, Tensor]) -> State:
+    counter = {f"{prefix}step_counter": torch.zeros(1)}  # the one buffer of MMagic's BasicVSR
+    return counter | {f"{prefix}generator.{key}": value for key, value in state.items()}
+
+
+def write_weights(weights: Weights, path: str | os.PathLike, layout: str) -> None:
+    """Writes weights in a layout, whole or not at all.
+
+    Args:
+        weights: what to write. A layout of :data:`SINGLE_SET` takes the best set.
+        path: the file; it ends with ``.safetensors`` for that layout and for no other.
+        layout: one of :data:`LAYOUTS`.
+
+    Raises:
+        ValueError: if the layout is unknown, does not fit the path or cannot hold the network.
+    """
+    path = os.fspath(path)
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown layout '{layout}': choose one of {', '.join(LAYOUTS)}")
+    if path.endswith(".safetensors") != (layout == "safetensors"):
+        raise ValueError(f"layout '{layout}' does not fit the file name {path}")
+    if layout == "safetensors":
+        save_checkpoint(weights.best, path)
+        return
+    if layout == "mmagic":
+        file = mmagic_file(weights.trained, weights.averaged)
+    elif layout == "official":
+        file = {"params": _official(weights)}
+    else:
+        sets = {"params": weights.trained, "params_ema": weights.averaged}
+        file = {name: state for name, state in sets.items() if state is not None}
+    temporary = f"{path}.part"
+    torch.save(file, temporary)
+    os.replace(temporary, path)
+
+
+def _official(weights: Weights) -> State:
+    """The best set with every key that the released program wants, its own dead weights kept."""
+    if weights.recognised.network != "IART":
+        raise ValueError(f"the released program has no {weights.recognised.network}")
+    network = build_network(weights.recognised)
+    network.load_state_dict(weights.best)
+    return export_official(network) | weights.best

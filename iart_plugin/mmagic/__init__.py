@@ -1,0 +1,36 @@
+"""The MMagic adapter: importing it registers the package's parts in MMagic's registries.
+
+A config asks for it by ``custom_imports = dict(imports=['iart_plugin.mmagic'],
+allow_failed_imports=False)``. MMEngine imports it while it reads the config, before the tools
+import MMagic's models: early enough for :mod:`iart_plugin.compat` to mend what they need.
+"""
+
+from iart_plugin.compat import mend_mmagic
+
+mend_mmagic()
+
+from mmagic.registry import MODELS  # noqa: E402
+
+from iart_plugin.archs import IACNN, IART  # noqa: E402
+from iart_plugin.archs.alignment_study import AlignmentStudyNet  # noqa: E402
+from iart_plugin.ops import ImplicitAlignment  # noqa: E402
+
+from .alignment_study import FlowGivenVSR, SintelFlowDataset  # noqa: E402
+from .checkpoint import CheckpointFitHook, accept_other_checkpoints  # noqa: E402
+from .flow import FrozenFlowHook, PretrainedFlow  # noqa: E402
+
+for _module in (AlignmentStudyNet, IACNN, IART, ImplicitAlignment):
+    MODELS.register_module(module=_module)
+accept_other_checkpoints()
+
+__all__ = [
+    "IACNN",
+    "IART",
+    "AlignmentStudyNet",
+    "CheckpointFitHook",
+    "FlowGivenVSR",
+    "FrozenFlowHook",
+    "ImplicitAlignment",
+    "PretrainedFlow",
+    "SintelFlowDataset",
+]

@@ -1,0 +1,99 @@
+"""Checkpoints of other programs in MMagic: ``load_from``, ``tools/test.py``, the inferencers."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from mmagic.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from iart_plugin.archs.checkpoints import read_state_dict
+from iart_plugin.archs.conversion import behind, mmagic_file
+from iart_plugin.archs.keys import check_fit, recognise
+
+SCHEMES = ("", "http://", "https://")
+"""Where a file may come from: a path ('') or an address."""
+
+Loader = Callable[..., Any]
+
+
+@HOOKS.register_module()
+class CheckpointFitHook(Hook):
+    """Refuses a checkpoint that does not fit the generator.
+
+    MMEngine loads whatever happens to fit and logs the rest: a test with another network's file
+    would give the figures of random weights.
+
+    Args:
+        partial: let weights be missing or left over; only sizes are then checked. For training
+            from a part of the network.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, partial: bool = False) -> None:
+        self.partial = partial
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Checks a file before it is loaded.
+
+        Raises:
+            CheckpointMismatch: if it does not fit.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        state = checkpoint.get("state_dict", checkpoint)
+        check_fit(model.generator, behind("generator.", state), strict=not self.partial)
+
+
+def accept_other_checkpoints() -> None:
+    """Lets MMEngine load this package's networks from BasicSR, official and safetensors files.
+
+    Files of MMagic, and whatever else MMEngine loads, come through as they are.
+    """
+    for scheme in SCHEMES:
+        loader = CheckpointLoader._schemes[scheme]
+        if not hasattr(loader, "accepts_other_checkpoints"):
+            CheckpointLoader.register_scheme(scheme, _translating(loader), force=True)
+
+
+def _translating(loader: Loader) -> Loader:
+    @functools.wraps(loader)
+    def load(filename: str, map_location: Any = None, *args: Any, **options: Any) -> Any:
+        path = os.path.expanduser(filename)
+        if path.endswith(".safetensors") and os.path.isfile(path):
+            return _as_mmagic(read_state_dict(path)[0], path)
+        loaded = loader(filename, map_location, *args, **options)
+        state = _foreign_state_dict(loaded)
+        return loaded if state is None else _as_mmagic(state, filename)
+
+    load.accepts_other_checkpoints = True
+    return load
+
+
+def _foreign_state_dict(loaded: Any) -> dict[str, Tensor] | None:
+    """The weights in a file that is not MMagic's and holds a network of this package."""
+    if not isinstance(loaded, dict) or "state_dict" in loaded:
+        return None
+    container = next((name for name in ("params_ema", "params") if name in loaded), None)
+    state = loaded if container is None else loaded[container]
+    if container is None and not any(
+        # MMagic's own networks may come as bare state dicts too, but have no such names.
+        key.startswith(("backward_trunk.", "swin_backbone."))
+        for key in state
+    ):
+        return None
+    recognised = recognise(state)
+    return None if recognised is None or recognised.network == "SPyNet" else state
+
+
+def _as_mmagic(state: dict[str, Tensor], path: str) -> dict[str, Any]:
+    print_log(f"{path}: {recognise(state)}, loaded as the generator", logger="current")
+    return mmagic_file(state)
