@@ -143,7 +143,7 @@ def choose_plan(
         (height, width) if tile in (None, 0) else ((tile, tile) if isinstance(tile, int) else tile)
     )
     tiling = Tiling(size, overlap)
-    frames = chunk or LONGEST_CHUNK
+    frames = LONGEST_CHUNK if chunk is None else chunk
 
     def bytes_needed() -> tuple[int, int, int]:
         pixels = min(tiling.size[0], height) * min(tiling.size[1], width)
