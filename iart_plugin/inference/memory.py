@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from iart_plugin.flow.spynet import CHUNK_PIXELS
+
 from .tiles import Tiling
 
 LONGEST_CHUNK = 48  # frames; longer ones only make the warm-up's share smaller
@@ -16,6 +18,7 @@ SHORTEST_CHUNK = 12  # below this, smaller tiles waste less than shorter chunks
 SMALLEST_AUTO_TILE = 128
 _SHARE = 0.6  # of the free memory; the rest is for the allocator's slack and for other programs
 _GIB = 2**30
+_FLOW_STEP = 700  # bytes a pixel of a pair of frames whose flow is being estimated
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,11 @@ def choose_plan(
         clip = frames + 2 * warm_up
         fixed = pixels * cost.step * factor
         growing = clip * (pixels * cost.frame * factor + height * width * 28)
+        if hasattr(network, "spynet"):
+            pairs = max(CHUNK_PIXELS, height * width)
+            growing += _FLOW_STEP * min(2 * clip * height * width, pairs)
+                2 * clip * height * width, max(CHUNK_PIXELS, height * width)
+            )
         # The result: float32 to blend tiles in, integers to hand over, and the frames read ahead.
         blended = 192 if tiling.count(height, width) > 1 else 0
         host = height * width * (frames * (blended + 48) + clip * 3)

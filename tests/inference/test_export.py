@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*axis name:UserWarning")
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return IACNN(num_feat=8, num_block=1, num_heads=2).eval()
+    return IACNN(num_feat=8, num_block=1).eval()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_alignment(network, alignment_file):
 def test_a_wrong_file_is_noticed(alignment_file):
     """The check is able to fail: another network's weights are not taken for these."""
     torch.manual_seed(9)
-    other = IACNN(num_feat=8, num_block=1, num_heads=2).eval()
+    other = IACNN(num_feat=8, num_block=1).eval()
     assert check_onnx(select_part(other, "alignment"), alignment_file) > 1e-3
 
 
