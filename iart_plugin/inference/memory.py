@@ -157,8 +157,6 @@ def choose_plan(
         if hasattr(network, "spynet"):
             pairs = max(CHUNK_PIXELS, height * width)
             growing += _FLOW_STEP * min(2 * clip * height * width, pairs)
-                2 * clip * height * width, max(CHUNK_PIXELS, height * width)
-            )
         # The result: float32 to blend tiles in, integers to hand over, and the frames read ahead.
         blended = 192 if tiling.count(height, width) > 1 else 0
         host = height * width * (frames * (blended + 48) + clip * 3)
