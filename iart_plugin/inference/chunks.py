@@ -44,7 +44,9 @@ class Clip(Generic[T]):
         """The same with at most ``overlap`` warm-up frames on a side."""
         first = max(self.first, self.start - overlap)
         stop = min(self.first + len(self.frames), self.stop + overlap)
-        return replace(self, first=first, frames=self.frames[first - self.first : stop - self.first])
+        return replace(
+            self, first=first, frames=self.frames[first - self.first : stop - self.first]
+        )
 
     def halves(self, overlap: int) -> tuple[Clip[T], Clip[T]]:
         """Two shorter clips that keep the same frames together.

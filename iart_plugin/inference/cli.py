@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(build_parser().parse_args(argv))
     verbose = arguments.pop("verbose")
     options = UpscaleOptions(**arguments)
-    _set_up_logging(verbose=verbose, quiet=options.quiet)
+    set_up_logging(verbose=verbose, quiet=options.quiet)
     try:
         import av
     except ImportError:
@@ -136,7 +136,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
+def set_up_logging(*, verbose: bool, quiet: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     logger.handlers[:] = [handler]

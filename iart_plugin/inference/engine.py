@@ -132,7 +132,7 @@ class Engine:
         dtype = clip.frames[0].dtype
         lqs = to_tensor(clip.frames).to(self.device)
         make = self._ensemble if self.self_ensemble else self._tiled
-        for frame in self._stepwise(make(lqs, clip.kept)):
+        for frame in self._stepwise(make(lqs, clip.kept, self.tiling)):
             yield to_array(frame, dtype)
 
     def _stepwise(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -148,13 +148,14 @@ class Engine:
                 return
             yield frame
 
-    def _ensemble(self, lqs: Tensor, kept: slice) -> Iterator[Tensor]:
+    def _ensemble(self, lqs: Tensor, kept: slice, tiling: Tiling) -> Iterator[Tensor]:
         total: list[Tensor] = []
         for turns in range(4):
             for mirrored in (False, True):
                 view = lqs.rot90(turns, (-2, -1))
                 view = view.flip(-1) if mirrored else view
-                for i, frame in enumerate(self._tiled(view, kept)):
+                cut = tiling.turned() if turns % 2 else tiling
+                for i, frame in enumerate(self._tiled(view, kept, cut)):
                     frame = frame.flip(-1) if mirrored else frame
                     frame = frame.rot90(-turns, (-2, -1))
                     if i == len(total):
@@ -162,15 +163,15 @@ class Engine:
                     total[i] += frame / 8
         yield from total
 
-    def _tiled(self, lqs: Tensor, kept: slice) -> Iterator[Tensor]:
+    def _tiled(self, lqs: Tensor, kept: slice, tiling: Tiling) -> Iterator[Tensor]:
         """Frames (3, 4h, 4w) float32 on the CPU."""
         height, width = lqs.shape[-2:]
-        boxes = self.tiling.boxes(height, width)
+        boxes = tiling.boxes(height, width)
         if len(boxes) == 1:
             yield from self._network_frames(lqs, None, kept)
             return
         flows = self._flows(lqs)
-        blend = Blend(self.tiling, height, width, SCALE)
+        blend = Blend(tiling, height, width, SCALE)
         for rows, columns in boxes:
             part = (..., rows, columns)
             blend.begin((rows, columns))

@@ -300,7 +300,7 @@ def _plan(
         model.network,
         device=device,
         precision=precision,
-        chunk=options.chunk or recorded.get("chunk"),
+        chunk=options.chunk if options.chunk is not None else recorded.get("chunk"),
         warm_up=options.warm_up,
         tile=tuple(tile) if tile and any(tile) else (None if tile is None else 0),
         overlap=options.overlap,

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from iart_plugin.flow.spynet import CHUNK_PIXELS
+
 from .tiles import Tiling
 
 LONGEST_CHUNK = 48  # frames; longer ones only make the warm-up's share smaller
@@ -16,6 +18,7 @@ SHORTEST_CHUNK = 12  # below this, smaller tiles waste less than shorter chunks
 SMALLEST_AUTO_TILE = 128
 _SHARE = 0.6  # of the free memory; the rest is for the allocator's slack and for other programs
 _GIB = 2**30
+_FLOW_STEP = 700  # bytes a pixel of a pair of frames whose flow is being estimated
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,10 @@ class Cost:
 def network_cost(network: Any) -> Cost:
     """The cost of a network, from the width of its features.
 
-    Measured as peak memory of clips of two lengths: a recurrent frame keeps about three times its
-    features, and a step peaks in the upsampler, whose 64 channels at 4h x 4w appear several times.
-    A network that is not run frame by frame holds its whole result as well.
+    Set by measured peaks on a CPU (clips of two lengths): BasicVSR takes 17 kB and 0.26 kB a frame,
+    IA-CNN 21 kB and 0.45 kB, with 64 features each; 32 features 18 kB: a step peaks in the
+    upsampler, whose 64 channels at 4h x 4w appear several times. A network that is not run frame by
+    frame holds its whole result as well.
     """
     width = getattr(network, "num_feat", None)
     if width is None:
@@ -67,7 +71,7 @@ def network_cost(network: Any) -> Cost:
     result = 0 if streams else 2 * 3 * 16 * 4
     window_attention = hasattr(network, "swin_backbone")
     return Cost(
-        frame=3 * 4 * width + 64 + result,
+        frame=2 * 4 * width + 64 + result,
         step=20_000 + (200 if window_attention else 60) * width,
     )
 
@@ -143,13 +147,16 @@ def choose_plan(
         (height, width) if tile in (None, 0) else ((tile, tile) if isinstance(tile, int) else tile)
     )
     tiling = Tiling(size, overlap)
-    frames = chunk or LONGEST_CHUNK
+    frames = LONGEST_CHUNK if chunk is None else chunk
 
     def bytes_needed() -> tuple[int, int, int]:
         pixels = min(tiling.size[0], height) * min(tiling.size[1], width)
         clip = frames + 2 * warm_up
         fixed = pixels * cost.step * factor
         growing = clip * (pixels * cost.frame * factor + height * width * 28)
+        if hasattr(network, "spynet"):
+            pairs = max(CHUNK_PIXELS, height * width)
+            growing += _FLOW_STEP * min(2 * clip * height * width, pairs)
         # The result: float32 to blend tiles in, integers to hand over, and the frames read ahead.
         blended = 192 if tiling.count(height, width) > 1 else 0
         host = height * width * (frames * (blended + 48) + clip * 3)

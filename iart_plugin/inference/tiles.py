@@ -47,6 +47,10 @@ class Tiling:
         """Number of tiles."""
         return len(self.boxes(height, width))
 
+    def turned(self) -> Tiling:
+        """The same tiles of a frame turned by 90 degrees."""
+        return Tiling((self.size[1], self.size[0]), self.overlap)
+
     def halved(self, height: int, width: int, *, smallest: int) -> Tiling | None:
         """The next smaller tiling, the longer side halved; None where that is too small."""
         size = [min(self.size[0], height), min(self.size[1], width)]

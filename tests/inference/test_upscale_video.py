@@ -198,23 +198,41 @@ def test_stream_that_the_container_cannot_hold(tmp_path):
     assert not (tmp_path / "out.webm.unfinished").exists()
 
 
-def test_subtitles_and_chapters_are_copied(tmp_path):
+SUBTITLES = """1
+00:00:00,200 --> 00:00:00,900
+Hello
+
+2
+00:00:01,000 --> 00:00:01,800
+There
+
+"""
+
+
+def with_subtitles(tmp_path):
+    """A Matroska file of a video, French subtitles and a chapter."""
     plain = write_clip(tmp_path / "plain.mp4", Clip(pictures(48)))
     text = tmp_path / "text.srt"
-    text.write_text("1\n00:00:00,200 --> 00:00:00,900\nHello\n\n2\n00:00:01,000 --> 00:00:01,800\nThere\n\n")
+    text.write_text(SUBTITLES)
     source = tmp_path / "in.mkv"
-    with av.open(str(plain)) as video, av.open(str(text)) as words, av.open(str(source), "w") as file:
+    chapter = {"id": 1, "start": 0, "end": 1000, "time_base": Fraction(1, 1000)}
+    with contextlib.ExitStack() as stack:
+        video, words = (stack.enter_context(av.open(str(p))) for p in (plain, text))
+        file = stack.enter_context(av.open(str(source), "w"))
         v = file.add_stream_from_template(video.streams.video[0])
         s = file.add_stream_from_template(words.streams[0], opaque=True)
         s.metadata["language"] = "fre"
-        file.set_chapters(
-            [{"id": 1, "start": 0, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}}]
-        )
+        file.set_chapters([{**chapter, "metadata": {"title": "One"}}])
         for container, target in ((video, v), (words, s)):
             for packet in container.demux():
                 if packet.size:
                     packet.stream = target
                     file.mux(packet)
+    return source
+
+
+def test_subtitles_and_chapters_are_copied(tmp_path):
+    source = with_subtitles(tmp_path)
     run(source, tmp_path / "out.mkv", chunk=24)
     before, after = read_back(source), read_back(tmp_path / "out.mkv")
     assert len(before.packets["subtitle"]) == 2
@@ -223,7 +241,7 @@ def test_subtitles_and_chapters_are_copied(tmp_path):
     with av.open(str(tmp_path / "out.mkv")) as file:
         assert file.chapters()[0]["metadata"]["title"] == "One"
         assert file.streams.subtitles[0].language == "fre"
-    with pytest.raises(ValueError, match="subtitle, .*--no-subtitles"):
+    with pytest.raises(ValueError, match=r"subtitle, .*--no-subtitles"):
         run(source, tmp_path / "out.mp4")
     run(source, tmp_path / "out.mp4", subtitles=False, chunk=24)
 

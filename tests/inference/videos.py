@@ -18,9 +18,12 @@ def moving_picture(
     x = x + index
     phases = np.random.RandomState(scene).rand(3, 3) * 6
     channels = [
-        0.5 + 0.2 * np.sin(0.2 * x + a) + 0.15 * np.sin(0.25 * y + b) + 0.1 * np.cos(0.15 * x - 0.2 * y + c)
+        0.5
+        + 0.2 * np.sin(0.2 * x + a)
+        + 0.15 * np.sin(0.25 * y + b)
+        + 0.1 * np.cos(0.15 * x - 0.2 * y + c)
         for a, b, c in phases
-    ]  # fmt: skip
+    ]
     values = np.stack(channels, -1).clip(0, 1)
     if depth > 8:
         return np.round(values * 65535).astype(np.uint16)
@@ -104,9 +107,7 @@ def _add_tone(file: av.container.OutputContainer, clip: Clip) -> av.AudioStream:
     return sound
 
 
-def _encode_tone(
-    file: av.container.OutputContainer, sound: av.AudioStream, seconds: float
-) -> None:
+def _encode_tone(file: av.container.OutputContainer, sound: av.AudioStream, seconds: float) -> None:
     samples = 0.3 * np.sin(np.arange(int(seconds * 48000)) * 2 * np.pi * 440 / 48000)
     frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], "fltp", "mono")
     frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
