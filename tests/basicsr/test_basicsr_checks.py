@@ -248,7 +248,9 @@ def test_the_tool_checks_the_data_of_a_stock_model(data, tmp_path, options) -> N
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "basicsr").glob("*/*.yml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs" / "basicsr").glob("*/*.yml")), ids=lambda p: p.stem
+)
 def test_shipped_option_files_are_sound(path, monkeypatch) -> None:
     """They parse as BasicSR parses them, and every key is read; weights and data are the user's."""
     import yaml
