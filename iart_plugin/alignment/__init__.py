@@ -43,7 +43,8 @@ def build_alignment(name: str, channels: int, **options) -> nn.Module:
         raise ValueError(f"unknown alignment {name!r}: choose one of {', '.join(ALIGNMENTS)}")
     cls = ALIGNMENTS[name]
     parameters = inspect.signature(cls).parameters
-    known = [key for key in parameters if key != "channels"]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = [key for key, p in parameters.items() if key != "channels" and p.kind in named]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(

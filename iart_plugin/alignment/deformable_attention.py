@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iart_plugin.ops.warp import check_flow, pixel_grid, warp, wide_dtype
+from iart_plugin.ops.precision import full_precision, wide_dtype
+from iart_plugin.ops.warp import check_flow, pixel_grid, warp
 
 from .base import Alignment
 from .offsets import OffsetNetwork, convolutions, groups_of
@@ -101,7 +102,7 @@ class DeformableAttentionAlignment(Alignment):
         position = target.view(n, 1, 1, 2, h, w) + window + offset
         size = position.new_tensor((w, h)).view(1, 1, 1, 2, 1, 1)
         grid = ((2 * position + 1) / size - 1).permute(0, 1, 2, 4, 5, 3)
-        with torch.autocast(flow.device.type, enabled=False):
+        with full_precision(flow.device):
             sampled = F.grid_sample(
                 keys_values.to(dtype).reshape(n * self.num_heads, -1, h, w),
                 grid.reshape(n * self.num_heads, POINTS, h * w, 2),

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from iart_plugin.ops.warp import check_flow, warp, wide_dtype
+from iart_plugin.ops.precision import full_precision, wide_dtype
+from iart_plugin.ops.warp import check_flow, warp
 
 from .base import Alignment
 from .offsets import OffsetNetwork, convolutions, groups_of
@@ -64,7 +65,7 @@ class DeformableConvAlignment(Alignment):
         count = self.num_groups * POINTS
         residue, modulation = raw.split([2 * count, count], 1)
         dtype = wide_dtype(projected, flow)
-        with torch.autocast(flow.device.type, enabled=False):
+        with full_precision(flow.device):
             # torchvision wants y then x, point after point.
             guide = flow.to(dtype).flip(1).repeat(1, count, 1, 1)
             out = deform_conv2d(

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iart_plugin.ops.precision import full_precision
+
 MULTIPLE = 8
 SMALLEST_SIDE = 128
 """RAFT looks up correlations on four levels of its 1/8 features: each needs two pixels a side."""
@@ -67,7 +69,7 @@ class RAFT(nn.Module):
         right, bottom = (
             max(-(-side // MULTIPLE) * MULTIPLE, SMALLEST_SIDE) - side for side in (width, height)
         )
-        with torch.autocast(current.device.type, enabled=False):
+        with full_precision(current.device):
             frames = torch.cat((current, reference)).float() * 2 - 1
             frames = F.pad(frames, (0, right, 0, bottom), mode="replicate")
             flow = self.raft(*frames.chunk(2), num_flow_updates=self.num_updates)[-1]

@@ -1,0 +1,242 @@
+"""Parameters, FLOPs, time and memory of every network and aligner (Tab. 1, 5, Sec. B.3).
+
+FLOPs are PyTorch's own counter's: twice the multiply-accumulates of matrix products and
+convolutions, nothing for anything else. They are counted on tensors without data, so at any size
+at once. Time and memory are measured, each in a process of its own.
+"""
+
+import json
+import multiprocessing
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from iart_plugin import archs
+from iart_plugin.alignment import ALIGNMENTS, build_alignment
+from iart_plugin.ops import ImplicitAlignment
+
+PAPER_SIZE = (180, 320)  # the low-resolution frames of REDS
+PAPER_IA_GFLOPS = 14.93
+PAPER_CHANNELS = 120
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "IART": archs.IART,
+    "IART, patch (PSRT-recurrent)": lambda: archs.IART(alignment="patch"),
+    "IACNN": archs.IACNN,
+    "IACNN, flow_warp (BasicVSR)": lambda: archs.IACNN(alignment="flow_warp", extractor=False),
+    **{
+        f"AlignmentStudyNet, {name}": (lambda name=name: archs.AlignmentStudyNet(name))
+        for name in ALIGNMENTS
+    },
+}
+
+
+class PlainImplicitAlignment(ImplicitAlignment):
+    """Implicit alignment as the paper counts it: keys and values projected after the gathering.
+
+    Gives what :class:`ImplicitAlignment` gives at three times its cost; here to be counted.
+    """
+
+    def project_reference(self, x: Tensor) -> Tensor:
+        return x
+
+    def align(self, projected: Tensor, current: Tensor, flow: Tensor) -> Tensor:
+        n, c, height, width = projected.shape
+        base, decimal = self._split_position(flow)
+        query = self._query(current, decimal)
+        encoding = self.window_encoding(flow.device, projected.dtype)
+        tokens = projected.permute(0, 2, 3, 1).reshape(-1, c)
+        first = torch.arange(n, device=flow.device).view(n, 1, 1) * (height * width)
+        gathered = []
+        for index in range(self.window_size**2):
+            i, j = divmod(index, self.window_size)
+            y = (base[:, 1] + i).clamp(0, height - 1)
+            x = (base[:, 0] + j).clamp(0, width - 1)
+            row = (first + y * width + x).flatten()
+            shift = encoding[index] if self.encode_window else 0
+            gathered.append(tokens.index_select(0, row).view(n, -1, c) + shift)
+        window = torch.stack(gathered, 2)  # (n, hw, w * w, c)
+        key, value = (f(window).unflatten(-1, (self.num_heads, -1)) for f in (self.k, self.v))
+        logits = (query.unsqueeze(2) * key).sum(-1) * (c // self.num_heads) ** -0.5
+        out = (logits.softmax(2).unsqueeze(-1) * value).sum(2)  # (n, hw, heads, c / heads)
+        return out.flatten(2).transpose(1, 2).reshape(n, c, height, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What to measure, in plain values that another process can be given.
+
+    Attributes:
+        kind: 'network', 'aligner' or 'plain' (the paper's form of implicit alignment).
+        name: A key of :data:`NETWORKS` or of the aligners.
+        height: Rows of a low-resolution frame.
+        width: Columns of one.
+        frames: Frames of a clip, for networks.
+        channels: Channels of features, for aligners.
+        train: Whether to run backward too.
+        threads: PyTorch's threads; 0 keeps its own choice.
+        repeats: Runs to take the fastest of.
+    """
+
+    kind: str
+    name: str
+    height: int
+    width: int
+    frames: int = 5
+    channels: int = PAPER_CHANNELS
+    train: bool = False
+    threads: int = 0
+    repeats: int = 2
+
+    def build(self) -> nn.Module:
+        """The network or aligner."""
+        if self.kind == "network":
+            return NETWORKS[self.name]()
+        options = {"num_heads": 6} if self.name == "implicit" else {}
+        if self.kind == "plain":
+            return PlainImplicitAlignment(self.channels, **options)
+        return build_alignment(self.name, self.channels, **options)
+
+    def inputs(self, device: str) -> list:
+        """Random inputs, or ones without data on the 'meta' device."""
+        h, w = self.height, self.width
+        if self.kind == "network":
+            clip = torch.rand(1, self.frames, 3, h, w, device=device)
+            if self.name.startswith("AlignmentStudyNet"):
+                return [clip, torch.randn(1, self.frames - 1, 2, h, w, device=device)]
+            return [clip]
+        features = torch.randn(2, 1, self.channels, h, w, device=device)
+        return [features[0], features[1], torch.randn(1, 2, h, w, device=device)]
+
+
+def cases(**options) -> list[Case]:
+    """Every aligner, the plain form of implicit alignment, and every network."""
+    aligners = [Case(kind="aligner", name=name, **options) for name in ALIGNMENTS]
+    plain = [Case(kind="plain", name="implicit", **options)]
+    return [*aligners, *plain, *(Case(kind="network", name=n, **options) for n in NETWORKS)]
+
+
+def count(case: Case) -> dict[str, int]:
+    """Parameters, and FLOPs (2 x MAC) of one forward pass: a frame's for a network.
+
+    The number of frames is made odd: an even clip would be looked at, and there is no data.
+    """
+    if case.kind == "network" and case.frames % 2 == 0:
+        case = Case(**{**asdict(case), "frames": case.frames + 1})
+    module, inputs = case.build().eval().to("meta"), case.inputs("meta")
+    counter = FlopCounterMode(display=False, custom_mapping=_extra_formulas())
+    with counter, torch.no_grad():
+        module(*inputs)
+    per = case.frames if case.kind == "network" else 1
+    return {
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "flops": counter.get_total_flops() // per,
+    }
+
+
+def measure(case: Case, *, device: str = "cpu") -> dict[str, float]:
+    """Seconds and peak memory of one pass, in a fresh process.
+
+    Returns:
+        ``seconds`` (a frame's for a network) and ``memory_mib``: on a GPU the peak of PyTorch's
+        allocations, on a CPU the growth of the process's peak resident memory.
+    """
+    # Spawned: a forked child would inherit the parent's memory peak.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_measure_here, (case, device))
+
+
+def _measure_here(case: Case, device: str) -> dict[str, float]:
+    if case.threads:
+        torch.set_num_threads(case.threads)
+    torch.manual_seed(0)
+    module = case.build().to(device).train(case.train)
+    inputs = [tensor.to(device) for tensor in case.inputs("cpu")]
+    before = _peak(device, reset=True)
+    seconds = []
+    for _ in range(case.repeats):
+        started = time.perf_counter()
+        with torch.set_grad_enabled(case.train):
+            out = module(*inputs)
+            if case.train and out.requires_grad:
+                out.mean().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+        del out
+    per = case.frames if case.kind == "network" else 1
+    return {"seconds": min(seconds) / per, "memory_mib": (_peak(device) - before) / 2**20}
+
+
+def _peak(device: str, *, reset: bool = False) -> int:
+    """Largest memory so far in bytes; with ``reset``, from here on."""
+    if device == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+            return 0
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():
+        if reset:  # importing PyTorch took more than a small pass does
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows counts no peak that Python can read
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _extra_formulas() -> dict:
+    """torchvision's deformable convolution, which PyTorch's counter does not know."""
+    import torchvision  # noqa: F401  defines the operator
+
+    def deform_conv2d(x_shape, weight_shape, offset_shape, *_, **__) -> int:
+        n, _, out_h, out_w = offset_shape
+        c_out, c_in, kernel_h, kernel_w = weight_shape
+        return 2 * n * out_h * out_w * c_out * c_in * kernel_h * kernel_w
+
+    return {torch.ops.torchvision.deform_conv2d: deform_conv2d}
+
+
+def table(rows: list[dict], style: str = "text") -> str:
+    """Results as aligned text, Markdown or JSON.
+
+    Args:
+        rows: Dicts of ``kind``, ``name``, ``parameters``, ``flops`` and, if they were measured,
+            ``seconds`` and ``memory_mib``.
+        style: 'text', 'markdown' or 'json'.
+    """
+    if style == "json":
+        return json.dumps(rows, indent=2)
+    header = ["", "parameters", "GFLOPs (2 x MAC)", "ms", "peak MiB"]
+    lines = [header]
+    for row in rows:
+        plain = " (plain form)" if row["kind"] == "plain" else ""
+        measured = [
+            f"{row['seconds'] * 1e3:.0f}" if "seconds" in row else "-",
+            f"{row['memory_mib']:.0f}" if "memory_mib" in row else "-",
+        ]
+        lines.append(
+            [row["name"] + plain, f"{row['parameters']:,}", f"{row['flops'] / 1e9:.2f}", *measured]
+        )
+    if style == "markdown":
+        lines.insert(1, ["---", *["---:"] * (len(header) - 1)])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,236 @@
+"""The amplitude response of resampling methods, measured (Sec. 3.3 and 4.1).
+
+A sinusoid is resampled at a constant sub-pixel shift and compared with itself at the shifted
+position, where its value is known. The response is the complex amplitude of what comes out: 1 is
+perfect, its modulus below 1 is smoothing, its angle a displacement.
+
+Averaged over shifts, the response of a fixed kernel is the kernel's Fourier transform: sinc for
+nearest, sinc squared for bilinear. The measured curves are plotted on top of these.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from iart_plugin.ops import ImplicitAlignment, warp
+
+Resampler = Callable[[Tensor, Tensor], Tensor]  # (n, 1, h, w), (n, 2, h, w) -> (n, 1, h, w)
+MARGIN = 6  # pixels left out at each side, where borders are seen
+
+
+class ImplicitResampler(nn.Module):
+    """Implicit alignment of a single channel: lifted to features, aligned, read out.
+
+    The current frame is given as zeros, so that what is measured is the resampling of the
+    reference alone; in a network the current frame's features sharpen the attention further.
+
+    Args:
+        lift_size: Kernel of the lifting convolution. 1 keeps the support of the window, 2 x 2, as
+            bilinear has it; 3 makes it 4 x 4, as bicubic has it and as features always have more.
+        channels: Width of the features.
+        num_heads: Heads of the alignment.
+    """
+
+    def __init__(self, *, lift_size: int = 1, channels: int = 32, num_heads: int = 8) -> None:
+        super().__init__()
+        self.lift = nn.Conv2d(1, channels, lift_size, padding=lift_size // 2)
+        self.alignment = ImplicitAlignment(channels, num_heads=num_heads)
+        self.readout = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, reference: Tensor, flow: Tensor) -> Tensor:
+        """Resamples (n, 1, h, w) at every pixel's position plus its flow (n, 2, h, w)."""
+        features = self.lift(reference)
+        return self.readout(self.alignment(features, torch.zeros_like(features), flow))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """A measurement.
+
+    Attributes:
+        frequencies: (k,) in cycles a pixel, 0 to 0.5.
+        shifts: (m,) in pixels.
+        values: (k, m) complex.
+    """
+
+    frequencies: np.ndarray
+    shifts: np.ndarray
+    values: np.ndarray
+
+    def mean_over_shifts(self) -> np.ndarray:
+        """The coherent mean, a kernel's Fourier transform: (k,) real part."""
+        return self.values.mean(axis=1).real
+
+    def error(self) -> float:
+        """Root mean square distance from the perfect response over the band and all shifts."""
+        return float(np.sqrt(np.mean(np.abs(self.values - 1) ** 2)))
+
+
+def explicit_resamplers() -> dict[str, Resampler]:
+    """Nearest, bilinear and bicubic."""
+
+    def make(mode: str) -> Resampler:
+        return lambda reference, flow: warp(reference, flow, mode=mode, padding="border")
+
+    return {mode: make(mode) for mode in ("nearest", "bilinear", "bicubic")}
+
+
+def sinusoids(
+    frequency: Tensor, phase: Tensor, position: Tensor, amplitude: Tensor | None = None
+) -> Tensor:
+    """Sums of sinusoids at given positions.
+
+    Args:
+        frequency: (n, k, 2) cycles a pixel, x then y.
+        phase: (n, k).
+        position: (n, 2, h, w) or (1, 2, h, w) pixels.
+        amplitude: (n, k), 1 by default.
+
+    Returns:
+        (n, 1, h, w).
+    """
+    angle = (
+        2
+        * math.pi
+        * torch.einsum("nka,nahw->nkhw", frequency, position.expand(len(phase), -1, -1, -1))
+    )
+    waves = torch.cos(angle + phase[..., None, None])
+    if amplitude is not None:
+        waves = waves * amplitude[..., None, None]
+    return waves.sum(1, keepdim=True)
+
+
+def grid(size: int) -> Tensor:
+    """Pixel coordinates (1, 2, size, size), x then y."""
+    y, x = torch.meshgrid(torch.arange(float(size)), torch.arange(float(size)), indexing="ij")
+    return torch.stack((x, y)).unsqueeze(0)
+
+
+@torch.no_grad()
+def measure(
+    resampler: Resampler, *, num_frequencies: int = 25, num_shifts: int = 32, size: int = 48
+) -> Response:
+    """Measure the response to horizontal sinusoids shifted horizontally.
+
+    Args:
+        resampler: What to measure.
+        num_frequencies: From 0.02 to 0.48 cycles a pixel.
+        num_shifts: Evenly over one pixel, -1/2 to 1/2, symmetric.
+        size: Side of the frame.
+
+    Returns:
+        The response.
+    """
+    frequencies = torch.linspace(0.02, 0.48, num_frequencies)
+    shifts = (torch.arange(num_shifts) + 0.5) / num_shifts - 0.5
+    pixels = grid(size)
+    inner = slice(MARGIN, size - MARGIN)
+    values = np.empty((num_frequencies, num_shifts), complex)
+    for i, frequency in enumerate(frequencies):
+        wave = torch.zeros(2, 1, 2)
+        wave[..., 0] = frequency
+        # Two phases a quarter apart are the real and imaginary part of one complex wave.
+        phase = torch.tensor([[0.0], [-math.pi / 2]])
+        reference = sinusoids(wave, phase, pixels)
+        for j, shift in enumerate(shifts):
+            flow = torch.zeros(2, 2, size, size)
+            flow[:, 0] = shift
+            out = resampler(reference, flow)[..., inner, inner]
+            ideal = sinusoids(wave, phase, pixels + flow[:1])[..., inner, inner]
+            analytic, wanted = torch.complex(*out), torch.complex(*ideal)
+            values[i, j] = (analytic * wanted.conj()).mean().item()
+    return Response(frequencies=frequencies.numpy(), shifts=shifts.numpy(), values=values)
+
+
+def train_implicit(
+    *,
+    lift_size: int = 1,
+    steps: int = 1500,
+    seed: int = 0,
+    size: int = 16,
+    batch: int = 8,
+    waves: int = 8,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> ImplicitResampler:
+    """Train implicit alignment to resample sums of sinusoids from the whole band.
+
+    Directions and moduli of the frequencies are uniform, so that slow waves, of which pictures
+    are mostly made, are as many as fast ones.
+
+    Args:
+        lift_size: See :class:`ImplicitResampler`.
+        steps: Steps of Adam, its rate on a cosine.
+        seed: Decides weights and data.
+        size: Side of the frames.
+        batch: Frames a step, each with a shift of its own.
+        waves: Sinusoids in a frame.
+        progress: Called after every step with its number and loss.
+
+    Returns:
+        The trained module.
+    """
+    torch.manual_seed(seed)
+    network = ImplicitResampler(lift_size=lift_size)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-5)
+    pixels = grid(size)
+    for step in range(steps):
+        modulus, turn = torch.rand(batch, waves) / 2, 2 * math.pi * torch.rand(batch, waves)
+        frequency = torch.stack((modulus * turn.cos(), modulus * turn.sin()), -1)
+        phase = 2 * math.pi * torch.rand(batch, waves)
+        amplitude = torch.full((batch, waves), waves**-0.5)
+        flow = (4 * torch.rand(batch, 2, 1, 1) - 2).expand(-1, -1, size, size)
+        reference = sinusoids(frequency, phase, pixels, amplitude)
+        target = sinusoids(frequency, phase, pixels + flow, amplitude)
+        inner = (..., slice(3, -4), slice(3, -4))
+        loss = (network(reference, flow)[inner] - target[inner]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        progress(step + 1, loss.item())
+    return network.eval()
+
+
+def theory(frequencies: np.ndarray) -> dict[str, np.ndarray]:
+    """Fourier transforms of the kernels (Sec. 3.3): sinc for nearest, its square for bilinear."""
+    return {"nearest": np.sinc(frequencies), "bilinear": np.sinc(frequencies) ** 2}
+
+
+def plot(responses: dict[str, Response], path: Path) -> None:
+    """Three panels: the mean over shifts with theory, the half-pixel shift, error by shift."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2))
+    for index, (name, response) in enumerate(responses.items()):
+        colour = f"C{index}"
+        f = response.frequencies
+        axes[0].plot(f, response.mean_over_shifts(), "o", color=colour, ms=4, label=name)
+        half = np.abs(response.shifts).argmax()
+        axes[1].plot(f, np.abs(response.values[:, half]), color=colour, label=name)
+        error = np.sqrt((np.abs(response.values - 1) ** 2).mean(axis=0))
+        axes[2].plot(response.shifts, error, color=colour, label=name)
+    f = next(iter(responses.values())).frequencies
+    for (name, curve), label in zip(theory(f).items(), ("sinc", "sinc$^2$"), strict=True):
+        colour = f"C{list(responses).index(name)}" if name in responses else "k"
+        axes[0].plot(f, curve, color=colour, lw=1, label=f"{label} (theory)")
+    axes[0].set_title("mean response over all shifts")
+    axes[1].set_title("amplitude at a shift of half a pixel")
+    axes[2].set_title("rms error of the response over the band")
+    for axis in axes[:2]:
+        axis.set_xlabel("frequency (cycles a pixel)")
+        axis.set_ylim(0, 1.25)
+    axes[2].set_xlabel("shift (pixels)")
+    axes[0].legend(fontsize=7)
+    axes[1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)

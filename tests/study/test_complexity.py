@@ -1,0 +1,80 @@
+"""Counts that the paper gives or that follow by hand; measurements that are positive."""
+
+import json
+
+import pytest
+import torch
+
+from iart_plugin.ops import ImplicitAlignment
+from iart_plugin.study.complexity import (
+    NETWORKS,
+    PAPER_IA_GFLOPS,
+    Case,
+    PlainImplicitAlignment,
+    cases,
+    count,
+    measure,
+    table,
+)
+
+PAPER = {"height": 180, "width": 320}
+
+
+def test_papers_flops_of_implicit_alignment():
+    plain = count(Case(kind="plain", name="implicit", **PAPER))["flops"] / 1e9
+    assert round(plain, 2) == PAPER_IA_GFLOPS
+    # One projection of the current frame and two of the reference, for nine; and the tables of
+    # the four encodings.
+    ours = count(Case(kind="aligner", name="implicit", **PAPER))["flops"] / 1e9
+    assert ours == pytest.approx(plain / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"window_size": 3}, {"encode_window": False}])
+def test_plain_form_gives_the_same(options):
+    torch.manual_seed(0)
+    fast = ImplicitAlignment(8, num_heads=2, **options).double()
+    plain = PlainImplicitAlignment(8, num_heads=2, **options).double()
+    plain.load_state_dict(fast.state_dict())
+    reference, current = torch.randn(2, 2, 8, 5, 7, dtype=torch.float64)
+    flow = torch.randn(2, 2, 5, 7, dtype=torch.float64) * 3
+    torch.testing.assert_close(plain(reference, current, flow), fast(reference, current, flow))
+
+
+def test_deformable_convolution_is_counted():
+    flops = count(Case(kind="aligner", name="deformable_conv", height=4, width=5, channels=60))
+    # 20 pixels, 2 x MAC: four convolutions of the offsets and the deformable one, without bias.
+    weights = 9 * (122 * 60 + 2 * 60 * 60 + 60 * 162) + 9 * 60 * 60
+    assert flops["flops"] == 2 * 20 * weights
+    assert flops["parameters"] == 250_962
+
+
+def test_networks_scale_with_their_frames_pixels():
+    small, large = (
+        count(Case(kind="network", name="AlignmentStudyNet, none", height=h, width=32, frames=1))
+        for h in (32, 64)
+    )
+    assert large["flops"] == 2 * small["flops"] and small["parameters"] == 1_209_427
+
+
+def test_released_networks_flops():
+    # Twice the multiply-accumulates at 64 x 64 of the released program, 349.7 GFLOPs a frame,
+    # less what is not computed here: keys and values of gathered neighbours, unused frames.
+    flops = count(Case(kind="network", name="IART", height=64, width=64))["flops"] / 1e9
+    assert 300 < flops < 349.7
+
+
+def test_measurement():
+    case = Case(kind="aligner", name="flow_warp", height=256, width=256, channels=64, threads=1)
+    result = measure(case)
+    assert result["seconds"] > 0
+    # Its result alone is 16 MiB.
+    assert 16 <= result["memory_mib"] < 400
+
+
+def test_every_case_is_there_and_tables_agree():
+    every = cases(height=8, width=8)
+    assert len([c for c in every if c.kind == "network"]) == len(NETWORKS) >= 10
+    rows = [{"kind": "plain", "name": "implicit", "parameters": 1234567, "flops": 2_500_000_000}]
+    assert "implicit (plain form)   1,234,567" in table(rows)
+    assert "| 1,234,567 | 2.50 | - | - |" in table(rows, "markdown")
+    assert json.loads(table(rows, "json")) == rows

@@ -1,0 +1,98 @@
+"""Parameters, FLOPs, time and memory of every network and aligner.
+
+    python tools/complexity.py                       # a table; time and memory at 64x64
+    python tools/complexity.py --count-only --size 180 320
+    python tools/complexity.py --train --only IART   # one training step, before you start one
+    python tools/complexity.py --docs docs           # write docs/complexity.md
+
+FLOPs count twice the multiply-accumulates, for a network per output frame.
+"""
+
+import argparse
+import platform
+from pathlib import Path
+
+import torch
+
+from iart_plugin.study.complexity import (
+    PAPER_CHANNELS,
+    PAPER_IA_GFLOPS,
+    PAPER_SIZE,
+    Case,
+    cases,
+    count,
+    measure,
+    table,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, nargs=2, default=(64, 64), metavar=("H", "W"))
+    parser.add_argument("--frames", type=int, default=5, help="frames of a clip")
+    parser.add_argument("--channels", type=int, default=PAPER_CHANNELS, help="of aligners")
+    parser.add_argument("--only", nargs="+", help="names that start with one of these")
+    parser.add_argument("--train", action="store_true", help="time forward and backward")
+    parser.add_argument("--count-only", action="store_true", help="measure nothing")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=0, help="PyTorch's threads")
+    parser.add_argument("--style", default="text", choices=("text", "markdown", "json"))
+    parser.add_argument("--docs", type=Path, help="folder to write complexity.md to")
+    args = parser.parse_args()
+    rows = []
+    for case in cases(
+        height=args.size[0],
+        width=args.size[1],
+        frames=args.frames,
+        channels=args.channels,
+        train=args.train,
+        threads=args.threads,
+    ):
+        if args.only and not case.name.startswith(tuple(args.only)):
+            continue
+        measured = {} if args.count_only else measure(case, device=args.device)
+        rows.append({"kind": case.kind, "name": case.name, **count(case), **measured})
+    print(table(rows, args.style))
+    if args.docs:
+        args.docs.mkdir(parents=True, exist_ok=True)
+        page = args.docs / "complexity.md"
+        page.write_text(_page(rows, args), encoding="utf-8")
+        print(f"wrote {page}")
+
+
+def _page(rows: list[dict], args: argparse.Namespace) -> str:
+    height, width = args.size
+    what = "a training step" if args.train else "a forward pass"
+    threads = args.threads or torch.get_num_threads()
+    sizes = {"height": PAPER_SIZE[0], "width": PAPER_SIZE[1]}
+    plain, ours = (
+        count(Case(kind=kind, name="implicit", **sizes))["flops"] / 1e9
+        for kind in ("plain", "aligner")
+    )
+    network = count(Case(kind="network", name="IART", **sizes))["flops"] / 1e12
+    return f"""\
+# Complexity
+
+<!-- Written by tools/complexity.py. Do not edit: run it again. -->
+
+Low-resolution frames of {height}x{width}, clips of {args.frames} frames, aligners on
+{args.channels} channels. FLOPs are PyTorch's counter's, twice the multiply-accumulates of matrix
+products and convolutions; time, memory and FLOPs of a network are those of {what}, time and FLOPs
+per output frame. Memory is the growth of the process's peak. Measured on {args.device}
+({platform.machine()}, {threads} threads, PyTorch {torch.__version__}), the faster of two runs on a
+machine that others used too: compare rows, not machines.
+
+{table(rows, "markdown")}
+
+## The paper's figures
+
+At {PAPER_SIZE[0]}x{PAPER_SIZE[1]} and {PAPER_CHANNELS} channels the paper counts {PAPER_IA_GFLOPS}
+GFLOPs for one implicit alignment (Sec. B.3). Projecting keys and values after the four neighbours
+were gathered, as the paper counts, gives **{plain:.2f} GFLOPs**; projecting the reference once and
+gathering afterwards gives the same numbers for **{ours:.2f} GFLOPs**. IART as a whole is
+{network:.2f} TFLOPs a frame here, for the paper's 1.62 (Tab. 5).
+"""
+
+
+if __name__ == "__main__":
+    main()
