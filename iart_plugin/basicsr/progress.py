@@ -29,7 +29,11 @@ def clip_progress(network: nn.Module, frames: int) -> Iterator[None]:
         leave=False,
         disable=not branches,
     ) as bar:
-        hooks = [branch.register_forward_hook(lambda *_: bar.update()) for branch in branches]
+
+        def step(*_: object) -> None:
+            bar.update()  # what it returns must not become the branch's output
+
+        hooks = [branch.register_forward_hook(step) for branch in branches]
         try:
             yield
         finally:
