@@ -15,11 +15,12 @@ CORE = [
     "tqdm",
     "pyyaml",
 ]
-# BasicSR must be built without isolation (its setup imports torch) and MMagic without its
-# declared dependencies; requirements/README.md gives the order that works.
+# BasicSR must be built without isolation (its setup imports torch), MMagic installed without its
+# declared dependencies: the Makefile's `setup` shows the order that works, with pinned versions.
 BASICSR = ["basicsr>=1.4.2"]
 MMAGIC = ["mmengine>=0.10.7", "mmcv-lite>=2.1,<2.2", "mmagic>=1.2"]
 VIDEO = ["av>=12"]
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
 DEV = ["pytest>=8", "pytest-timeout", "ruff", "matplotlib", "scikit-image"]
 
 setup(
@@ -37,8 +38,9 @@ setup(
         "basicsr": BASICSR,
         "mmagic": MMAGIC,
         "video": VIDEO,
+        "export": EXPORT,
         "dev": DEV,
-        "all": BASICSR + MMAGIC + VIDEO + DEV,
+        "all": BASICSR + MMAGIC + VIDEO + EXPORT + DEV,
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
