@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from iart_plugin.alignment import build_alignment
 from iart_plugin.ops import warp
 
-from .mfsab import MFSABBackbone, WindowPlan
+from .mfsab import BackbonePlans, MFSABBackbone
 from .recurrent import RecurrentNetwork
 
 BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
@@ -117,7 +117,7 @@ class IART(RecurrentNetwork):
         features: list[Tensor],
         forward: Tensor,
         backward: Tensor,
-        plans: list[WindowPlan],
+        plans: BackbonePlans,
     ) -> Iterator[Tensor]:
         """Yields a branch's outputs in its own direction."""
         backbone = self.swin_backbone[name]
@@ -130,7 +130,7 @@ class IART(RecurrentNetwork):
         features: list[Tensor],
         flows: tuple[Tensor, ...],
         backbone: MFSABBackbone,
-        plans: list[WindowPlan],
+        plans: BackbonePlans,
     ) -> Iterator[Tensor]:
         """Yields a branch's outputs, frame by frame in the order given.
 

@@ -37,6 +37,20 @@ class WindowPlan(NamedTuple):
     groups: tuple[tuple[int, Tensor | None], ...]
 
 
+class BackbonePlans(NamedTuple):
+    """All that a backbone needs to know of a clip's size.
+
+    Attributes:
+        batch: number of clips.
+        frames: the plans of plain and of rolled blocks.
+        frame: the same for one frame alone.
+    """
+
+    batch: int
+    frames: tuple[WindowPlan, WindowPlan]
+    frame: tuple[WindowPlan, WindowPlan]
+
+
 def plan_windows(
     batch: int,
     height: int,
@@ -193,16 +207,39 @@ class WindowAttention(nn.Module):
         """The (heads, tokens, tokens) bias on the logits, query by key."""
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
 
-    def forward(self, x: Tensor, groups: Sequence[tuple[int, Tensor | None]]) -> Tensor:
-        """Attends within (windows, tokens, c); ``groups`` as in :class:`WindowPlan`."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
-        bias = self.bias().to(qkv.dtype)
+    def forward(
+        self,
+        x: Tensor,
+        groups: Sequence[tuple[int, Tensor | None]],
+        queries: slice = slice(None),
+    ) -> Tensor:
+        """Attends within windows.
+
+        Args:
+            x: (windows, tokens, c).
+            groups: as in :class:`WindowPlan`.
+            queries: the tokens whose output is wanted; all by default.
+
+        Returns:
+            (windows, queries, c).
+        """
+        heads = (self.num_heads, -1)
+        if queries == slice(None):
+            query, key, value = self.qkv(x).unflatten(-1, (3, *heads)).unbind(2)
+        else:
+            c = x.shape[-1]
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(x[:, queries], weight[:c], bias[:c]).unflatten(-1, heads)
+            key_value = F.linear(x, weight[c:], bias[c:]).unflatten(-1, (2, *heads))
+            key, value = key_value.unbind(2)
+        logit_bias = self.bias()[:, queries].to(query.dtype).unsqueeze(0)
         counts = [count for count, _ in groups]
         parts = []
-        for part, (_, mask) in zip(qkv.split(counts), groups, strict=True):
-            q, k, v = part.permute(2, 0, 3, 1, 4)  # (windows, heads, tokens, c / heads) each
-            logit_bias = bias if mask is None else bias + mask.to(bias.dtype)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=logit_bias.unsqueeze(0))
+        runs = zip(query.split(counts), key.split(counts), value.split(counts), groups, strict=True)
+        for *qkv, (_, mask) in runs:
+            q, k, v = (part.transpose(1, 2) for part in qkv)  # (windows, heads, tokens, c / heads)
+            added = logit_bias if mask is None else logit_bias + mask[queries].to(q.dtype)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=added)
             parts.append(out.transpose(1, 2).flatten(2))
         return self.proj(parts[0] if len(parts) == 1 else torch.cat(parts))
 
@@ -246,7 +283,28 @@ class Block(nn.Module):
     def forward(self, x: Tensor, plan: WindowPlan, batch: int) -> Tensor:
         """Maps (rows, c) tokens of ``batch`` clips to the same shape."""
         windows = self.attn(to_windows(self.norm1(x), plan), plan.groups)
-        x = x + self.drop_path(from_windows(windows, plan), batch)
+        return self._residuals(x, from_windows(windows, plan), batch)
+
+    def forward_frame(
+        self, x: Tensor, plan: WindowPlan, frame_plan: WindowPlan, frame: int, batch: int
+    ) -> Tensor:
+        """One frame of :meth:`forward`'s result, (rows of that frame, c), and no work on others.
+
+        Args:
+            x: (rows, c) tokens of all frames.
+            plan: the plan of all frames.
+            frame_plan: the plan of one frame in windows of the same height, width and shift.
+            frame: which one.
+            batch: number of clips.
+        """
+        tokens = frame_plan.tokens
+        queries = slice(frame * tokens, (frame + 1) * tokens)
+        windows = self.attn(to_windows(self.norm1(x), plan), plan.groups, queries)
+        x = frame_of(x, batch, plan.tokens // tokens, frame)
+        return self._residuals(x, from_windows(windows, frame_plan), batch)
+
+    def _residuals(self, x: Tensor, attended: Tensor, batch: int) -> Tensor:
+        x = x + self.drop_path(attended, batch)
         return x + self.drop_path(self.mlp(self.norm2(x)), batch)
 
 
@@ -259,10 +317,17 @@ class ResidualGroup(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, window_size, num_heads, p) for p in drop_path)
 
-    def forward(self, x: Tensor, plans: Sequence[WindowPlan], batch: int) -> Tensor:
-        for i, block in enumerate(self.blocks):
-            x = block(x, plans[i % 2], batch)
-        return x
+    def forward(self, x: Tensor, plans: BackbonePlans, frame: int | None = None) -> Tensor:
+        """Maps (rows, c) tokens to the same shape, or to one frame's rows if ``frame`` is given."""
+        blocks = self.blocks if frame is None else self.blocks[:-1]
+        for i, block in enumerate(blocks):
+            x = block(x, plans.frames[i % 2], plans.batch)
+        if frame is None:
+            return x
+        shift = (len(self.blocks) - 1) % 2
+        return self.blocks[-1].forward_frame(
+            x, plans.frames[shift], plans.frame[shift], frame, plans.batch
+        )
 
 
 class Layer(nn.Module):
@@ -332,14 +397,18 @@ class MFSABBackbone(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
 
-    def plan(self, batch: int, height: int, width: int, device: torch.device) -> list[WindowPlan]:
-        """The plans of plain and rolled blocks for frames of this size."""
-        return [
-            plan_windows(batch, height, width, self.window_size, shift=shift, device=device)
-            for shift in (False, True)
-        ]
+    def plan(self, batch: int, height: int, width: int, device: torch.device) -> BackbonePlans:
+        """The plans for clips of this size, to be made once and used for any number of calls."""
+        frames, frame = (
+            tuple(
+                plan_windows(batch, height, width, window, shift=shift, device=device)
+                for shift in (False, True)
+            )
+            for window in (self.window_size, (1, *self.window_size[1:]))
+        )
+        return BackbonePlans(batch, frames, frame)
 
-    def forward(self, x: Tensor, plans: Sequence[WindowPlan] | None = None) -> Tensor:
+    def forward(self, x: Tensor, plans: BackbonePlans | None = None) -> Tensor:
         """Refines the output frame.
 
         Args:
@@ -357,20 +426,27 @@ class MFSABBackbone(nn.Module):
         tokens = x.permute(0, 1, 3, 4, 2).reshape(-1, c)  # (n * t * h * w, c)
         tokens = self.patch_embed.norm(tokens)
         for layer in self.layers[:-1]:
-            tokens = tokens + to_tokens(
-                layer.conv(to_frames(self._run(layer, tokens, plans, n), x))
-            )
-        # Nothing after the last blocks mixes frames: only the output frame is taken further.
-        last = to_frames(self._run(self.layers[-1], tokens, plans, n), x)
-        out = self.layers[-1].conv(last.unflatten(0, (n, t))[:, self.output_frame])
-        out = out + to_frames(tokens, x).unflatten(0, (n, t))[:, self.output_frame]
-        out = self.norm(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            frames = to_frames(self._run(layer, tokens, plans), x)
+            tokens = tokens + to_tokens(layer.conv(frames))
+        # Nothing after the last attention mixes frames: only the output frame is taken further.
+        last = self.layers[-1]
+        frame = self._run(last, tokens, plans, self.output_frame)
+        out = last.conv(to_frames(frame, shortcut.unsqueeze(1)))
+        tokens = frame_of(tokens, n, t, self.output_frame) + to_tokens(out)
+        out = to_frames(self.norm(tokens), shortcut.unsqueeze(1))
         return self.conv_after_body(out) + shortcut
 
-    def _run(self, layer: Layer, tokens: Tensor, plans: Sequence[WindowPlan], n: int) -> Tensor:
+    def _run(
+        self, layer: Layer, tokens: Tensor, plans: BackbonePlans, frame: int | None = None
+    ) -> Tensor:
         if self.use_checkpoint and torch.is_grad_enabled():
-            return checkpoint(layer.residual_group, tokens, plans, n, use_reentrant=False)
-        return layer.residual_group(tokens, plans, n)
+            return checkpoint(layer.residual_group, tokens, plans, frame, use_reentrant=False)
+        return layer.residual_group(tokens, plans, frame)
+
+
+def frame_of(tokens: Tensor, batch: int, frames: int, frame: int) -> Tensor:
+    """One frame's rows of (batch * frames * pixels, c) tokens: (batch * pixels, c)."""
+    return tokens.unflatten(0, (batch, frames, -1))[:, frame].flatten(0, 1)
 
 
 def to_frames(tokens: Tensor, like: Tensor) -> Tensor:
