@@ -125,8 +125,10 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         losses: OrderedDict[str, Tensor] = OrderedDict()
         parts = zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True)
         for index, (lq, gt) in enumerate(parts):
-            # Processes exchange their gradients once, with the last part's.
-            alone = self.opt["dist"] and index + 1 < self.accumulate
+            # Processes exchange their gradients once, with the last part's. A static graph does not
+            # allow that and exchanges them with every part's, with the same result.
+            alone = self.opt["dist"] and not self.opt.get("use_static_graph")
+            alone = alone and index + 1 < self.accumulate
             with self.net_g.no_sync() if alone else contextlib.nullcontext():
                 for name, value in self._backward(lq, gt).items():
                     losses[name] = losses.get(name, 0) + value
