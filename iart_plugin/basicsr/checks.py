@@ -30,6 +30,7 @@ TRAIN_KEYS = (
     "init_loss_scale",
     "max_skipped_steps",
     "grad_clip_norm",
+    "accumulate",
 )
 # Data sets of up to this many frame pairs are read through, larger ones in an even sample.
 MAX_PAIRS_READ = 2000

@@ -10,6 +10,7 @@ key                    meaning                                                  
 ``init_loss_scale``    first loss scale of ``fp16``                                      65536
 ``max_skipped_steps``  non-finite steps in a row after which the run stops               50
 ``grad_clip_norm``     largest norm of the whole gradient                                no limit
+``accumulate``         parts of a process's batch whose gradients are added up           1
 ====================== ================================================================= ==========
 
 The default precision is ``fp16`` on a GPU, as the model's name says, and ``fp32`` on a CPU, which
@@ -18,6 +19,7 @@ has ``bf16`` as its other choice. Flow, sampling positions and losses are float3
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import OrderedDict
 from pathlib import Path
@@ -50,6 +52,8 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         OptionError: on a key that nothing reads, or a precision that the device does not offer.
     """
 
+    sample_frame: Tensor | None = None  # of the validation that is running
+
     def __init__(self, opt: dict[str, Any]) -> None:
         check_options(opt)
         super().__init__(opt)
@@ -65,6 +69,13 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         )
         self.max_skipped_steps = int(train_opt.get("max_skipped_steps", 50))
         self.grad_clip_norm = float(train_opt.get("grad_clip_norm") or math.inf)
+        self.accumulate = int(train_opt.get("accumulate", 1))
+        batch_size = self.opt["datasets"]["train"]["batch_size_per_gpu"]
+        if self.accumulate < 1 or batch_size % self.accumulate:
+            raise OptionError(
+                f"train.accumulate is {self.accumulate}; it must divide batch_size_per_gpu, "
+                f"{batch_size}."
+            )
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
         self.data_seed = self.opt["manual_seed"]
@@ -111,12 +122,16 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
             FloatingPointError: after ``max_skipped_steps`` non-finite steps in a row.
         """
         self.optimizer_g.zero_grad(set_to_none=True)
-        with torch.autocast(
-            self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not torch.float32
-        ):
-            self.output = self.net_g(self.lq)
-        losses = self._losses(self.output.float())
-        self.scaler.scale(sum(losses.values())).backward()
+        losses: OrderedDict[str, Tensor] = OrderedDict()
+        parts = zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True)
+        for index, (lq, gt) in enumerate(parts):
+            # Processes exchange their gradients once, with the last part's. A static graph does not
+            # allow that and exchanges them with every part's, with the same result.
+            alone = self.opt["dist"] and not self.opt.get("use_static_graph")
+            alone = alone and index + 1 < self.accumulate
+            with self.net_g.no_sync() if alone else contextlib.nullcontext():
+                for name, value in self._backward(lq, gt).items():
+                    losses[name] = losses.get(name, 0) + value
         if self.fix_flow_iter and current_iter <= self.fix_flow_iter:
             self._drop_flow_gradients()
         self.scaler.unscale_(self.optimizer_g)
@@ -127,13 +142,24 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         if self.scaler.is_enabled():
             self.log_dict["loss_scale"] = self.scaler.get_scale()
 
-    def _losses(self, output: Tensor) -> OrderedDict[str, Tensor]:
-        losses = OrderedDict()
+    def _backward(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        """Add one part's gradients, and return its share of the losses."""
+        with torch.autocast(
+            self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not torch.float32
+        ):
+            self.output = self.net_g(lq)
+        losses = self._losses(self.output.float(), gt)
+        shares = {name: value / self.accumulate for name, value in losses.items()}
+        self.scaler.scale(sum(shares.values())).backward()
+        return {name: value.detach() for name, value in shares.items()}
+
+    def _losses(self, output: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        losses = {}
         if self.cri_pix:
-            losses["l_pix"] = self.cri_pix(output, self.gt)
+            losses["l_pix"] = self.cri_pix(output, gt)
         if self.cri_perceptual:
             names = ("l_percep", "l_style")
-            values = zip(names, self.cri_perceptual(output, self.gt), strict=True)
+            values = zip(names, self.cri_perceptual(output, gt), strict=True)
             losses.update((name, value) for name, value in values if value is not None)
         return losses
 
@@ -170,6 +196,22 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
                 "Resume from an earlier checkpoint with train.amp_dtype bf16 or fp32, a lower "
                 "learning rate or train.grad_clip_norm."
             )
+
+    def validation(
+        self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False
+    ) -> None:
+        """Validate as BasicSR does, and show one frame in TensorBoard: input, output, truth."""
+        self.sample_frame = None
+        super().validation(dataloader, current_iter, tb_logger, save_img)
+        if tb_logger is not None and self.sample_frame is not None:
+            name = f"frames/{dataloader.dataset.opt['name']}"
+            tb_logger.add_image(name, self.sample_frame, current_iter)
+
+    def get_current_visuals(self) -> OrderedDict[str, Tensor]:
+        visuals = super().get_current_visuals()
+        if self.sample_frame is None:
+            self.sample_frame = side_by_side(visuals)
+        return visuals
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -255,6 +297,26 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         self.data_seed = resume_state["data_seed"]
         resume.continue_data(resume_state["epoch"], resume_state["iter"], self.data_seed)
         resume.restore_random_state(resume_state["random"])
+
+
+def side_by_side(visuals: dict[str, Tensor]) -> Tensor:
+    """The middle frames of a clip, next to each other: input (nearest), output, ground truth.
+
+    Args:
+        visuals: ``lq`` (1, t, 3, h, w), ``result`` and perhaps ``gt`` (1, t, 3, 4h, 4w), or
+            (1, 3, 4h, 4w) where only the centre frame is tested.
+
+    Returns:
+        (3, 4h, 8w or 12w), in [0, 1].
+    """
+    frames = []
+    for name in ("lq", "result", "gt"):
+        if name in visuals:
+            clip = visuals[name][0]
+            frames.append(clip[clip.shape[0] // 2] if clip.dim() == 4 else clip)
+    size = frames[1].shape[-2:]
+    frames[0] = nn.functional.interpolate(frames[0][None], size=size, mode="nearest")[0]
+    return torch.cat(frames, dim=-1).float().clamp(0, 1)
 
 
 def _read_weights(path: str, param_key: str | None) -> tuple[dict[str, Tensor], str]:

@@ -15,6 +15,8 @@ from iart_plugin import compat
 from iart_plugin.basicsr import resume
 from iart_plugin.basicsr.checks import OptionError, check_dataset, check_options
 
+_checked: set[str] = set()  # data sets that this process has found in order
+
 
 def install() -> None:
     """Check data sets before they are built, and read training data resumably. Idempotent."""
@@ -25,12 +27,18 @@ def install() -> None:
 def _checked_build_dataset(build_dataset: Callable) -> Callable:
     @functools.wraps(build_dataset)
     def checked(dataset_opt: dict[str, Any]):
-        if get_dist_info()[0] == 0:  # one process looks, torchrun ends the others
-            check_dataset(dataset_opt)
+        _check_dataset_once(dataset_opt)
         dataset = build_dataset(dataset_opt)
         return resume.SeededDataset(dataset, 0) if dataset_opt["phase"] == "train" else dataset
 
     return checked
+
+
+def _check_dataset_once(dataset_opt: dict[str, Any]) -> None:
+    key = repr(sorted(dataset_opt.items()))
+    if get_dist_info()[0] == 0 and key not in _checked:  # one process looks, torchrun ends all
+        check_dataset(dataset_opt)
+        _checked.add(key)
 
 
 def _checked_parse_options(parse_options: Callable) -> Callable:
@@ -38,6 +46,9 @@ def _checked_parse_options(parse_options: Callable) -> Callable:
     def checked(*args: Any, **kwargs: Any):
         opt, arguments = parse_options(*args, **kwargs)
         check_options(opt)
+        # Here already, because the pipeline moves an earlier run of this name aside next.
+        for dataset_opt in opt["datasets"].values():
+            _check_dataset_once(dataset_opt)
         return opt, arguments
 
     return checked

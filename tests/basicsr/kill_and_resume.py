@@ -48,7 +48,7 @@ def main(option_file: str, kills: int, seed: int) -> None:
             if os.waitpid(pid, os.WNOHANG) != (0, 0):
                 sys.exit("a child ended by itself")
             time.sleep(0.01)
-        time.sleep(rng.uniform(0.0, 0.5))
+        time.sleep(rng.uniform(0.0, 0.2))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         print(f"killed, newest state {newest()}", flush=True)

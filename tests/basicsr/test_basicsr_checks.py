@@ -246,6 +246,7 @@ def test_the_tool_checks_the_data_of_a_stock_model(data, tmp_path, options) -> N
     output = run("basicsr_test", write_options(opt, tmp_path / "t.yml", plugin=False), fails=True)
     assert "error: data set 'REDS4'" in output
     assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize(

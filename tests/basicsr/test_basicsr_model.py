@@ -136,6 +136,49 @@ def test_bfloat16_keeps_flow_loss_and_weights_in_float32(make) -> None:
     assert {p.grad.dtype for p in model.net_g.parameters() if p.grad is not None} == {torch.float32}
 
 
+def test_accumulated_parts_give_the_whole_batch_s_step(make) -> None:
+    one, two = batch(), {k: v.flip(-1) for k, v in batch().items() if k != "key"}
+    both = {key: torch.cat((one[key], two[key])) for key in two}
+    found = []
+    for parts in (1, 2):
+        model = make(train__accumulate=parts, train__fix_flow=0)
+        model.feed_data(both)
+        model.optimize_parameters(1)
+        grads = [p.grad.flatten() for p in model.net_g.parameters() if p.grad is not None]
+        found.append((torch.cat(grads), model.log_dict["l_pix"]))
+    (whole, loss), (parts, loss_of_parts) = found
+    assert (whole - parts).norm() < 1e-4 * whole.norm()
+    assert loss == pytest.approx(loss_of_parts, rel=1e-5)
+
+
+def test_parts_must_divide_the_batch(make) -> None:
+    with pytest.raises(ValueError, match="accumulate is 3; it must divide batch_size_per_gpu, 2"):
+        make(train__accumulate=3)
+
+
+def test_a_frame_is_shown_in_tensorboard(make) -> None:
+    from basicsr.data import build_dataloader, build_dataset
+
+    shown = {}
+
+    class Board:
+        def add_scalar(self, name, value, iteration):
+            shown[name] = value
+
+        def add_image(self, name, image, iteration):
+            shown[name] = image
+
+    model = make()
+    model.opt["datasets"]["val"].update(phase="val", scale=4)
+    dataset = build_dataset(model.opt["datasets"]["val"])
+    loader = build_dataloader(dataset, model.opt["datasets"]["val"])
+    model.validation(loader, 1, Board())
+    assert shown["frames/REDS4"].shape == (3, 64, 3 * 64)
+    assert torch.equal(shown["frames/REDS4"][..., 128:], dataset[0]["gt"][2])
+    assert shown["metrics/psnr"] > 15
+    assert 0 < shown["metrics/ssim"] <= 1
+
+
 def test_resume_takes_up_everything(make, tmp_path) -> None:
     model = make(network_g=SMALL_IART)
     train(model, [1, 2, 3])
