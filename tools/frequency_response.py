@@ -95,7 +95,7 @@ measured. With pointwise features its support is the 2x2 window that bilinear ha
 it is 4x4, as bicubic's.
 
 Nearest keeps every amplitude and displaces instead, which its rms error shows; bilinear loses
-amplitude from the middle of the band on. No method restores the highest frequencies at half a
+amplitude from the middle of the band on. No other method restores the highest frequencies at half a
 pixel, where few samples hold them. Training decides what IA does: it fits the spectrum that it was
 shown, here one without any preference, and may overshoot where that lowers its loss.
 """
