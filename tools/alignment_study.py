@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("results/alignment_study"))
     parser.add_argument("--full", action="store_true", help="all flows, tables and three seeds")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="instead of the default")
+    parser.add_argument("--flows", nargs="+", choices=("gt", "noise", "spynet", "raft"))
     parser.add_argument("--spynet", help="SPyNet's weights, for its flow")
     parser.add_argument("--raft", help="weights of torchvision's raft_large, for its flow")
     parser.add_argument("--seeds", type=int, nargs="+")
@@ -42,7 +43,7 @@ def main() -> None:
         folder=args.folder,
         scale=Scale(**scale),
         rows=args.rows or (tuple(ROWS) if args.full else DEFAULT_ROWS),
-        flows=("gt", *(("noise",) if args.full else ()), *weights),
+        flows=args.flows or ("gt", *(("noise",) if args.full else ()), *weights),
         seeds=args.seeds or ((0, 1, 2) if args.full else (0,)),
         flow_weights=weights,
     )

@@ -79,8 +79,8 @@ Low-resolution frames of {height}x{width}, clips of {args.frames} frames, aligne
 {args.channels} channels. FLOPs are PyTorch's counter's, twice the multiply-accumulates of matrix
 products and convolutions; time, memory and FLOPs of a network are those of {what}, time and FLOPs
 per output frame. Memory is the growth of the process's peak. Measured on {args.device}
-({platform.machine()}, {threads} threads, PyTorch {torch.__version__}), the faster of two runs on a
-machine that others used too: compare rows, not machines.
+({platform.machine()}, {threads} threads, PyTorch {torch.__version__}), the faster of two runs.
+"ms" is time on the clock and depends on what else the machine does; "CPU ms" is processor time.
 
 {table(rows, "markdown")}
 

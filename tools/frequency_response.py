@@ -29,12 +29,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--steps", type=int, default=1500, help="training steps of each IA")
+    parser.add_argument("--frequencies", type=int, default=25, help="measured frequencies")
+    parser.add_argument("--shifts", type=int, default=32, help="measured shifts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="PyTorch's threads")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    responses = {name: measure(resampler) for name, resampler in explicit_resamplers().items()}
+    fineness = {"num_frequencies": args.frequencies, "num_shifts": args.shifts}
+    responses = {name: measure(r, **fineness) for name, r in explicit_resamplers().items()}
     for lift_size, name in LIFTS.items():
         with tqdm(total=args.steps, desc=name, unit="step") as bar:
             network = train_implicit(
@@ -43,7 +46,7 @@ def main() -> None:
                 seed=args.seed,
                 progress=lambda step, loss, bar=bar: bar.update(),
             )
-        responses[name] = measure(network)
+        responses[name] = measure(network, **fineness)
     args.docs.mkdir(parents=True, exist_ok=True)
     plot(responses, args.docs / "frequency_response.png")
     page = args.docs / "frequency_response.md"
@@ -95,7 +98,7 @@ measured. With pointwise features its support is the 2x2 window that bilinear ha
 it is 4x4, as bicubic's.
 
 Nearest keeps every amplitude and displaces instead, which its rms error shows; bilinear loses
-amplitude from the middle of the band on. No method restores the highest frequencies at half a
+amplitude from the middle of the band on. No other method restores the highest frequencies at half a
 pixel, where few samples hold them. Training decides what IA does: it fits the spectrum that it was
 shown, here one without any preference, and may overshoot where that lowers its loss.
 """

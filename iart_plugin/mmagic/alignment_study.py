@@ -24,7 +24,7 @@ class SintelFlowDataset(_SintelFlowDataset):
     """:class:`iart_plugin.data.SintelFlowDataset` with MMagic's items.
 
     An item is ``inputs`` (t, 3, h, w), RGB in 0..255, and ``data_samples`` with ``gt_img``
-    (t, 3, 4h, 4w), likewise, and ``flows`` (t - 1, 2, h, w).
+    (t, 3, 4h, 4w), likewise, ``flows`` (t - 1, 2, h, w) and ``masks`` (t - 1, 1, h, w).
 
     Args:
         root: the folder above ``training``.
@@ -44,6 +44,7 @@ class SintelFlowDataset(_SintelFlowDataset):
         data_sample = DataSample(
             gt_img=sample["gt"] * WHITE,
             flows=sample["flows"],
+            masks=sample["valid"],
             metainfo={
                 "key": sample["key"],
                 "gt_path": sample["key"],

@@ -145,8 +145,9 @@ def measure(case: Case, *, device: str = "cpu") -> dict[str, float]:
     """Seconds and peak memory of one pass, in a fresh process.
 
     Returns:
-        ``seconds`` (a frame's for a network) and ``memory_mib``: on a GPU the peak of PyTorch's
-        allocations, on a CPU the growth of the process's peak resident memory.
+        ``seconds`` (a frame's for a network), ``cpu_seconds`` (the same in processor time of all
+        threads, which a busy machine hardly changes) and ``memory_mib``: on a GPU the peak of
+        PyTorch's allocations, on a CPU the growth of the process's peak resident memory.
     """
     # Spawned: a forked child would inherit the parent's memory peak.
     context = multiprocessing.get_context("spawn")
@@ -161,19 +162,24 @@ def _measure_here(case: Case, device: str) -> dict[str, float]:
     module = case.build().to(device).train(case.train)
     inputs = [tensor.to(device) for tensor in case.inputs("cpu")]
     before = _peak(device, reset=True)
-    seconds = []
+    wall, busy = [], []
     for _ in range(case.repeats):
-        started = time.perf_counter()
+        started, started_busy = time.perf_counter(), time.process_time()
         with torch.set_grad_enabled(case.train):
             out = module(*inputs)
             if case.train and out.requires_grad:
                 out.mean().backward()
         if device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+        wall.append(time.perf_counter() - started)
+        busy.append(time.process_time() - started_busy)
         del out
     per = case.frames if case.kind == "network" else 1
-    return {"seconds": min(seconds) / per, "memory_mib": (_peak(device) - before) / 2**20}
+    return {
+        "seconds": min(wall) / per,
+        "cpu_seconds": min(busy) / per,
+        "memory_mib": (_peak(device) - before) / 2**20,
+    }
 
 
 def _peak(device: str, *, reset: bool = False) -> int:
@@ -213,17 +219,18 @@ def table(rows: list[dict], style: str = "text") -> str:
 
     Args:
         rows: Dicts of ``kind``, ``name``, ``parameters``, ``flops`` and, if they were measured,
-            ``seconds`` and ``memory_mib``.
+            what :func:`measure` gives.
         style: 'text', 'markdown' or 'json'.
     """
     if style == "json":
         return json.dumps(rows, indent=2)
-    header = ["", "parameters", "GFLOPs (2 x MAC)", "ms", "peak MiB"]
+    header = ["", "parameters", "GFLOPs (2 x MAC)", "ms", "CPU ms", "peak MiB"]
     lines = [header]
     for row in rows:
         plain = " (plain form)" if row["kind"] == "plain" else ""
         measured = [
             f"{row['seconds'] * 1e3:.0f}" if "seconds" in row else "-",
+            f"{row['cpu_seconds'] * 1e3:.0f}" if "cpu_seconds" in row else "-",
             f"{row['memory_mib']:.0f}" if "memory_mib" in row else "-",
         ]
         lines.append(

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from iart_plugin.archs import AlignmentStudyNet
+
 from .rows import FLOW_LABELS, PAPER_SCALE, ROWS, Row, experiments
 from .run import DEFAULT_ROWS
 from .training import Scale
@@ -124,21 +126,39 @@ find_unused_parameters: false
 use_static_graph: true
 """)
 
+MMAGIC_BASE = "alignment-study_c60_implicit_1xb8-100k_sintel"  # written by hand: IA, GT flow
 MMAGIC = Template("""\
 # Alignment study: $label, $flow_label flow ($tables).
 # $written_by
-_base_ = './$base'
+_base_ = './$base.py'
 
 experiment_name = '$name'
 work_dir = f'./work_dirs/{experiment_name}'
 
 model = dict(generator=$generator)
-
+""")
+MMAGIC_FLOW = Template("""
 flow = $flow
 train_dataloader = dict(dataset=flow)
 val_dataloader = dict(dataset=flow)
-test_dataloader = dict(dataset=flow)
+test_dataloader = [
+    dict(loader, dataset=dict(loader['dataset'], **flow))
+    for loader in _base_.test_dataloader
+]
 """)
+METAFILE_HEAD = """\
+# Written by tools/make_study_configs.py. Do not edit: change iart_plugin/study.
+Collections:
+- Name: Alignment study
+  Paper:
+    Title: Enhancing Video Super-Resolution via Implicit Resampling-based Alignment
+    URL: https://arxiv.org/abs/2305.00163
+  README: README.md
+  Task:
+  - video super-resolution
+  Year: 2024
+Models:
+"""
 
 
 def file_name(row: Row, flow: str) -> str:
@@ -172,28 +192,66 @@ def basicsr_options(row: Row, flow: str, *, cpu: bool = False) -> str:
     )
 
 
+def mmagic_name(row: Row, flow: str) -> str:
+    """The name of a row's MMagic experiment, by MMagic's rules for names."""
+    middle = row.key.replace("_", "-") + ("" if flow == "gt" else f"-{flow}")
+    return f"alignment-study_c60_{middle}_1xb8-100k_sintel"
+
+
 def mmagic_config(row: Row, flow: str) -> str:
     """The text of one MMagic config; what all rows share stands in the base."""
+    text = MMAGIC.substitute(
+        **_headings(row, flow),
+        base=MMAGIC_BASE,
+        name=mmagic_name(row, flow),
+        generator=_python(row.network),
+    )
+    if flow == "gt":
+        return text
     weights = WEIGHTS[flow]
     data = {"flow": flow, **({"flow_weights": weights} if weights else {})}
-    return MMAGIC.substitute(
-        **_headings(row, flow),
-        base="base.py",
-        name=f"alignment-study_{file_name(row, flow)}",
-        generator=_python(row.network),
-        flow=_python(data),
-    )
+    return text + MMAGIC_FLOW.substitute(flow=_python(data))
+
+
+def metafile() -> str:
+    """The text of MMagic's model zoo entry for the whole study."""
+    models = []
+    for row, flow in experiments():
+        network = AlignmentStudyNet(**row.network, **PAPER_SCALE["network"])
+        model = {
+            "Config": f"{MMAGIC_FOLDER.as_posix()}/{mmagic_name(row, flow)}.py",
+            "In Collection": "Alignment study",
+            "Name": mmagic_name(row, flow),
+            "Metadata": {
+                "Training Data": "MPI-Sintel",
+                "Parameters": sum(p.numel() for p in network.parameters()),
+            },
+        }
+        if flow in row.paper:
+            table = next(t for t in row.tables if t.startswith("Table"))
+            model["Metadata"]["Results From"] = f"the paper, {table}"
+            metrics = {"PSNR (RGB)": row.paper[flow]}
+            model["Results"] = [
+                {
+                    "Dataset": "MPI-Sintel(BIx4)",
+                    "Metrics": metrics,
+                    "Task": "Video Super-Resolution",
+                }
+            ]
+        models.append(model)
+    return METAFILE_HEAD + yaml.safe_dump(models, sort_keys=False)
 
 
 def all_files() -> Iterator[tuple[Path, str]]:
     """Every generated file, relative to the repository's root, and its text."""
     for row, flow in experiments():
-        name = file_name(row, flow)
-        yield BASICSR_FOLDER / f"{name}.yml", basicsr_options(row, flow)
-        yield MMAGIC_FOLDER / f"{name}.py", mmagic_config(row, flow)
+        yield BASICSR_FOLDER / f"{file_name(row, flow)}.yml", basicsr_options(row, flow)
+        if mmagic_name(row, flow) != MMAGIC_BASE:
+            yield MMAGIC_FOLDER / f"{mmagic_name(row, flow)}.py", mmagic_config(row, flow)
     for key in DEFAULT_ROWS:
         name = file_name(ROWS[key], "gt")
         yield BASICSR_FOLDER / "cpu" / f"{name}.yml", basicsr_options(ROWS[key], "gt", cpu=True)
+    yield MMAGIC_FOLDER / "metafile.yml", metafile()
 
 
 def _headings(row: Row, flow: str) -> dict[str, str]:

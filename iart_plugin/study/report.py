@@ -43,6 +43,7 @@ def write_report(study: Study, folder: Path) -> Path:
         _table(results),
         f"![PSNR by aligner and flow]({PLOT})" if plotted else "",
         _comparison(results),
+        _baselines(results),
         _caveats(study),
         "Not run: " + ", ".join(missing) + "." if missing else "",
     ]
@@ -148,6 +149,32 @@ def _comparison(results: dict) -> str:
         f"{correlation:.2f} over {len(keys)} rows).\n\n"
         f"* here: {orders[0]}\n* Table 1: {orders[1]}"
     )
+
+
+def _baselines(results: dict) -> str:
+    """How many aligned rows are above each of the two baselines."""
+    aligned = [
+        _mean(entries)
+        for (key, flow), entries in results.items()
+        if flow == "gt" and ROWS[key].network["alignment"] not in (None, "none")
+    ]
+    lines = []
+    for key in ("no_propagation", "no_alignment"):
+        if (key, "gt") in results and aligned:
+            score = _mean(results[key, "gt"])
+            above = sum(value > score for value in aligned)
+            lines.append(
+                f"* {above} of {len(aligned)} aligned rows are above {ROWS[key].label} "
+                f"({score:.3f} dB)."
+            )
+    if len(lines) == 2 and _mean(results["no_propagation", "gt"]) > max(aligned):
+        lines.append(
+            "* That no aligned row is above w/o Prop. is not the paper's finding. The fused frame, "
+            "whose input also goes round the fusing backbone, is the aligned one, so a network "
+            "must first learn to take from the current frame what alignment gets wrong; this run "
+            "was too short for that."
+        )
+    return "\n".join(lines)
 
 
 def _caveats(study: Study) -> str:

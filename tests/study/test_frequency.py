@@ -15,7 +15,7 @@ from iart_plugin.study.frequency import (
     train_implicit,
 )
 
-SMALL = {"num_frequencies": 6, "num_shifts": 16, "size": 28}
+SMALL = {"num_frequencies": 5, "num_shifts": 16, "size": 24}
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear"])

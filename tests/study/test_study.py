@@ -151,6 +151,7 @@ def test_report_has_every_number_and_says_what_is_missing(study, tmp_path):
     text = write_report(study, tmp_path).read_text()
     assert f"{json.loads(path.read_text())['psnr']:.3f}" in text
     assert "4 steps are far from convergence" in text and "One seed" in text
+    assert "of 2 aligned rows are above w/o Align." in text
     assert "Not run" not in text and (tmp_path / "alignment_study.png").stat().st_size > 5000
     more = replace(study, rows=(*study.rows, "fgdc"))
     assert "Not run: FGDC (GT, seed 0)" in write_report(more, tmp_path).read_text()

@@ -1,5 +1,5 @@
-# Table 1's last row: implicit alignment, ground-truth flow. The other rows are
-# --cfg-options model.generator.alignment=NAME with a name of iart_plugin.alignment.ALIGNMENTS.
+# Table 1's last row: implicit alignment, ground-truth flow. The other rows' configs build on this
+# one and are written by tools/make_study_configs.py.
 _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/sintel.py',

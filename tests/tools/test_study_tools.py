@@ -1,0 +1,76 @@
+"""The data's and the study's command lines, run as a user runs them but in this process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("skimage", reason="the clips are made from its photographs")
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def run(tool: str, *arguments: object) -> tuple[int | None, str]:
+        spec = importlib.util.spec_from_file_location(tool, TOOLS / f"{tool}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [f"{tool}.py", *map(str, arguments)])
+        code = module.main()
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+def test_clips_are_made_checked_and_prepared(call, tmp_path):
+    size = ("--size", 32, 40, "--frames", 3, "--samples", 2)
+    _, output = call("make_flow_dataset", tmp_path, "--train-clips", 2, "--test-clips", 1, *size)
+    assert "3 clips written, 0 were there" in output
+    _, output = call("make_flow_dataset", tmp_path, "--train-clips", 3, "--test-clips", 1, *size)
+    assert "1 clips written, 3 were there" in output
+
+    code, output = call("prepare_sintel", tmp_path)
+    assert code == 0 and "4 of 4 clips are complete" in output
+    assert "12 frames written, 0 were there" in output
+    code, output = call("prepare_sintel", tmp_path)
+    assert "0 frames written, 12 were there" in output
+
+    lost = tmp_path / "training/flow/train_001/frame_0002.flo"
+    lost.unlink()
+    code, output = call("prepare_sintel", tmp_path, "--check")
+    assert code == 1 and str(lost) in output and "3 of 4 clips are complete" in output
+
+
+def test_study_runs_and_reports(call, tmp_path, monkeypatch):
+    from iart_plugin.study import run
+
+    small = {"num_train": 1, "num_test": 1, "num_frames": 3, "height": 40, "width": 40}
+    monkeypatch.setattr(run, "DATA", {**small, "samples": 2})
+    sizes = ("--iterations", 2, "--crop-size", 8, "--embed-dim", 8, "--mid-channels", 4)
+    places = ("--folder", tmp_path / "runs", "--docs", tmp_path / "docs", *sizes)
+    _, output = call("alignment_study", "--rows", "bilinear", "implicit", *places)
+    assert "2/2 IA, gt, seed 0" in output
+    first = (tmp_path / "docs/alignment_study.md").read_text()
+    _, output = call("alignment_study", "--rows", "bilinear", "implicit", "--report-only", *places)
+    assert "seed 0" not in output and (tmp_path / "docs/alignment_study.md").read_text() == first
+
+
+def test_complexity_prints_what_was_asked_for(call):
+    arguments = ("--count-only", "--size", 8, 8, "--channels", 60, "--style", "json")
+    _, output = call("complexity", "--only", "deformable", *arguments)
+    rows = {row["name"]: row["parameters"] for row in json.loads(output)}
+    assert rows == {"deformable_conv": 250_962, "deformable_attention": 213_424}
+
+
+def test_frequency_response_page(call, tmp_path):
+    coarse = ("--steps", 1, "--frequencies", 4, "--shifts", 2)
+    call("frequency_response", *coarse, "--docs", tmp_path)
+    text = (tmp_path / "frequency_response.md").read_text()
+    assert "| bicubic |" in text and "trained for 1 steps" in text
+    assert (tmp_path / "frequency_response.png").exists()
