@@ -14,7 +14,7 @@ from iart_plugin.archs.alignment_study import AlignmentStudyNet
 from iart_plugin.data import SintelFlowDataset
 from iart_plugin.data.synthetic import write_dataset
 
-CONFIG = CONFIGS / "alignment_study" / "alignment-study_c60_implicit_1xb8-100k_sintel.py"
+CONFIG = CONFIGS / "alignment_study" / "implicit_gt.py"
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_stock_tools_train_and_test(root):
         "train_dataloader.batch_size": 2,
         "train_dataloader.dataset.augment.crop_size": 16,
         "val_dataloader.num_workers": 0,
-        "test_dataloader.0.num_workers": 0,
+        "test_dataloader.num_workers": 0,
         "train_cfg.max_iters": 2,
         "train_cfg.val_interval": 2,
         "param_scheduler.periods": "[2]",

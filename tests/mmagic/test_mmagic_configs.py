@@ -10,7 +10,11 @@ from mmagic_driver import CONFIGS, ROOT
 
 import iart_plugin.mmagic  # noqa: F401  (registers)
 
-PATHS = sorted(path for path in CONFIGS.glob("*/*.py") if path.parent.name != "_base_")
+PATHS = sorted(
+    path
+    for path in CONFIGS.glob("*/*.py")
+    if path.parent.name != "_base_" and path.name != "base.py"
+)
 METAFILES = sorted(CONFIGS.glob("*/metafile.yml"))
 
 
@@ -24,9 +28,14 @@ def configs() -> dict[Path, object]:
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_experiment_is_called_as_its_file(configs, path):
     config = configs[path]
-    assert config.experiment_name == path.stem
-    assert config.work_dir == f"./work_dirs/{path.stem}"
+    assert config.experiment_name == _name(path)
+    assert config.work_dir == f"./work_dirs/{_name(path)}"
     assert config.default_scope == "mmagic"
+
+
+def _name(path: Path) -> str:
+    is_row = path.parent.name == "alignment_study"
+    return f"alignment-study_{path.stem}" if is_row else path.stem
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -36,7 +45,7 @@ def test_network_is_the_one_that_the_metafile_counts(configs, path):
     (entry,) = [m for m in _models() if m["Config"] == path.relative_to(ROOT).as_posix()]
     network = MODELS.build(configs[path].model.generator)
     assert sum(p.numel() for p in network.parameters()) == entry["Metadata"]["Parameters"]
-    assert entry["Name"] == path.stem
+    assert entry["Name"] == _name(path)
 
 
 def _models() -> list[dict]:
@@ -119,6 +128,35 @@ def _installed(name: str) -> Path:
     import mmagic
 
     return Path(mmagic.__file__).parent / ".mim" / "configs" / name
+
+
+def test_study_is_the_supplements(configs):
+    """Sec. B.1: Adam, 2e-4 to 1e-7, 100k iterations, batch 8, crops of 256."""
+    rows = [path for path in PATHS if path.parent.name == "alignment_study"]
+    assert len(rows) > 20
+    for config in (configs[path] for path in rows):
+        assert config.train_cfg.max_iters == 100_000
+        assert config.param_scheduler.periods == [100_000]
+        assert (config.optim_wrapper.optimizer.lr, config.param_scheduler.eta_min) == (2e-4, 1e-7)
+        assert config.train_dataloader.batch_size == 8
+        assert config.train_dataloader.dataset.augment.crop_size == 64
+        assert "FrozenFlowHook" not in {hook.type for hook in config.custom_hooks}
+        flows = {
+            loader.dataset.flow
+            for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader)
+        }
+        assert flows == {config.experiment_name.rsplit("_", 1)[1]}
+
+
+def test_study_has_the_papers_figures():
+    from iart_plugin.study.configs import file_name
+    from iart_plugin.study.rows import experiments
+
+    listed = {m["Name"]: m.get("Results") for m in _models()}
+    for row, flow in experiments():
+        results = listed[f"alignment-study_{file_name(row, flow)}"]
+        given = results and results[0]["Metrics"]["PSNR (RGB)"]
+        assert given == row.paper.get(flow)
 
 
 def test_vid4_alone_is_a_loop_of_the_full_test(configs):

@@ -26,9 +26,9 @@ val_evaluator = dict(
         dict(type='SSIM'),
     ])
 
-test_dataloader = [val_dataloader]
-test_evaluator = [[
+test_dataloader = val_dataloader
+test_evaluator = [
     dict(type='PSNR', prefix='Sintel-RGB'),
     dict(type='SSIM', prefix='Sintel-RGB'),
-]]
+]
 test_cfg = dict(type='MultiTestLoop')
