@@ -70,7 +70,8 @@ def test_gradients_are_those_of_one_process_with_twice_the_batch(gradients):
 def test_flow_network_is_released_in_every_process(gradients):
     for recorded in gradients:
         for i, step in enumerate(recorded["steps"]):
-            # SPyNet's last layer has the largest gradients; the other networks' are never zero.
+            # A bias on every key shifts all logits alike: its gradient is zero but for rounding.
+            step = {name: g for name, g in step.items() if name != "alignment.k.bias"}
             flow = [g for name, g in step.items() if name.startswith("spynet.")]
             rest = [g for name, g in step.items() if not name.startswith("spynet.")]
             assert all(bool(g.any()) for g in rest)
