@@ -47,8 +47,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=8, help="length of the clip (default 8)")
     args = parser.parse_args()
-    if args.frames < 1:
-        parser.error("--frames must be at least 1")
+    if args.frames < 2:
+        parser.error("--frames must be at least 2: MMagic's loader takes a single one for an image")
     shutil.rmtree(OUT, ignore_errors=True)
     prepare_frames(args.frames)
     prepare_weights()

@@ -7,7 +7,9 @@ mmagic      ``state_dict``, every key behind ``generator.``; see :func:`mmagic_f
 safetensors one set of weights under the network's own names
 =========== ==============================================================================
 
-Tensors are carried over as they are, dead weights included: a round trip changes no bit.
+Tensors are carried over as they are, dead weights included: a round trip changes no bit. Names are
+the networks' own, but for a BasicVSR in MMagic's layout, which has MMagic's names: both MMagic's
+network and the one here read them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints import build_network, export_official, read_file, save_checkpoint
-from .keys import CheckpointMismatch, Recognised, recognise
+from .keys import CheckpointMismatch, Recognised, mmagic_name, recognise, rename
 
 LAYOUTS = ("official", "basicsr", "mmagic", "safetensors")
 
@@ -70,7 +72,11 @@ def read_weights(path: str | os.PathLike) -> Weights:
         raise CheckpointMismatch(
             f"{path} holds no IA-RT, PSRT-recurrent, IA-CNN or BasicVSR; keys: {list(loaded)[:3]}"
         )
-    return Weights(recognised, trained, averaged)
+    return Weights(recognised, _renamed(trained), _renamed(averaged))
+
+
+def _renamed(state: State | None) -> State | None:
+    return None if state is None else {rename(key): value for key, value in state.items()}
 
 
 def _split_mmagic(loaded: Mapping[str, Any]) -> tuple[State, State | None]:
@@ -99,15 +105,17 @@ def mmagic_file(trained: State | None, averaged: State | None = None) -> dict[st
     MMEngine's ``EMAHook`` leaves them; MMagic's testers then take the averaged ones.
     """
     first = trained if averaged is None else averaged
-    file: dict[str, Any] = {"meta": {}, "state_dict": _generator("", first)}
+    is_basicvsr = recognise(first).network == "BasicVSR"
+
+    def generator(prefix: str, state: State) -> State:
+        counter = {f"{prefix}step_counter": torch.zeros(1)}  # a buffer of MMagic's BasicVSR model
+        names = {key: mmagic_name(key) if is_basicvsr else key for key in state}
+        return counter | {f"{prefix}generator.{names[key]}": state[key] for key in state}
+
+    file: dict[str, Any] = {"meta": {}, "state_dict": generator("", first)}
     if averaged is not None and trained is not None:
-        file["ema_state_dict"] = {"steps": torch.tensor(0), **_generator("module.", trained)}
+        file["ema_state_dict"] = {"steps": torch.tensor(0), **generator("module.", trained)}
     return file
-
-
-def _generator(prefix: str, state: Mapping[str, Tensor]) -> State:
-    counter = {f"{prefix}step_counter": torch.zeros(1)}  # the one buffer of MMagic's BasicVSR
-    return counter | {f"{prefix}generator.{key}": value for key, value in state.items()}
 
 
 def write_weights(weights: Weights, path: str | os.PathLike, layout: str) -> None:

@@ -59,6 +59,19 @@ def rename(key: str) -> str:
     return rename_spynet_key(key)
 
 
+def mmagic_name(key: str) -> str:
+    """The name that MMagic's BasicVSR has for a BasicVSR's key; undoes :func:`rename`."""
+    for theirs, ours in _MMAGIC_BASICVSR:
+        if key.startswith(ours):
+            return theirs + key.removeprefix(ours)
+    # A convolution of SPyNet with its activation is one module there, a convolution alone here.
+    return re.sub(
+        r"^(spynet\.basic_module\.\d+\.basic_module)\.(\d+)\.(weight|bias)$",
+        lambda match: f"{match[1]}.{int(match[2]) // 2}.conv.{match[3]}",
+        key,
+    )
+
+
 def is_dead(key: str) -> bool:
     """Whether a released IA-RT file's key has no influence on the network's output."""
     return _DEAD.fullmatch(key) is not None

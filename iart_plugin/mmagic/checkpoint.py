@@ -18,6 +18,7 @@ from torch import Tensor
 from iart_plugin.archs.checkpoints import read_state_dict
 from iart_plugin.archs.conversion import behind, mmagic_file
 from iart_plugin.archs.keys import check_fit, recognise
+from iart_plugin.archs.upsampler import UpsamplingNetwork
 
 SCHEMES = ("", "http://", "https://")
 """Where a file may come from: a path ('') or an address."""
@@ -27,7 +28,7 @@ Loader = Callable[..., Any]
 
 @HOOKS.register_module()
 class CheckpointFitHook(Hook):
-    """Refuses a checkpoint that does not fit the generator.
+    """Refuses a checkpoint that does not fit the generator, where that is one of this package.
 
     MMEngine loads whatever happens to fit and logs the rest: a test with another network's file
     would give the figures of random weights.
@@ -49,6 +50,8 @@ class CheckpointFitHook(Hook):
             CheckpointMismatch: if it does not fit.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not isinstance(model.generator, UpsamplingNetwork):
+            return
         state = checkpoint.get("state_dict", checkpoint)
         check_fit(model.generator, behind("generator.", state), strict=not self.partial)
 

@@ -123,6 +123,19 @@ def test_single_set_is_the_average_unless_told(basicsr, tmp_path):
     _assert_same(read_weights(tmp_path / "b.safetensors").best, given["params"])
 
 
+def test_basicvsr_has_mmagics_names_in_mmagics_layout(tmp_path):
+    network = IACNN(num_feat=8, num_block=1, alignment="flow_warp", extractor=False)
+    state = _fill(network, 6)
+    torch.save({"params": state}, tmp_path / "basicvsr.pth")
+    write_weights(read_weights(tmp_path / "basicvsr.pth"), tmp_path / "mmagic.pth", "mmagic")
+    there = torch.load(tmp_path / "mmagic.pth", weights_only=True)["state_dict"]
+    assert "generator.backward_resblocks.main.2.0.conv1.weight" in there
+    assert "generator.upsample1.upsample_conv.bias" in there
+    assert "generator.spynet.basic_module.5.basic_module.4.conv.weight" in there
+    write_weights(read_weights(tmp_path / "mmagic.pth"), tmp_path / "back.pth", "basicsr")
+    _assert_same(torch.load(tmp_path / "back.pth", weights_only=True)["params"], state)
+
+
 def test_released_program_has_no_ia_cnn(basicsr, tmp_path):
     with pytest.raises(ValueError, match="no IACNN"):
         write_weights(read_weights(basicsr), tmp_path / "official.pth", "official")

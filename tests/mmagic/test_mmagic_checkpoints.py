@@ -93,6 +93,24 @@ def test_safetensors_file(tmp_path):
     _assert_same(model, network)
 
 
+def test_basicsrs_basicvsr_in_mmagics_own_network(tmp_path):
+    """MMagic's BasicVSRNet, which is not of this package, reads BasicSR's file as well."""
+    options = {"num_feat": 8, "num_block": 1, "alignment": "flow_warp", "extractor": False}
+    network = _network(IACNN, options, 7)
+    path = tmp_path / "BasicVSR.pth"
+    torch.save({"params": network.state_dict()}, path)
+    model = _build({"type": "BasicVSRNet", "mid_channels": 8, "num_blocks": 1})
+    _load(model, path)
+    network.load_state_dict(model.generator.state_dict())  # by its own translation
+    given = torch.load(path, weights_only=True)["params"]
+    assert all(torch.equal(value, given[key]) for key, value in network.state_dict().items())
+    clip = torch.rand(1, 3, 3, 64, 64)
+    with torch.no_grad():
+        theirs, ours = model.generator.eval()(clip), network.eval()(clip)
+    assert torch.allclose(theirs, ours, atol=1e-4)
+    iart_plugin.mmagic.CheckpointFitHook().after_load_checkpoint(_runner(model), {})
+
+
 def test_bare_state_dict(tmp_path):
     network = _network(IACNN, CNN, 4)
     path = tmp_path / "bare.pth"

@@ -148,3 +148,16 @@ def test_model_index_check_notices_a_mistake(tmp_path):
     path = tmp_path / "metafile.yml"
     path.write_text(broken)
     assert any(item["errors"] for item in loader.load(str(path)).collect_check_errors())
+
+
+def test_study_is_the_supplements(configs):
+    """Sec. B.1: Adam, 2e-4 to 1e-7, 100k iterations, batch 8, crops of 256."""
+    rows = [path for path in PATHS if path.parent.name == "alignment_study"]
+    assert len(rows) > 20
+    for config in (configs[path] for path in rows):
+        assert config.train_cfg.max_iters == 100_000
+        assert config.param_scheduler.periods == [100_000]
+        assert (config.optim_wrapper.optimizer.lr, config.param_scheduler.eta_min) == (2e-4, 1e-7)
+        assert config.train_dataloader.batch_size == 8
+        assert config.train_dataloader.dataset.augment.crop_size == 64
+        assert "FrozenFlowHook" not in {hook.type for hook in config.custom_hooks}
