@@ -16,6 +16,7 @@ from .options import UpscaleOptions
 
 logger = logging.getLogger("iart_plugin")
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+OLDEST_PYAV = 18  # colour tags of frames and copied streams' flags do not work before
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import av
     except ImportError:
-        logger.error("PyAV is needed for video: pip install 'iart_plugin[video]' (or av)")
+        av = None
+    if av is None or int(av.__version__.split(".")[0]) < OLDEST_PYAV:
+        logger.error("PyAV %d or newer is needed: pip install 'av>=%d'", OLDEST_PYAV, OLDEST_PYAV)
         return EXIT_ERROR
     av.logging.set_level(av.logging.WARNING if verbose else None)
     previous = signal.signal(signal.SIGTERM, _interrupt)
