@@ -110,7 +110,7 @@ def _run(options: UpscaleOptions, *, verbose: bool) -> int:
         logger.error("%s", error)
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        logger.error("interrupted before anything was done")
+        logger.error("interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:
         logger.error("%s", one_line(error), exc_info=verbose)

@@ -302,7 +302,7 @@ def _plan(
         precision=precision,
         chunk=options.chunk if options.chunk is not None else recorded.get("chunk"),
         warm_up=options.warm_up,
-        tile=tuple(tile) if tile and any(tile) else (None if tile is None else 0),
+        tile=None if tile is None else (tile[0], tile[1]),
         overlap=options.overlap,
     )
     return plan, plan.chunk * -(-SHORTEST_SEGMENT // plan.chunk)
@@ -364,6 +364,8 @@ def _run(job: Job) -> int:
     if job.group.is_first:
         try:
             _finish(job, run)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted while finishing; {_advice(job)}") from None
         except OSError as error:
             raise OSError(error.errno, f"{_say(error)}; {_advice(job)}") from error
     job.group.wait()

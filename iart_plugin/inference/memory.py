@@ -13,8 +13,7 @@ from iart_plugin.flow.spynet import CHUNK_PIXELS
 
 from .tiles import Tiling
 
-LONGEST_CHUNK = 48  # frames; longer ones only make the warm-up's share smaller
-SHORTEST_CHUNK = 12  # below this, smaller tiles waste less than shorter chunks
+CHUNKS = (48, 24, 12, 6, 3, 1)  # frames; longer ones would only make the warm-up's share smaller
 SMALLEST_AUTO_TILE = 128
 _SHARE = 0.6  # of the free memory; the rest is for the allocator's slack and for other programs
 _GIB = 2**30
@@ -120,7 +119,8 @@ def choose_plan(
 ) -> Plan:
     """Choose what was not fixed.
 
-    Whole frames are preferred to tiles, and chunks are shortened before frames are cut.
+    Of the chunks and tiles that fit, the ones with the least work done twice: warm-up frames count
+    against short chunks, overlaps against small tiles.
 
     Args:
         height: Of a low-resolution frame.
@@ -141,40 +141,61 @@ def choose_plan(
         raise ValueError(f"--chunk must be at least 1 and --warm-up at least 0: {chunk}, {warm_up}")
     if budget is None:
         budget = int(_SHARE * free_memory(device))
+    plans = [
+        _plan(height, width, network, precision, frames, warm_up, tiling, budget)
+        for tiling in _tilings(height, width, tile, overlap)
+        for frames in (CHUNKS if chunk is None else (chunk,))
+    ]
+
+    def total(plan: Plan) -> int:
+        return plan.device_bytes + (plan.host_bytes if device.type == "cpu" else 0)
+
+    def repeated_work(plan: Plan) -> float:
+        boxes = plan.tiling.boxes(height, width)
+        pixels = sum((r.stop - r.start) * (c.stop - c.start) for r, c in boxes)
+        return pixels * (plan.chunk + 2 * plan.warm_up) / plan.chunk
+
+    fitting = [plan for plan in plans if total(plan) <= budget]
+    # If nothing fits, the smallest is tried: the engine answers a failure with smaller parts.
+    return min(fitting, key=repeated_work) if fitting else min(plans, key=total)
+
+
+def _tilings(
+    height: int, width: int, tile: int | tuple[int, int] | None, overlap: int
+) -> list[Tiling]:
+    """The tiling that is fixed, or whole frames and finer and finer tiles."""
+    if tile not in (None, 0, (0, 0)):
+        tilings = [Tiling((tile, tile) if isinstance(tile, int) else tile, overlap)]
+        tilings[0].boxes(height, width)  # refuses an overlap that is too large
+        return tilings
+    tilings = [Tiling((height, width), overlap)]
+    while tile is None:
+        finer = tilings[-1].halved(height, width, smallest=SMALLEST_AUTO_TILE)
+        if finer is None:
+            break
+        tilings.append(finer)
+    return tilings
+
+
+def _plan(
+    height: int,
+    width: int,
+    network: Any,
+    precision: str,
+    frames: int,
+    warm_up: int,
+    tiling: Tiling,
+    budget: int,
+) -> Plan:
     cost = network_cost(network)
     factor = 1.0 if precision == "fp32" else 0.6  # flow and results stay in float32
-    size = (
-        (height, width) if tile in (None, 0) else ((tile, tile) if isinstance(tile, int) else tile)
-    )
-    tiling = Tiling(size, overlap)
-    frames = LONGEST_CHUNK if chunk is None else chunk
-
-    def bytes_needed() -> tuple[int, int, int]:
-        pixels = min(tiling.size[0], height) * min(tiling.size[1], width)
-        clip = frames + 2 * warm_up
-        fixed = pixels * cost.step * factor
-        growing = clip * (pixels * cost.frame * factor + height * width * 28)
-        if hasattr(network, "spynet"):
-            pairs = max(CHUNK_PIXELS, height * width)
-            growing += _FLOW_STEP * min(2 * clip * height * width, pairs)
-        # The result: float32 to blend tiles in, integers to hand over, and the frames read ahead.
-        blended = 192 if tiling.count(height, width) > 1 else 0
-        host = height * width * (frames * (blended + 48) + clip * 3)
-        return int(fixed), int(growing), int(host)
-
-    while True:
-        fixed, growing, host = bytes_needed()
-        total = fixed + growing + (host if device.type == "cpu" else 0)
-        if total <= budget:
-            break
-        finer = None
-        if tile is None:
-            finer = tiling.halved(height, width, smallest=SMALLEST_AUTO_TILE)
-        shorten = chunk is None and frames > (SHORTEST_CHUNK if finer else 1)
-        if shorten and (finer is None or growing + host > fixed):
-            frames = max(1, frames // 2)
-        elif finer is not None:
-            tiling = finer
-        else:
-            break  # nothing left to choose; the engine still answers a failure with smaller parts
-    return Plan(frames, warm_up, tiling, fixed + growing, host, budget)
+    whole = height * width
+    pixels = min(tiling.size[0], height) * min(tiling.size[1], width)
+    clip = frames + 2 * warm_up
+    device = pixels * cost.step * factor + clip * (pixels * cost.frame * factor + whole * 28)
+    if hasattr(network, "spynet"):
+        device += _FLOW_STEP * min(2 * clip * whole, max(CHUNK_PIXELS, whole))
+    # Float32 pictures that tiles are blended in, and the frames read ahead.
+    blended = 192 if tiling.count(height, width) > 1 else 0
+    host = whole * (frames * blended + 2 * clip * 3)
+    return Plan(frames, warm_up, tiling, int(device), int(host), budget)
