@@ -147,34 +147,47 @@ def choose_plan(
         for frames in (CHUNKS if chunk is None else (chunk,))
     ]
 
-    def total(plan: Plan) -> int:
-        return plan.device_bytes + (plan.host_bytes if device.type == "cpu" else 0)
+    host_budget = int(_SHARE * free_host_memory())
+
+    def excess(plan: Plan) -> int:
+        """Bytes beyond the budgets, all of them together."""
+        if device.type == "cpu":
+            return max(0, plan.device_bytes + plan.host_bytes - budget)
+        return max(0, plan.device_bytes - budget) + max(0, plan.host_bytes - host_budget)
 
     def repeated_work(plan: Plan) -> float:
         boxes = plan.tiling.boxes(height, width)
         pixels = sum((r.stop - r.start) * (c.stop - c.start) for r, c in boxes)
         return pixels * (plan.chunk + 2 * plan.warm_up) / plan.chunk
 
-    fitting = [plan for plan in plans if total(plan) <= budget]
-    # If nothing fits, the smallest is tried: the engine answers a failure with smaller parts.
-    return min(fitting, key=repeated_work) if fitting else min(plans, key=total)
+    # If nothing fits, the nearest is tried: the engine answers a failure with smaller parts.
+    least = min(map(excess, plans))
+    return min((plan for plan in plans if excess(plan) == least), key=repeated_work)
 
 
 def _tilings(
     height: int, width: int, tile: int | tuple[int, int] | None, overlap: int
 ) -> list[Tiling]:
-    """The tiling that is fixed, or whole frames and finer and finer tiles."""
+    """The tiling that is fixed, or whole frames and all that are worth trying."""
     if tile not in (None, 0, (0, 0)):
         tilings = [Tiling((tile, tile) if isinstance(tile, int) else tile, overlap)]
         tilings[0].boxes(height, width)  # refuses an overlap that is too large
         return tilings
-    tilings = [Tiling((height, width), overlap)]
-    while tile is None:
-        finer = tilings[-1].halved(height, width, smallest=SMALLEST_AUTO_TILE)
-        if finer is None:
-            break
-        tilings.append(finer)
-    return tilings
+    if tile is not None:
+        return [Tiling((height, width), overlap)]
+    counts = [range(1, max(1, length // SMALLEST_AUTO_TILE) + 1) for length in (height, width)]
+    tilings = [
+        Tiling.of_counts(height, width, (rows, columns), overlap)
+        for rows in counts[0]
+        for columns in counts[1]
+    ]
+    return [tiling for tiling in tilings if _works(tiling, height, width)]
+
+
+def _works(tiling: Tiling, height: int, width: int) -> bool:
+    """Whether tiles are large enough for their overlap."""
+    sides = zip(tiling.size, (height, width), strict=True)
+    return all(side >= length or side >= 2 * tiling.overlap for side, length in sides)
 
 
 def _plan(

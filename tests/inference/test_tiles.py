@@ -62,6 +62,7 @@ def test_halving_ends():
         seen.append(tiling.size)
         tiling = tiling.halved(180, 320, smallest=64)
     assert seen[:2] == [(180, 320), (180, 168)]
+    assert Tiling(seen[1], 16).count(180, 320) == 2
     areas = [h * w for h, w in seen]
     assert areas == sorted(areas, reverse=True)
     assert len(set(areas)) == len(areas)
@@ -95,3 +96,13 @@ def test_seams_are_below_50_db(name, network):
     for tiled in results[1:]:
         error = np.mean((tiled - results[0]) ** 2)
         assert 10 * np.log10(255**2 / max(error, 1e-9)) > 50
+
+
+@pytest.mark.parametrize("length", [333, 540, 961, 1080])
+@pytest.mark.parametrize("overlap", [0, 5, 24])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_tiles_by_number(length, overlap, count):
+    tiling = Tiling.of_counts(length, 50, (count, 1), overlap)
+    boxes = tiling.boxes(length, 50)
+    assert len(boxes) <= count
+    assert tiling.size[0] < length or count == 1
