@@ -135,7 +135,7 @@ def choose_plan(
         budget: Bytes to stay within; a share of the free memory if None.
 
     Raises:
-        ValueError: Negative values, or an overlap of more than half a tile.
+        ValueError: Negative values, or an overlap as large as a tile.
     """
     if (chunk is not None and chunk < 1) or warm_up < 0:
         raise ValueError(f"--chunk must be at least 1 and --warm-up at least 0: {chunk}, {warm_up}")

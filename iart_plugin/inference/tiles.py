@@ -37,7 +37,7 @@ class Tiling:
         """Row and column slices of the tiles of a frame, evenly spread.
 
         Raises:
-            ValueError: The frame must be cut, and the tiles overlap by more than their half.
+            ValueError: The frame must be cut, and the overlap is as large as a tile.
         """
         rows = _spread(height, self.size[0], self.overlap)
         columns = _spread(width, self.size[1], self.overlap)
@@ -85,10 +85,10 @@ def _spread(length: int, size: int, overlap: int) -> list[slice]:
     """Spans that start on the grid, each at most ``size`` long, the last one to the end."""
     if size >= length:
         return [slice(0, length)]
-    if size < 2 * overlap:
+    if size <= overlap:
         raise ValueError(
-            f"tiles of {size} pixels that overlap by {overlap} do not work: the overlap must be at "
-            "most half of a tile"
+            f"tiles of {size} pixels that overlap by {overlap} do not work: the overlap must be "
+            "smaller than a tile, and is best at most half of it"
         )
     grid = GRID if size - overlap >= GRID else 1
     stride = (size - overlap) // grid * grid
