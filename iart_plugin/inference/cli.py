@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: UpscaleOptions, *, verbose: bool) -> int:
-    from .job import Interrupted, upscale_video
+    from .run import Interrupted, upscale_video
 
     try:
         with logging_redirect_tqdm([logger]):

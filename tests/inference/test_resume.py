@@ -16,8 +16,8 @@ import pytest
 from videos import Clip, moving_picture, read_back, write_clip
 
 from iart_plugin.inference import UpscaleOptions, cli, upscale_video
-from iart_plugin.inference.job import Interrupted
 from iart_plugin.inference.models import Bicubic
+from iart_plugin.inference.run import Interrupted
 
 ROOT = Path(__file__).parents[2]
 
