@@ -22,7 +22,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "upscale_video":
-        from .job import upscale_video
+        from .run import upscale_video
 
         return upscale_video
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

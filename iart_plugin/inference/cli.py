@@ -16,6 +16,7 @@ from .options import UpscaleOptions
 
 logger = logging.getLogger("iart_plugin")
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+OLDEST_PYAV = 18  # colour tags of frames and copied streams' flags do not work before
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import av
     except ImportError:
-        logger.error("PyAV is needed for video: pip install 'iart_plugin[video]' (or av)")
+        av = None
+    if av is None or int(av.__version__.split(".")[0]) < OLDEST_PYAV:
+        logger.error("PyAV %d or newer is needed: pip install 'av>=%d'", OLDEST_PYAV, OLDEST_PYAV)
         return EXIT_ERROR
     av.logging.set_level(av.logging.WARNING if verbose else None)
     previous = signal.signal(signal.SIGTERM, _interrupt)
@@ -98,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: UpscaleOptions, *, verbose: bool) -> int:
-    from .job import Interrupted, upscale_video
+    from .run import Interrupted, upscale_video
 
     try:
         with logging_redirect_tqdm([logger]):
@@ -107,7 +110,7 @@ def _run(options: UpscaleOptions, *, verbose: bool) -> int:
         logger.error("%s", error)
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        logger.error("interrupted before anything was done")
+        logger.error("interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:
         logger.error("%s", one_line(error), exc_info=verbose)

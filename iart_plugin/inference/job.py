@@ -1,64 +1,35 @@
-"""One run: a source in, segments upscaled and encoded, one file out."""
+"""What a run is going to do: everything decided and checked, nothing written."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 import torch
-from tqdm import tqdm
 
 import iart_plugin
 
-from .chunks import Clip, iter_clips
 from .colour import SRGB_AS_VIDEO
 from .distributed import Group
 from .encoding import Encoding, choose_encoding, container_of
 from .engine import SCALE, Engine, make_engine, pick_device, pick_precision
 from .memory import Plan, choose_plan
 from .models import LoadedModel, load_model
-from .muxing import CopiedStreams, SpooledStreams, assemble
+from .muxing import CopiedStreams
 from .options import UpscaleOptions
-from .packets import PacketWriter
-from .reader import Frame, ImageSource, VideoSource, open_source
+from .reader import ImageSource, VideoSource, open_source
 from .resume import WorkFolder
-from .scenes import SceneDetector
-from .writer import ImageSegment, PipeSink, Sink, VideoSegment, write_timestamps
 
 logger = logging.getLogger(__name__)
 
 # Each segment starts with a key frame: two seconds of film, a usual distance for them.
 SHORTEST_SEGMENT = 48
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was interrupted; the message says what is left and how to go on."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run did.
-
-    Attributes:
-        output: The file or folder written.
-        frames: Frames in it.
-        problems: What was wrong with the source, a line each.
-        comparison: The comparison video, if one was asked for.
-    """
-
-    output: str
-    frames: int
-    problems: list[str] = field(default_factory=list)
-    comparison: Path | None = None
 
 
 @dataclass
@@ -154,43 +125,6 @@ def source_identity(source: VideoSource | ImageSource) -> dict[str, Any]:
     return {"name": source.path.name, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
 
 
-def upscale_video(options: UpscaleOptions) -> Result:
-    """Upscale a video or images by 4 as told, and put the result where told.
-
-    Raises:
-        ValueError: Options or input that cannot be used; says which.
-        OSError: Files that cannot be read or written, or a full disk.
-        Interrupted: Ctrl-C or SIGTERM; finished work is kept.
-    """
-    group = Group.join()
-    try:
-        job = prepare(options, group)
-        try:
-            return _carry_out(job)
-        finally:
-            job.source.close()
-    finally:
-        group.leave()
-
-
-def _carry_out(job: Job) -> Result:
-    from .compare import write_comparison
-    from .report import dry_run_report, start_report
-
-    if job.options.dry_run:
-        if job.group.is_first:
-            print(dry_run_report(job))
-        return Result(job.options.output, 0)
-    if job.group.is_first:
-        for line in start_report(job):
-            logger.info("%s", line)
-    frames = _run(job)
-    comparison = None
-    if job.options.compare and job.group.is_first:
-        comparison = write_comparison(job.options, job.output, job.options.compare)
-    return Result(job.options.output, frames, list(job.source.problems), comparison)
-
-
 def prepare(options: UpscaleOptions, group: Group) -> Job:
     """Decide everything, and fail here rather than after hours of work.
 
@@ -272,13 +206,14 @@ def _encoding(options: UpscaleOptions, source: VideoSource | ImageSource) -> Enc
     )
 
 
-def _kinds(options: UpscaleOptions) -> list[str]:
+def copied_kinds(options: UpscaleOptions) -> list[str]:
+    """The types of streams to copy."""
     kinds = ["audio"] if options.audio else []
     return [*kinds, "subtitle", "attachment"] if options.subtitles else kinds
 
 
 def _extras(options: UpscaleOptions, source: VideoSource) -> CopiedStreams | None:
-    return CopiedStreams(source.path, _kinds(options)) if options.input != "-" else None
+    return CopiedStreams(source.path, copied_kinds(options)) if options.input != "-" else None
 
 
 def _plan(
@@ -302,7 +237,7 @@ def _plan(
         precision=precision,
         chunk=options.chunk if options.chunk is not None else recorded.get("chunk"),
         warm_up=options.warm_up,
-        tile=tuple(tile) if tile and any(tile) else (None if tile is None else 0),
+        tile=None if tile is None else (tile[0], tile[1]),
         overlap=options.overlap,
     )
     return plan, plan.chunk * -(-SHORTEST_SEGMENT // plan.chunk)
@@ -337,238 +272,3 @@ def check_disk(job: Job) -> None:
             f"{job.output.parent}: about {expected / 2**20:,.0f} MiB are needed and "
             f"{free / 2**20:,.0f} MiB are free; make room, or pass --ignore-disk-space"
         )
-
-
-def _run(job: Job) -> int:
-    if job.work is None:
-        return _run_to_pipe(job)
-    record = job.record()
-    resuming = job.options.resume and job.work.exists()
-    if job.group.is_first:
-        if resuming:
-            job.work.check(record)
-        else:
-            job.work.begin(record)
-        job.work.tail.unlink(missing_ok=True)
-        if job.to_images:
-            job.work.images.mkdir(exist_ok=True)
-    job.group.wait()
-    run = _SegmentedRun(job)
-    try:
-        run.process()
-    except KeyboardInterrupt:
-        raise Interrupted(_leave_partial(job, run)) from None
-    except OSError as error:
-        raise OSError(error.errno, f"{_say(error)}; {_advice(job)}") from error
-    job.group.wait()
-    if job.group.is_first:
-        try:
-            _finish(job, run)
-        except OSError as error:
-            raise OSError(error.errno, f"{_say(error)}; {_advice(job)}") from error
-    job.group.wait()
-    return run.frames
-
-
-def _say(error: OSError) -> str:
-    name = f"{error.filename}: " if error.filename else ""
-    return f"{name}{error.strerror or error}"
-
-
-def _advice(job: Job) -> str:
-    finished = len(job.work.finished())
-    return f"{finished} finished segment(s) are kept, so run the same command again with --resume"
-
-
-class _SegmentedRun:
-    """Upscales this process's segments that are not yet there."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.frames = 0
-        self.times: list[int] = []
-        self.sink: Sink | None = None
-        self.sink_segment = -1
-        self.spool: PacketWriter | None = None
-        if isinstance(job.source, VideoSource) and job.source.is_pipe and not job.to_images:
-            self.spool = PacketWriter(job.work.spool)
-            job.source.divert(self.spool)
-
-    def process(self) -> None:
-        job, engine = self.job, self.job.engine()
-        with contextlib.ExitStack() as stack:
-            bar = stack.enter_context(progress_bar(job))
-            stack.callback(self._drop_sink)
-            for clip in iter_clips(
-                self._marked(), chunk=job.plan.chunk, overlap=job.plan.warm_up
-            ):  # fmt: skip
-                number = clip.start // job.segment
-                if number != self.sink_segment:
-                    self._close_sink()
-                if not job.group.owns(number):
-                    continue
-                count = clip.stop - clip.start
-                if job.work.segment(number).exists():
-                    _pass_over(bar, count)
-                    continue
-                if self.sink is None:
-                    self.sink, self.sink_segment = self._open_sink(number), number
-                pictures = engine.run(
-                    Clip(clip.start, clip.stop, clip.first, [f.rgb for f in clip.frames])
-                )
-                for frame, picture in zip(clip.frames[clip.kept], pictures, strict=True):
-                    self.sink.write(frame, picture)
-                    bar.update()
-            self._close_sink()
-
-    def _marked(self) -> Iterator[tuple[Frame, bool]]:
-        detector = SceneDetector()
-        for frame in self.job.source:
-            self.frames += 1
-            self.times.append(frame.pts)
-            cut = self.job.options.scene_detection and detector.is_cut(frame.rgb)
-            if cut:
-                logger.debug("scene cut before frame %d", frame.index)
-            yield frame, cut
-
-    def _open_sink(self, number: int) -> Sink:
-        work = self.job.work
-        if self.job.encoding is None:
-            return ImageSegment(work.segment(number), work.images)
-        return VideoSegment(work.segment(number), self.job.encoding)
-
-    def _close_sink(self) -> None:
-        if self.sink is not None:
-            sink, self.sink = self.sink, None
-            try:
-                sink.close()
-            except BaseException:
-                sink.abort()
-                raise
-
-    def _drop_sink(self) -> None:
-        """After a failure. What an interrupted run had encoded is worth keeping, for a look."""
-        if self.sink is None:
-            return
-        sink, self.sink = self.sink, None
-        with contextlib.suppress(Exception):
-            if isinstance(sink, VideoSegment) and sink.count:
-                sink.close(self.job.work.tail)
-                return
-        with contextlib.suppress(Exception):
-            sink.abort()
-
-
-def _run_to_pipe(job: Job) -> int:
-    sink = PipeSink(job.encoding, job.options.pipe_format)
-    engine, frames = job.engine(), 0
-    detector = SceneDetector()
-    marked = ((f, job.options.scene_detection and detector.is_cut(f.rgb)) for f in job.source)
-    try:
-        with progress_bar(job) as bar:
-            for clip in iter_clips(marked, chunk=job.plan.chunk, overlap=job.plan.warm_up):
-                arrays = Clip(clip.start, clip.stop, clip.first, [f.rgb for f in clip.frames])
-                for frame, picture in zip(
-                    clip.frames[clip.kept], engine.run(arrays), strict=True
-                ):  # fmt: skip
-                    sink.write(frame, picture)
-                    frames += 1
-                    bar.update()
-    except BaseException:
-        with contextlib.suppress(Exception):
-            sink.abort()
-        raise
-    sink.close()
-    return frames
-
-
-def progress_bar(job: Job) -> tqdm:
-    """Frames, frames a second and the time left, of this process's share."""
-    total = job.source.info.frames
-    if total is not None and job.group.size > 1:
-        total = sum(
-            min(job.segment, total - start)
-            for start in range(0, total, job.segment)
-            if job.group.owns(start // job.segment)
-        )
-    return tqdm(
-        total=total,
-        unit="frame",
-        smoothing=0.1,
-        disable=job.options.quiet or not job.group.is_first,
-        dynamic_ncols=True,
-    )
-
-
-def _pass_over(bar: tqdm, count: int) -> None:
-    """Advance the bar by frames that were there, which its rate must not count."""
-    if not bar.disable:
-        bar.n += count
-        bar.initial += count
-
-
-def _copied(job: Job, run: _SegmentedRun) -> CopiedStreams | None:
-    """The other streams, from the source or from what was put aside of a pipe."""
-    if run.spool is None:
-        return job.extras
-    run.spool.close()
-    return SpooledStreams(job.source.container, job.work.spool, _kinds(job.options))
-
-
-def _finish(job: Job, run: _SegmentedRun) -> None:
-    work, output = job.work, job.output
-    if job.to_images:
-        write_timestamps(work.images / "timestamps.txt", run.times, job.source.info.time_base)
-        output.mkdir(exist_ok=True)
-        for path in sorted(work.images.iterdir()):
-            os.replace(path, output / path.name)
-    else:
-        assembled = work.path / ("assembled" + output.suffix)
-        segments = work.finished()
-        _check_room(work.path, segments)
-        assemble(segments, job.encoding, assembled, extras=_copied(job, run))
-        _synced(assembled)
-        os.replace(assembled, output)
-    work.remove()
-
-
-def _check_room(folder: Path, segments: list[Path]) -> None:
-    """The segments' size is known by now, so a file that cannot fit is not begun."""
-    size = sum(p.stat().st_size for p in segments)
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise OSError(
-            28, f"disk full: {size / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} are free"
-        )
-
-
-def _synced(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _leave_partial(job: Job, run: _SegmentedRun) -> str:
-    """Put what there is in a playable file; the message for the user."""
-    work = job.work
-    how = f"continue with the same command and --resume ({work.path} is kept)"
-    if not job.group.is_first:
-        return "interrupted"
-    if job.to_images:
-        return f"interrupted; {how}"
-    parts = work.finished()
-    if work.tail.exists() and run.sink_segment == len(parts):
-        parts = [*parts, work.tail]
-    if not parts:
-        return f"interrupted before the first frame was done; {how}"
-    partial = job.output.with_name(f"{job.output.stem}.partial{job.output.suffix}")
-    try:
-        assemble(parts, job.encoding, partial, extras=_copied(job, run), trim=True)
-    except Exception as error:  # the run can be continued all the same
-        logger.warning("%s could not be written: %s", partial, error)
-        return f"interrupted; {how}"
-    return f"interrupted; the part so far is {partial}; {how}"
-
-
-def frame_rate_text(rate: Fraction) -> str:
-    """ "24" or "23.976 (24000/1001)"."""
-    return str(rate) if rate.denominator == 1 else f"{float(rate):.3f} ({rate})"

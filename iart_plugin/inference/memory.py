@@ -13,8 +13,7 @@ from iart_plugin.flow.spynet import CHUNK_PIXELS
 
 from .tiles import Tiling
 
-LONGEST_CHUNK = 48  # frames; longer ones only make the warm-up's share smaller
-SHORTEST_CHUNK = 12  # below this, smaller tiles waste less than shorter chunks
+CHUNKS = (48, 24, 12, 6, 3, 1)  # frames; longer ones would only make the warm-up's share smaller
 SMALLEST_AUTO_TILE = 128
 _SHARE = 0.6  # of the free memory; the rest is for the allocator's slack and for other programs
 _GIB = 2**30
@@ -120,7 +119,8 @@ def choose_plan(
 ) -> Plan:
     """Choose what was not fixed.
 
-    Whole frames are preferred to tiles, and chunks are shortened before frames are cut.
+    Of the chunks and tiles that fit, the ones with the least work done twice: warm-up frames count
+    against short chunks, overlaps against small tiles.
 
     Args:
         height: Of a low-resolution frame.
@@ -135,46 +135,80 @@ def choose_plan(
         budget: Bytes to stay within; a share of the free memory if None.
 
     Raises:
-        ValueError: Negative values, or an overlap of more than half a tile.
+        ValueError: Negative values, or an overlap as large as a tile.
     """
     if (chunk is not None and chunk < 1) or warm_up < 0:
         raise ValueError(f"--chunk must be at least 1 and --warm-up at least 0: {chunk}, {warm_up}")
     if budget is None:
         budget = int(_SHARE * free_memory(device))
+    plans = [
+        _plan(height, width, network, precision, frames, warm_up, tiling, budget)
+        for tiling in _tilings(height, width, tile, overlap)
+        for frames in (CHUNKS if chunk is None else (chunk,))
+    ]
+
+    host_budget = int(_SHARE * free_host_memory())
+
+    def excess(plan: Plan) -> int:
+        """Bytes beyond the budgets, all of them together."""
+        if device.type == "cpu":
+            return max(0, plan.device_bytes + plan.host_bytes - budget)
+        return max(0, plan.device_bytes - budget) + max(0, plan.host_bytes - host_budget)
+
+    def repeated_work(plan: Plan) -> float:
+        boxes = plan.tiling.boxes(height, width)
+        pixels = sum((r.stop - r.start) * (c.stop - c.start) for r, c in boxes)
+        return pixels * (plan.chunk + 2 * plan.warm_up) / plan.chunk
+
+    # If nothing fits, the nearest is tried: the engine answers a failure with smaller parts.
+    least = min(map(excess, plans))
+    return min((plan for plan in plans if excess(plan) == least), key=repeated_work)
+
+
+def _tilings(
+    height: int, width: int, tile: int | tuple[int, int] | None, overlap: int
+) -> list[Tiling]:
+    """The tiling that is fixed, or whole frames and all that are worth trying."""
+    if tile not in (None, 0, (0, 0)):
+        tilings = [Tiling((tile, tile) if isinstance(tile, int) else tile, overlap)]
+        tilings[0].boxes(height, width)  # refuses an overlap that is too large
+        return tilings
+    if tile is not None:
+        return [Tiling((height, width), overlap)]
+    counts = [range(1, max(1, length // SMALLEST_AUTO_TILE) + 1) for length in (height, width)]
+    tilings = [
+        Tiling.of_counts(height, width, (rows, columns), overlap)
+        for rows in counts[0]
+        for columns in counts[1]
+    ]
+    return [tiling for tiling in tilings if _works(tiling, height, width)]
+
+
+def _works(tiling: Tiling, height: int, width: int) -> bool:
+    """Whether tiles are large enough for their overlap."""
+    sides = zip(tiling.size, (height, width), strict=True)
+    return all(side >= length or side >= 2 * tiling.overlap for side, length in sides)
+
+
+def _plan(
+    height: int,
+    width: int,
+    network: Any,
+    precision: str,
+    frames: int,
+    warm_up: int,
+    tiling: Tiling,
+    budget: int,
+) -> Plan:
     cost = network_cost(network)
     factor = 1.0 if precision == "fp32" else 0.6  # flow and results stay in float32
-    size = (
-        (height, width) if tile in (None, 0) else ((tile, tile) if isinstance(tile, int) else tile)
-    )
-    tiling = Tiling(size, overlap)
-    frames = LONGEST_CHUNK if chunk is None else chunk
-
-    def bytes_needed() -> tuple[int, int, int]:
-        pixels = min(tiling.size[0], height) * min(tiling.size[1], width)
-        clip = frames + 2 * warm_up
-        fixed = pixels * cost.step * factor
-        growing = clip * (pixels * cost.frame * factor + height * width * 28)
-        if hasattr(network, "spynet"):
-            pairs = max(CHUNK_PIXELS, height * width)
-            growing += _FLOW_STEP * min(2 * clip * height * width, pairs)
-        # The result: float32 to blend tiles in, integers to hand over, and the frames read ahead.
-        blended = 192 if tiling.count(height, width) > 1 else 0
-        host = height * width * (frames * (blended + 48) + clip * 3)
-        return int(fixed), int(growing), int(host)
-
-    while True:
-        fixed, growing, host = bytes_needed()
-        total = fixed + growing + (host if device.type == "cpu" else 0)
-        if total <= budget:
-            break
-        finer = None
-        if tile is None:
-            finer = tiling.halved(height, width, smallest=SMALLEST_AUTO_TILE)
-        shorten = chunk is None and frames > (SHORTEST_CHUNK if finer else 1)
-        if shorten and (finer is None or growing + host > fixed):
-            frames = max(1, frames // 2)
-        elif finer is not None:
-            tiling = finer
-        else:
-            break  # nothing left to choose; the engine still answers a failure with smaller parts
-    return Plan(frames, warm_up, tiling, fixed + growing, host, budget)
+    whole = height * width
+    pixels = min(tiling.size[0], height) * min(tiling.size[1], width)
+    clip = frames + 2 * warm_up
+    device = pixels * cost.step * factor + clip * (pixels * cost.frame * factor + whole * 28)
+    if hasattr(network, "spynet"):
+        device += _FLOW_STEP * min(2 * clip * whole, max(CHUNK_PIXELS, whole))
+    # Float32 pictures that tiles are blended in, and the frames read ahead.
+    blended = 192 if tiling.count(height, width) > 1 else 0
+    host = whole * (frames * blended + 2 * clip * 3)
+    return Plan(frames, warm_up, tiling, int(device), int(host), budget)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from fractions import Fraction
 
 import torch
 
 from .engine import SCALE, SMALLEST_TILE
-from .job import expected_bytes, frame_rate_text
-
-if TYPE_CHECKING:
-    from .job import Job
+from .job import Job, expected_bytes
 
 
 def start_report(job: Job) -> list[str]:
@@ -32,7 +29,7 @@ def start_report(job: Job) -> list[str]:
     processes = f", {job.group.size} processes" if job.group.size > 1 else ""
     return [
         f"in:    {job.options.input}: {info.width}x{info.height}, {count}, "
-        f"{frame_rate_text(info.rate)} fps, {info.depth} bit",
+        f"{_rate_text(info.rate)} fps, {info.depth} bit",
         f"out:   {job.options.output}: {size}, {form}",
         f"model: {job.model.summary}",
         f"run:   {job.device}, {job.precision}{processes}; {plan.chunk} frames at a time with "
@@ -87,3 +84,8 @@ def _duration(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}"
+
+
+def _rate_text(rate: Fraction) -> str:
+    """ "24" or "23.976 (24000/1001)"."""
+    return str(rate) if rate.denominator == 1 else f"{float(rate):.3f} ({rate})"

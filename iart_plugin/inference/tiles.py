@@ -37,7 +37,7 @@ class Tiling:
         """Row and column slices of the tiles of a frame, evenly spread.
 
         Raises:
-            ValueError: The frame must be cut, and the tiles overlap by more than their half.
+            ValueError: The frame must be cut, and the overlap is as large as a tile.
         """
         rows = _spread(height, self.size[0], self.overlap)
         columns = _spread(width, self.size[1], self.overlap)
@@ -51,26 +51,44 @@ class Tiling:
         """The same tiles of a frame turned by 90 degrees."""
         return Tiling((self.size[1], self.size[0]), self.overlap)
 
+    @classmethod
+    def of_counts(cls, height: int, width: int, counts: tuple[int, int], overlap: int) -> Tiling:
+        """The smallest tiles of which so many rows and columns cover a frame."""
+        size = (_side(height, counts[0], overlap), _side(width, counts[1], overlap))
+        return cls(size, overlap)
+
     def halved(self, height: int, width: int, *, smallest: int) -> Tiling | None:
-        """The next smaller tiling, the longer side halved; None where that is too small."""
-        size = [min(self.size[0], height), min(self.size[1], width)]
-        axis = 0 if size[0] > size[1] else 1
-        size[axis] = ceil((size[axis] + self.overlap) / 2)
-        if size[axis] < max(smallest, 2 * self.overlap) or size[axis] >= min(
-            self.size[axis], (height, width)[axis]
-        ):
+        """Twice as many tiles across their longer side; None where they would be too small."""
+        counts = [
+            len(_spread(length, side, self.overlap))
+            for length, side in zip((height, width), self.size, strict=True)
+        ]
+        shown = (min(self.size[0], height), min(self.size[1], width))
+        axis = 0 if shown[0] > shown[1] else 1
+        counts[axis] *= 2
+        finer = Tiling.of_counts(height, width, (counts[0], counts[1]), self.overlap)
+        side = finer.size[axis]
+        if side >= shown[axis] or side < max(smallest, 2 * self.overlap):
             return None
-        return Tiling((size[0], size[1]), self.overlap)
+        kept = 1 - axis  # the other side stays as it is, also where it was asked for
+        size = (side, shown[kept]) if axis == 0 else (shown[kept], side)
+        return Tiling(size, self.overlap)
+
+
+def _side(length: int, count: int, overlap: int) -> int:
+    """Pixels of a tile's side with which ``count`` tiles, started on the grid, span ``length``."""
+    shared = ceil(overlap / GRID) * GRID
+    return length if count == 1 else ceil((length - shared) / count / GRID) * GRID + shared
 
 
 def _spread(length: int, size: int, overlap: int) -> list[slice]:
     """Spans that start on the grid, each at most ``size`` long, the last one to the end."""
     if size >= length:
         return [slice(0, length)]
-    if size < 2 * overlap:
+    if size <= overlap:
         raise ValueError(
-            f"tiles of {size} pixels that overlap by {overlap} do not work: the overlap must be at "
-            "most half of a tile"
+            f"tiles of {size} pixels that overlap by {overlap} do not work: the overlap must be "
+            "smaller than a tile, and is best at most half of it"
         )
     grid = GRID if size - overlap >= GRID else 1
     stride = (size - overlap) // grid * grid

@@ -89,7 +89,7 @@ def test_weights_of_another_model(source, tmp_path, weights, capsys):
         (["{in}", "--pix-fmt", "nonsense"], "--pix-fmt nonsense"),
         (["{in}", "--chunk", "0"], "--chunk"),
         (["{in}", "--fps", "24"], "--fps"),
-        (["{in}", "--tile", "20"], "overlap must be at most half"),
+        (["{in}", "--tile", "20"], "overlap must be smaller"),
         (["{in}", "--device", "cuda:7"], "cuda:7"),
         (["{text}"], "not a video that can be opened"),
         (["{sound}"], "no video stream"),

@@ -16,8 +16,8 @@ import pytest
 from videos import Clip, moving_picture, read_back, write_clip
 
 from iart_plugin.inference import UpscaleOptions, cli, upscale_video
-from iart_plugin.inference.job import Interrupted
 from iart_plugin.inference.models import Bicubic
+from iart_plugin.inference.run import Interrupted
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,12 +129,12 @@ def test_another_run_is_not_continued(source, tmp_path, monkeypatch):
 def test_chunk_chosen_at_first_is_kept(source, tmp_path, monkeypatch):
     """With more memory free, the continued run would choose longer chunks."""
     output = tmp_path / "out.mp4"
-    monkeypatch.setattr("iart_plugin.inference.memory.LONGEST_CHUNK", 4)
+    monkeypatch.setattr("iart_plugin.inference.memory.CHUNKS", (4,))
     mend = failing_after(monkeypatch, 2, KeyboardInterrupt)
     with pytest.raises(Interrupted):
         upscale_video(options(source, output, chunk=None))
     mend()
-    monkeypatch.setattr("iart_plugin.inference.memory.LONGEST_CHUNK", 48)
+    monkeypatch.setattr("iart_plugin.inference.memory.CHUNKS", (48,))
     upscale_video(options(source, output, chunk=None, resume=True))
     assert len(read_back(output).frames) == 18
 

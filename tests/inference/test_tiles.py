@@ -15,7 +15,7 @@ from iart_plugin.inference.tiles import GRID, Blend, Tiling
 
 
 @pytest.mark.parametrize("length", [1, 7, 63, 64, 65, 100, 127, 200, 1081])
-@pytest.mark.parametrize(("size", "overlap"), [(64, 0), (64, 16), (64, 32), (40, 9), (5, 2)])
+@pytest.mark.parametrize(("size", "overlap"), [(64, 0), (64, 16), (64, 48), (40, 9), (5, 2)])
 def test_tiles_cover_a_frame(length, size, overlap):
     boxes = Tiling((size, size), overlap).boxes(length, 1)
     spans = [rows for rows, _ in boxes]
@@ -30,7 +30,7 @@ def test_tiles_cover_a_frame(length, size, overlap):
         assert a.stop - b.start >= overlap
 
 
-@pytest.mark.parametrize("overlap", [0, 1, 8, 16])
+@pytest.mark.parametrize("overlap", [0, 1, 8, 16, 24, 31])
 def test_blending_reproduces_what_the_tiles_agree_on(overlap):
     torch.manual_seed(0)
     picture = torch.rand(3, 4 * 45, 4 * 77)
@@ -62,13 +62,14 @@ def test_halving_ends():
         seen.append(tiling.size)
         tiling = tiling.halved(180, 320, smallest=64)
     assert seen[:2] == [(180, 320), (180, 168)]
+    assert Tiling(seen[1], 16).count(180, 320) == 2
     areas = [h * w for h, w in seen]
     assert areas == sorted(areas, reverse=True)
     assert len(set(areas)) == len(areas)
     assert min(seen[-1]) >= 64
 
 
-@pytest.mark.parametrize(("size", "overlap"), [((8, 8), 5), ((0, 8), 0), ((8, 8), -1)])
+@pytest.mark.parametrize(("size", "overlap"), [((8, 8), 8), ((0, 8), 0), ((8, 8), -1)])
 def test_refused(size, overlap):
     with pytest.raises(ValueError, match="do not work"):
         Tiling(size, overlap).boxes(20, 20)
@@ -95,3 +96,13 @@ def test_seams_are_below_50_db(name, network):
     for tiled in results[1:]:
         error = np.mean((tiled - results[0]) ** 2)
         assert 10 * np.log10(255**2 / max(error, 1e-9)) > 50
+
+
+@pytest.mark.parametrize("length", [333, 540, 961, 1080])
+@pytest.mark.parametrize("overlap", [0, 5, 24])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_tiles_by_number(length, overlap, count):
+    tiling = Tiling.of_counts(length, 50, (count, 1), overlap)
+    boxes = tiling.boxes(length, 50)
+    assert len(boxes) <= count
+    assert tiling.size[0] < length or count == 1
