@@ -101,7 +101,7 @@ def prepare_weights() -> None:
     shutil.copy(source, folder)
     print("solving for an implicit alignment that starts where BasicVSR is ...", flush=True)
     network = load_ia_cnn("warm-start", source)
-    save_checkpoint(network.state_dict(), folder / "IACNN_warm_start.pth")
+    save_checkpoint(network, folder / "IACNN_warm_start.pth")
 
 
 def bicubic_figures() -> Figures:

@@ -20,7 +20,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         network = load_ia_cnn("warm-start", args.basicvsr)
-        save_checkpoint(network.state_dict(), args.output)
+        save_checkpoint(network, args.output)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"{args.output}: IA-CNN, {sum(p.numel() for p in network.parameters()):,} parameters")

@@ -1,5 +1,7 @@
 """The networks, and the checkpoints they read and write."""
 
+from iart_plugin.weight_files import CheckpointMismatch, read_state_dict
+
 from .alignment_study import AlignmentStudyNet
 from .checkpoints import (
     CheckpointInfo,
@@ -7,12 +9,11 @@ from .checkpoints import (
     export_official,
     load_checkpoint,
     load_ia_cnn,
-    read_state_dict,
     save_checkpoint,
 )
 from .ia_cnn import IACNN
 from .ia_rt import IART
-from .keys import CheckpointMismatch, Recognised, recognise
+from .keys import Recognised, recognise
 from .warm_start import warm_start
 
 __all__ = [

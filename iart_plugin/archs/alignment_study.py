@@ -16,7 +16,7 @@ from iart_plugin.alignment import build_alignment
 from iart_plugin.flow import SPyNet, given_flows
 from iart_plugin.flow.spynet import clip_flows
 
-from .mfsab import MFSABBackbone, WindowPlan
+from .mfsab import BackbonePlans, MFSABBackbone
 from .upsampler import UpsamplingNetwork
 
 ALIGNED = ("features", "images")
@@ -143,7 +143,7 @@ class AlignmentStudyNet(UpsamplingNetwork):
         frames = self.upsample(self.conv_before_upsample(fused), lqs.flatten(0, 1))
         return frames.unflatten(0, (n, t))
 
-    def _extract(self, frames: Tensor, plans: list[WindowPlan] | None = None) -> Tensor:
+    def _extract(self, frames: Tensor, plans: BackbonePlans | None = None) -> Tensor:
         return self.extractor(self.conv_first(frames).unsqueeze(1), plans)
 
     def _align_next(self, lqs: Tensor, features: Tensor, flows: Tensor) -> Tensor:

@@ -1,24 +1,24 @@
 """Checkpoint files: read from either framework or the released program, recognised, written."""
 
 import os
-import pickle
-from collections.abc import Mapping
+import warnings
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from iart_plugin.weight_files import (
+    CheckpointMismatch,
+    read_options,
+    read_state_dict,
+    write_file,
+)
+
 from .ia_cnn import IACNN
 from .ia_rt import BRANCHES, IART
-from .keys import CheckpointMismatch, Recognised, recognise, rename
+from .keys import Recognised, recognise, rename
 from .mfsab import relative_position_index
 from .warm_start import warm_start
-
-CONTAINERS = ("params_ema", "params", "state_dict")
-"""Where a file may keep its weights, best first: BasicSR's two and MMagic's."""
-
-PREFIXES = ("generator_ema.", "generator.", "module.")
-"""In front of every key of a network that is part of a model, best first."""
 
 
 class CheckpointInfo(NamedTuple):
@@ -37,56 +37,6 @@ class CheckpointInfo(NamedTuple):
     recognised: Recognised
 
 
-def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str, str]:
-    """Reads a network's weights from a ``.pth``, ``.pt`` or ``.safetensors`` file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The state dict without prefix, the container and the prefix that it stood in.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointMismatch: if the file holds no weights, or more than weights.
-    """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"checkpoint not found: {path}")
-    loaded: Any = read_file(path)
-    container = next((name for name in CONTAINERS if name in loaded), "")
-    state = loaded[container] if container else loaded
-    for prefix in PREFIXES:
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if inner:
-            return inner, container, prefix
-    return {k: v for k, v in state.items() if isinstance(v, Tensor)}, container, ""
-
-
-def read_file(path: str) -> dict[str, Any]:
-    """Reads a file as it is, weights only.
-
-    Raises:
-        CheckpointMismatch: if it is damaged, or holds more than weights.
-    """
-    if path.endswith(".safetensors"):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointMismatch(f"{path} is not a safetensors file: {error}") from error
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is truncated"
-        raise CheckpointMismatch(f"{path} cannot be read as weights: {reason}") from error
-    if not isinstance(loaded, dict):
-        raise CheckpointMismatch(f"{path} holds a {type(loaded).__name__}, not a state dict")
-    return loaded
-
-
 def build_network(recognised: Recognised) -> nn.Module:
     """Builds the network that a state dict was recognised as.
 
@@ -100,11 +50,15 @@ def build_network(recognised: Recognised) -> nn.Module:
     raise CheckpointMismatch(f"a {recognised.network} alone is not a super-resolution network")
 
 
-def load_checkpoint(path: str | os.PathLike) -> tuple[nn.Module, CheckpointInfo]:
+def load_checkpoint(path: str | os.PathLike, **options: Any) -> tuple[nn.Module, CheckpointInfo]:
     """Builds the network that a file holds and loads it strictly.
+
+    What shapes do not tell (heads of an IA-CNN, an alignment without weights, its options) comes
+    from the file where this package wrote it, and is the paper's otherwise.
 
     Args:
         path: a file of the released IART program, of BasicSR, of MMagic, or safetensors.
+        options: the constructor's options that the caller knows better.
 
     Returns:
         The network, on the CPU, in evaluation mode, and what was found.
@@ -116,8 +70,18 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[nn.Module, CheckpointInfo]
     state, container, prefix = read_state_dict(path)
     recognised = recognise(state)
     if recognised is None:
-        known = "IA-RT, PSRT-recurrent, IA-CNN or BasicVSR"
-        raise CheckpointMismatch(f"{os.fspath(path)} holds no {known}; keys: {list(state)[:3]}")
+        names = "IA-RT, PSRT-recurrent, IA-CNN or BasicVSR"
+        raise CheckpointMismatch(f"{os.fspath(path)} holds no {names}; keys: {list(state)[:3]}")
+    saved = read_options(path) | options
+    guessed = recognised.network == "IACNN" and "num_heads" in recognised.options
+    if guessed and recognised.options["num_feat"] != 64 and "num_heads" not in saved:
+        warnings.warn(
+            f"{os.fspath(path)} does not say how many heads its alignment has; taken to be "
+            f"{recognised.options.get('num_heads')}. Give num_heads if that is wrong.",
+            stacklevel=2,
+        )
+    known = recognised.options | saved
+    recognised = Recognised(recognised.network, known)
     network = build_network(recognised)
     network.load_state_dict(state, strict=True)
     return network.eval(), CheckpointInfo(os.fspath(path), container, prefix, recognised)
@@ -145,7 +109,7 @@ def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACN
             f"{os.fspath(basicvsr)} holds {recognised or 'no known network'}, not a BasicVSR"
         )
     sizes = {name: recognised.options[name] for name in ("num_feat", "num_block")}
-    network = IACNN(**sizes)
+    network = IACNN(**sizes, num_heads=_warm_start_heads(sizes["num_feat"]))
     state = {rename(key): value for key, value in state.items()}
     if adapter == "warm-start":
         network.load_state_dict(state, strict=False)
@@ -154,6 +118,11 @@ def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACN
     state |= {key: value.float() for key, value in added.items()}
     network.load_state_dict(state, strict=True)
     return network.eval()
+
+
+def _warm_start_heads(num_feat: int) -> int:
+    """The paper's 8 heads, or as many as leave the 2 channels each that a warm start needs."""
+    return next(heads for heads in (8, 4, 2, 1) if num_feat % (2 * heads) == 0)
 
 
 def export_official(network: IART) -> dict[str, Tensor]:
@@ -188,15 +157,11 @@ def export_official(network: IART) -> dict[str, Tensor]:
     return state
 
 
-def save_checkpoint(state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
-    """Saves weights whole or not at all: ``.safetensors``, or BasicSR's ``params`` otherwise."""
-    path = os.fspath(path)
-    temporary = f"{path}.part"
-    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    if path.endswith(".safetensors"):
-        from safetensors.torch import save_file
+def save_checkpoint(network: nn.Module, path: str | os.PathLike) -> None:
+    """Saves a network, whole or not at all, with what :func:`load_checkpoint` rebuilds it from.
 
-        save_file(state, temporary)
-    else:
-        torch.save({"params": state}, temporary)
-    os.replace(temporary, path)
+    Args:
+        network: one of the networks here.
+        path: ``.safetensors``, or any other name for BasicSR's layout (entry ``params``).
+    """
+    write_file(network.state_dict(), path, network.options)

@@ -22,8 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoints import build_network, export_official, read_file, save_checkpoint
-from .keys import CheckpointMismatch, Recognised, mmagic_name, recognise, rename
+from iart_plugin.weight_files import CheckpointMismatch, read_file, write_file
+
+from .checkpoints import build_network, export_official
+from .keys import Recognised, mmagic_name, recognise, rename
 
 LAYOUTS = ("official", "basicsr", "mmagic", "safetensors")
 
@@ -135,7 +137,7 @@ def write_weights(weights: Weights, path: str | os.PathLike, layout: str) -> Non
     if path.endswith(".safetensors") != (layout == "safetensors"):
         raise ValueError(f"layout '{layout}' does not fit the file name {path}")
     if layout == "safetensors":
-        save_checkpoint(weights.best, path)
+        write_file(weights.best, path)
         return
     if layout == "mmagic":
         file = mmagic_file(weights.trained, weights.averaged)

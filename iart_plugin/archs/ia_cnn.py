@@ -68,7 +68,7 @@ class IACNN(RecurrentNetwork):
             with several processes.
 
     Raises:
-        ValueError: if the alignment is unknown, or needs the extractor and has none.
+        ValueError: if a size is impossible, or the alignment unknown or without its extractor.
     """
 
     def __init__(
@@ -82,11 +82,24 @@ class IACNN(RecurrentNetwork):
         alignment_options: dict[str, Any] | None = None,
         extractor: bool = True,
     ) -> None:
+        if num_feat < 1 or num_block < 0:
+            raise ValueError(
+                f"num_feat must be positive and num_block not negative, "
+                f"got {num_feat} and {num_block}"
+            )
         super().__init__(num_feat, spynet_path=spynet_path)
         options = dict(alignment_options or {})
         if alignment == "implicit":
             options.setdefault("num_heads", num_heads)
         self.num_feat = num_feat
+        self.options = {
+            "num_feat": num_feat,
+            "num_block": num_block,
+            "num_heads": num_heads,
+            "alignment": alignment,
+            "alignment_options": options,
+            "extractor": extractor,
+        }
         self.alignment = build_alignment(alignment, num_feat, **options)
         if self.alignment.uses_current and not extractor:
             raise ValueError(
@@ -111,7 +124,7 @@ class IACNN(RecurrentNetwork):
         ahead = self.propagate(frames, queries, forward.unbind(1), self.forward_trunk)
         for i, features in enumerate(ahead):
             fused = lrelu(self.fusion(torch.cat((behind[i], features), 1)))
-            behind[i] = None  # free a frame's features as soon as they are used
+            behind[i] = queries[i] = None  # free a frame's features as soon as they are used
             yield self.upsample(fused, frames[i])
 
     def _query(self, frame: Tensor) -> Tensor | None:

@@ -74,6 +74,15 @@ class IART(RecurrentNetwork):
             raise ValueError(f"patch_size must be 1, got {patch_size}")
         super().__init__(mid_channels, spynet_path=spynet_path)
         self.cpu_cache_length = cpu_cache_length
+        self.options = {
+            "mid_channels": mid_channels,
+            "embed_dim": embed_dim,
+            "depths": list(depths),
+            "num_heads": list(num_heads),
+            "window_size": list(window_size),
+            "alignment": alignment,
+            "alignment_options": dict(alignment_options or {}),
+        }
         self.conv_first = nn.Conv2d(3, embed_dim, 3, padding=1)
         self.swin_backbone = nn.ModuleDict(
             {
@@ -142,7 +151,7 @@ class IART(RecurrentNetwork):
         """
         previous = before = None  # the branch's last two outputs, projected for alignment
         for i, current in enumerate(features):
-            current = current.to(flows[0].device if flows else current.device)
+            current = current.to(plans.frame[0].index.device)  # it may have been offloaded
             if previous is None:
                 aligned = aligned_before = current
             else:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Size, Tensor, nn
 
 from iart_plugin.flow import rename_spynet_key
+from iart_plugin.weight_files import CheckpointMismatch
 
 _MMAGIC_BASICVSR = (
     ("backward_resblocks.", "backward_trunk."),
@@ -30,8 +31,8 @@ _DEAD = re.compile(
 """Keys of released IA-RT files that do not change its output: dead weights and buffers."""
 
 
-class CheckpointMismatch(RuntimeError):
-    """A checkpoint does not fit a network, or nothing here recognises it."""
+SIZES = ("num_feat", "num_block", "mid_channels", "embed_dim", "depths", "window_size")
+"""The options that shapes tell for certain."""
 
 
 @dataclass(frozen=True)
@@ -171,15 +172,15 @@ def _explain(own: Mapping[str, Tensor], given: Mapping[str, Tensor], strict: boo
         return f"its keys are of no known network (the first: {', '.join(list(given)[:3])})"
     if mine is not None and mine.network != theirs.network:
         return f"it holds a {theirs.network}, the network is a {mine.network}"
-    if mine is not None and mine.options != theirs.options:
-        differing = [
-            k
-            for k in {**mine.options, **theirs.options}
-            if mine.options.get(k) != theirs.options.get(k)
-        ]
+    differing = [
+        name
+        for name in SIZES
+        if mine is not None and mine.options.get(name) != theirs.options.get(name)
+    ]
+    if differing:
         return "; ".join(
-            f"it has {k}={theirs.options.get(k)}, the network {k}={mine.options.get(k)}"
-            for k in differing
+            f"it has {name}={theirs.options[name]}, the network {name}={mine.options[name]}"
+            for name in differing
         )
     parts = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"

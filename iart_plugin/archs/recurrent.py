@@ -22,7 +22,12 @@ class RecurrentNetwork(UpsamplingNetwork):
         num_feat: channels of the features that enter the upsampler.
         spynet_path: weights of the flow network, for training from scratch; a checkpoint of the
             whole network carries its own.
+
+    Attributes:
+        options: the constructor's options that rebuild the network, saved with its weights.
     """
+
+    options: dict[str, Any]
 
     def __init__(self, num_feat: int, *, spynet_path: str | os.PathLike | None = None) -> None:
         super().__init__(num_feat)

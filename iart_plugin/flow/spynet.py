@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from iart_plugin.ops import warp
 from iart_plugin.ops.precision import full_precision, wide_dtype
+from iart_plugin.weight_files import read_state_dict
 
 LEVELS = 6
 MULTIPLE = 2 ** (LEVELS - 1)
@@ -48,7 +49,8 @@ class SPyNet(nn.Module):
 
     Raises:
         FileNotFoundError: if ``path`` does not exist.
-        ValueError: if the file holds something else.
+        CheckpointMismatch: if the file cannot be read.
+        ValueError: if it holds something else.
     """
 
     def __init__(self, path: str | os.PathLike | None = None) -> None:
@@ -61,14 +63,10 @@ class SPyNet(nn.Module):
             self._load_file(path)
 
     def _load_file(self, path: str | os.PathLike) -> None:
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"SPyNet weights not found: {path} (option spynet_path)")
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        state = loaded.get("params", loaded.get("state_dict", loaded))
-        state = {key.removeprefix("module.").removeprefix("spynet."): state[key] for key in state}
-        state = {
-            key: state[key] for key in state if key.startswith(("basic_module.", "mean", "std"))
-        }
+        state, _, _ = read_state_dict(path)
+        state = {key.removeprefix("spynet."): value for key, value in state.items()}
+        wanted = ("basic_module.", "mean", "std")
+        state = {key: value for key, value in state.items() if key.startswith(wanted)}
         try:
             self.load_state_dict({"mean": self.mean, "std": self.std, **state})
         except RuntimeError as error:
@@ -173,9 +171,9 @@ def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> T
 def is_mirrored(clip: Tensor) -> bool:
     """Whether the second half of every clip in the batch is its first half reversed.
 
-    Always False while a graph is being captured: the answer only saves work, and would freeze.
+    False while a graph is captured or shapes are traced: the answer only saves work.
     """
-    if getattr(torch.compiler, "is_compiling", lambda: False)():
+    if clip.is_meta or getattr(torch.compiler, "is_compiling", lambda: False)():
         return False
     t = clip.shape[1]
     return t % 2 == 0 and torch.equal(clip[:, : t // 2], clip[:, t // 2 :].flip(1))

@@ -52,7 +52,8 @@ class ImplicitAlignment(nn.Module):
         encode_window: encode the window's indices in keys and values (Table 3).
         encode_decimal: encode the decimal part of the position in the query (Table 3).
         check_finite: raise if the flow has a NaN or infinity. Off by default, because the check
-            waits for the device; without it such pixels give NaN and no others are touched.
+            waits for the device; without it such pixels give NaN (their window's mean where decimals
+            are not encoded), their gradients too, and no other pixel is touched.
 
     Raises:
         ValueError: if the arguments do not fit each other.
@@ -136,7 +137,9 @@ class ImplicitAlignment(nn.Module):
             raise ValueError(f"flow has {count} NaN or infinite values of {flow.numel()}")
 
         base, decimal = self._split_position(flow)
-        query = self._query(current, decimal)  # (n, hw, heads, c / heads)
+        query = (
+            self._query(current, decimal) * (c // self.num_heads) ** -0.5
+        )  # (n, hw, heads, c / heads)
         key_table, value_table = self._window_tables(query.dtype, flow)
         keys_values = keys_values.reshape(n * height * width, 2 * c)
         first_row = torch.arange(n, device=flow.device).view(n, 1, 1) * (height * width)
@@ -152,8 +155,7 @@ class ImplicitAlignment(nn.Module):
             # Accumulated and normalised in float32 whatever the precision of the features.
             logits.append((query * key).sum(-1, dtype=wide_dtype(query)))
             values.append(value + value_table[index])
-        scale = (c // self.num_heads) ** -0.5
-        weights = (torch.stack(logits, -1) * scale).softmax(-1).to(values[0].dtype)
+        weights = torch.stack(logits, -1).softmax(-1).to(values[0].dtype)
         out = sum(
             weight.unsqueeze(-1) * value.unflatten(-1, (self.num_heads, -1))
             for weight, value in zip(weights.unbind(-1), values, strict=True)

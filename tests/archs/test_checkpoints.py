@@ -53,7 +53,7 @@ def mmagic_keys(state: dict) -> dict:
 def test_a_file_says_what_it_is(build, suffix, tmp_path):
     network = build()
     path = tmp_path / f"weights{suffix}"
-    save_checkpoint(network.state_dict(), path)
+    save_checkpoint(network, path)
     loaded, info = load_checkpoint(path)
     assert type(loaded) is type(network)
     assert equal(loaded, network)

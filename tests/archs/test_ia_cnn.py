@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from iart_plugin.archs import IACNN, load_ia_cnn
-from iart_plugin.archs.keys import CheckpointMismatch
+from iart_plugin.weight_files import CheckpointMismatch
 
 TINY = {"num_feat": 8, "num_block": 1, "num_heads": 2}
 
@@ -106,7 +106,7 @@ def test_warm_start_refuses_what_it_cannot_start(basicvsr_weights, tmp_path):
 
 
 def test_adapter_brings_the_parts_that_basicvsr_lacks(basicvsr_weights, tmp_path):
-    from iart_plugin.archs import save_checkpoint
+    from iart_plugin.weight_files import write_file
 
     network = load_ia_cnn("warm-start", basicvsr_weights)
     added = {
@@ -115,7 +115,7 @@ def test_adapter_brings_the_parts_that_basicvsr_lacks(basicvsr_weights, tmp_path
         if key.startswith(("extractor.", "alignment."))
     }
     adapter = tmp_path / "adapter.safetensors"
-    save_checkpoint(added, adapter)
+    write_file(added, adapter)
     composed = load_ia_cnn(adapter, basicvsr_weights)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(composed.state_dict()[key], value, atol=2e-2, rtol=2e-3)

@@ -1,0 +1,111 @@
+"""Weight files as they lie on a disk: PyTorch's or safetensors, of either framework's layout."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CONTAINERS = ("params_ema", "params", "state_dict")
+"""Where a file may keep its weights, best first: BasicSR's two and MMagic's."""
+
+PREFIXES = ("generator_ema.module.", "generator_ema.", "generator.", "module.")
+"""In front of every key of a network that is part of a model, best first."""
+
+OPTIONS = "options"
+"""Where a file of this package keeps what rebuilds its network: its constructor's options."""
+
+
+class CheckpointMismatch(RuntimeError):
+    """A checkpoint cannot be read, does not fit a network, or nothing here recognises it."""
+
+
+def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str, str]:
+    """Reads a network's weights from a ``.pth``, ``.pt`` or ``.safetensors`` file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The state dict without prefix, the container and the prefix that it stood in.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointMismatch: if the file holds no weights, or more than weights.
+    """
+    path = os.fspath(path)
+    loaded = read_file(path)
+    container = next((name for name in CONTAINERS if name in loaded), "")
+    state = loaded[container] if container else loaded
+    if not isinstance(state, Mapping):
+        kind = type(state).__name__
+        raise CheckpointMismatch(f"{path}: entry {container!r} is a {kind}, not a state dict")
+    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    for prefix in PREFIXES:
+        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if inner:
+            return inner, container, prefix
+    return state, container, ""
+
+
+def read_options(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads the constructor's options that :func:`write_file` saved; {} where there are none."""
+    path = os.fspath(path)
+    if path.endswith(".safetensors"):
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get(OPTIONS, "{}"))
+    options = read_file(path).get(OPTIONS, {})
+    return dict(options) if isinstance(options, Mapping) else {}
+
+
+def read_file(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads a file as it is, weights only.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointMismatch: if it is damaged, or holds more than weights.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"checkpoint not found: {path}")
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling a damaged file can raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is truncated"
+        raise CheckpointMismatch(f"{path} cannot be read as weights: {reason}") from error
+    if not isinstance(loaded, dict):
+        raise CheckpointMismatch(f"{path} holds a {type(loaded).__name__}, not a state dict")
+    return loaded
+
+
+def write_file(
+    state: Mapping[str, Tensor],
+    path: str | os.PathLike,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes weights whole or not at all: ``.safetensors``, or BasicSR's ``params`` otherwise.
+
+    Args:
+        state: the weights.
+        path: the file.
+        options: what rebuilds the network, kept where shapes do not tell it all.
+    """
+    path = os.fspath(path)
+    temporary = f"{path}.part"
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    if path.endswith(".safetensors"):
+        from safetensors.torch import save_file
+
+        metadata = {"format": "pt"} | ({OPTIONS: json.dumps(options)} if options else {})
+        save_file(state, temporary, metadata)
+    else:
+        torch.save({"params": state} | ({OPTIONS: dict(options)} if options else {}), temporary)
+    os.replace(temporary, path)
