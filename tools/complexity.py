@@ -94,7 +94,8 @@ At {PAPER_SIZE[0]}x{PAPER_SIZE[1]} and {PAPER_CHANNELS} channels the paper count
 GFLOPs for one implicit alignment (Sec. B.3). Projecting keys and values after the four neighbours
 were gathered, as the paper counts, gives **{plain:.2f} GFLOPs**; projecting the reference once and
 gathering afterwards gives the same numbers for **{ours:.2f} GFLOPs**. IART as a whole is
-{network:.2f} TFLOPs a frame here, for the paper's 1.62 (Tab. 5).
+{network:.2f} TFLOPs a frame here, by the same count of 2 x MAC; the paper has 1.62 (Tab. 5) and
+does not say how it was counted.
 """
 
 
