@@ -7,6 +7,8 @@ A stopped run goes on where it was; ``--report-only`` writes the page from what 
 """
 
 import argparse
+import shlex
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -49,7 +51,9 @@ def main() -> None:
     )
     if not args.report_only:
         run(study, report=lambda line: print(line, flush=True))
-    print(f"wrote {write_report(study, args.docs)}")
+    words = [word for word in sys.argv[1:] if word != "--report-only"]
+    command = shlex.join(["python", "tools/alignment_study.py", *words])
+    print(f"wrote {write_report(study, args.docs, command=command)}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import platform
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from iart_plugin.study.complexity import (
     PAPER_CHANNELS,
@@ -39,17 +40,20 @@ def main() -> None:
     parser.add_argument("--style", default="text", choices=("text", "markdown", "json"))
     parser.add_argument("--docs", type=Path, help="folder to write complexity.md to")
     args = parser.parse_args()
+    chosen = [
+        case
+        for case in cases(
+            height=args.size[0],
+            width=args.size[1],
+            frames=args.frames,
+            channels=args.channels,
+            train=args.train,
+            threads=args.threads,
+        )
+        if not args.only or case.name.startswith(tuple(args.only))
+    ]
     rows = []
-    for case in cases(
-        height=args.size[0],
-        width=args.size[1],
-        frames=args.frames,
-        channels=args.channels,
-        train=args.train,
-        threads=args.threads,
-    ):
-        if args.only and not case.name.startswith(tuple(args.only)):
-            continue
+    for case in tqdm(chosen, unit="case"):
         measured = {} if args.count_only else measure(case, device=args.device)
         rows.append({"kind": case.kind, "name": case.name, **count(case), **measured})
     print(table(rows, args.style))
@@ -90,7 +94,8 @@ At {PAPER_SIZE[0]}x{PAPER_SIZE[1]} and {PAPER_CHANNELS} channels the paper count
 GFLOPs for one implicit alignment (Sec. B.3). Projecting keys and values after the four neighbours
 were gathered, as the paper counts, gives **{plain:.2f} GFLOPs**; projecting the reference once and
 gathering afterwards gives the same numbers for **{ours:.2f} GFLOPs**. IART as a whole is
-{network:.2f} TFLOPs a frame here, for the paper's 1.62 (Tab. 5).
+{network:.2f} TFLOPs a frame here, by the same count of 2 x MAC; the paper has 1.62 (Tab. 5) and
+does not say how it was counted.
 """
 
 

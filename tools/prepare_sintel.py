@@ -18,6 +18,7 @@ from iart_plugin.data.sintel import (
     SintelFlowDataset,
     clip_names,
     prepare_low_resolution,
+    truncated,
 )
 
 
@@ -53,6 +54,9 @@ def _faults(root: Path, render: str, clips: list[str]) -> list[str]:
             SintelFlowDataset(root, render=render, clips=[clip])
         except (FileNotFoundError, ValueError) as error:
             faults.append(str(error))
+            continue
+        fault = truncated(root, render, clip)
+        faults += [fault] if fault else []
     return faults
 
 

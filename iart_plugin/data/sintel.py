@@ -93,7 +93,8 @@ class SintelFlowDataset(torch.utils.data.Dataset):
             frames. Estimates are computed once and kept in ``cache_dir``.
         augment: Called with every item, for example
             :class:`~iart_plugin.data.augment.FlowAugmentation`.
-        on_missing: With ``'error'``, any missing file stops the construction by name. With
+        on_missing: With ``'error'``, any missing file stops the construction by name; a set
+            without any folder of masks is taken as all valid. With
             ``'skip'``, windows that lack a frame or a ground-truth flow are left out, a clip is
             taken in its longest pieces, and a missing mask counts as all valid.
         flow_weights: Weights of the flow network. SPyNet needs a file; for RAFT ``None`` means
@@ -182,7 +183,8 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         return [
             Window(clip, first, num_frames)
             for run in runs
-            for first in run[: 1 - num_frames or None]
+            for first in run
+            if first + num_frames <= run[-1] + 1
         ]
 
     def _is_usable(self, run: list[int]) -> bool:
@@ -209,12 +211,13 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         return runs
 
     def _check_complete(self, clip: str, numbers: list[int]) -> None:
-        known = SINTEL_FRAMES if not (self.root / "split.json").exists() else {}
-        count = known.get(clip, max(numbers, default=1))
+        count = max(numbers, default=1)
         wanted = [self._path(self.render, clip, n) for n in range(1, count + 1)]
         if self.flow_source == "gt":
+            # A set made without masks has no folder of them; a folder with gaps is a fault.
+            masks = [kind for kind in MASKS if (self.training / kind).is_dir()]
             wanted += [
-                self._path(kind, clip, n) for n in range(1, count) for kind in ("flow", *MASKS)
+                self._path(kind, clip, n) for n in range(1, count) for kind in ("flow", *masks)
             ]
         missing = [path for path in wanted if not path.exists()]
         if missing:
@@ -353,6 +356,16 @@ def clip_names(root: Path, clips: str | Sequence[str]) -> list[str]:
     if not clips:
         raise ValueError("clips is an empty list")
     return list(clips)
+
+
+def truncated(root: str | Path, render: str, clip: str) -> str | None:
+    """Says so if one of Sintel's clips has not all its frames, which gaps alone do not show."""
+    folder = Path(root) / "training" / render / clip
+    expected = None if (Path(root) / "split.json").exists() else SINTEL_FRAMES.get(clip)
+    found = len(list(folder.glob("frame_[0-9]*.png")))
+    if expected is None or found == expected:
+        return None
+    return f"{folder}: {found} frames where Sintel has {expected}"
 
 
 def prepared_name(render: str, scale: int) -> str:

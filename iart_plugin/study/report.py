@@ -13,12 +13,13 @@ from .training import describe
 PAGE, PLOT = "alignment_study.md", "alignment_study.png"
 
 
-def write_report(study: Study, folder: Path) -> Path:
+def write_report(study: Study, folder: Path, *, command: str = "") -> Path:
     """Write the page, and its plot if Matplotlib is installed.
 
     Args:
         study: What was run; results that are missing are named as such.
         folder: Where to write.
+        command: The command line that this is a part of, for the page to name.
 
     Returns:
         The page's path.
@@ -40,6 +41,7 @@ def write_report(study: Study, folder: Path) -> Path:
         "# Alignment study at CPU scale",
         "<!-- Written by tools/alignment_study.py. Do not edit: run it again. -->",
         _setting(study, results),
+        f"By `{command}`." if command else "",
         _table(results),
         f"![PSNR by aligner and flow]({PLOT})" if plotted else "",
         _comparison(results),

@@ -1,6 +1,7 @@
 """The Sintel data set, on trees in its layout made here."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from iart_plugin.data.sintel import (
     downsample_flow,
     prepare_low_resolution,
     read_frame,
+    truncated,
     write_frame,
 )
 
@@ -164,8 +166,18 @@ def test_papers_split():
 
 def test_a_truncated_sintel_clip_is_noticed(tmp_path):
     make_clip(tmp_path, "ambush_6", frames=4)
-    with pytest.raises(FileNotFoundError, match=r"ambush_6 are missing.*frame_0005"):
-        SintelFlowDataset(tmp_path, clips=["ambush_6"])
+    assert "ambush_6: 4 frames where Sintel has 20" in truncated(tmp_path, "clean", "ambush_6")
+    (tmp_path / "split.json").write_text('{"train": ["ambush_6"]}')
+    assert truncated(tmp_path, "clean", "ambush_6") is None
+
+
+def test_a_set_without_masks_is_all_valid(root):
+    for kind in ("occlusions", "invalid"):
+        shutil.rmtree(root / "training" / kind)
+    flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    for number in (1, 2):
+        write_flow(root / f"training/flow/b/frame_{number:04d}.flo", flow)
+    assert SintelFlowDataset(root, clips=["b"])[0]["valid"].min() == 1
 
 
 def test_augmentation_is_applied(root):
