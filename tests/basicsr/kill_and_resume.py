@@ -41,14 +41,20 @@ def main(option_file: str, kills: int, seed: int) -> None:
     speed. Zero iterations kill a child while it starts or resumes.
     """
     rng = random.Random(seed)
+    pace = 0.05  # seconds an iteration, measured as soon as two have been seen
     for kill in range(kills):
         goal = newest() + (1 if kill == 0 else rng.randrange(4))
         pid = start(option_file)
+        seen, changed = newest(), None
         while newest() < goal:
             if os.waitpid(pid, os.WNOHANG) != (0, 0):
                 sys.exit("a child ended by itself")
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0.0, 0.2))
+            if newest() > seen:
+                now = time.monotonic()
+                pace = now - changed if changed else pace
+                seen, changed = newest(), now
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 1.5 * pace))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         print(f"killed, newest state {newest()}", flush=True)
