@@ -31,6 +31,7 @@ $(STAMP): requirements/*.txt setup.py
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
+	$(BIN)/python tools/demo_video.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

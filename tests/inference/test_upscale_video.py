@@ -101,6 +101,15 @@ def test_rational_rate_and_late_start(tmp_path):
     assert after.times[1] - after.times[0] == 1 / rate
 
 
+def test_late_start_in_a_transport_stream(tmp_path):
+    """Whose clock ticks 90,000 times a second, and which begins at 1/12 s here."""
+    source = write_clip(tmp_path / "in.ts", Clip(pictures(6)))
+    run(source, tmp_path / "out.mp4")
+    before, after = read_back(source), read_back(tmp_path / "out.mp4")
+    assert before.times[0] == Fraction(1, 12)
+    assert after.times == before.times
+
+
 def test_colour_tags_are_carried_over(tmp_path):
     tags = {"color_range": 2, "colorspace": 9, "color_primaries": 9, "color_trc": 16}
     source = write_clip(tmp_path / "in.mp4", Clip(pictures(3), tags=tags))
