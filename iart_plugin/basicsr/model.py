@@ -36,6 +36,7 @@ from iart_plugin.archs import read_state_dict
 from iart_plugin.basicsr import resume
 from iart_plugin.basicsr.checks import OptionError, check_options
 from iart_plugin.basicsr.progress import clip_progress
+from iart_plugin.weight_files import OPTIONS
 
 AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # As in BasicSR: the networks whose training `fix_flow` delays.
@@ -93,6 +94,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
                 device_ids=[torch.cuda.current_device()] if on_gpu else None,
                 find_unused_parameters=self.opt.get("find_unused_parameters", False),
                 static_graph=self.opt.get("use_static_graph", False),
+                broadcast_buffers=False,  # none changes in training
             )
         return DataParallel(net) if self.opt["num_gpu"] > 1 else net
 
@@ -256,6 +258,9 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
             key: {k: v.cpu() for k, v in self.get_bare_model(each).state_dict().items()}
             for key, each in zip(keys, nets, strict=True)
         }
+        options = getattr(self.get_bare_model(nets[0]), "options", None)
+        if options is not None:  # what rebuilds the network where its shapes do not tell it all
+            payload[OPTIONS] = options
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
         resume.save_atomically(payload, Path(self.opt["path"]["models"], name))
 

@@ -52,8 +52,8 @@ class ImplicitAlignment(nn.Module):
         encode_window: encode the window's indices in keys and values (Table 3).
         encode_decimal: encode the decimal part of the position in the query (Table 3).
         check_finite: raise if the flow has a NaN or infinity. Off by default, because the check
-            waits for the device; without it such pixels give NaN (their window's mean where decimals
-            are not encoded), their gradients too, and no other pixel is touched.
+            waits for the device; without it such pixels give NaN where decimals are encoded, and
+            the weights' gradients are NaN, but no other pixel's output is touched.
 
     Raises:
         ValueError: if the arguments do not fit each other.
@@ -137,9 +137,8 @@ class ImplicitAlignment(nn.Module):
             raise ValueError(f"flow has {count} NaN or infinite values of {flow.numel()}")
 
         base, decimal = self._split_position(flow)
-        query = (
-            self._query(current, decimal) * (c // self.num_heads) ** -0.5
-        )  # (n, hw, heads, c / heads)
+        # Scaled before the product with the keys, which could overflow half precision.
+        query = self._query(current, decimal) * (c // self.num_heads) ** -0.5
         key_table, value_table = self._window_tables(query.dtype, flow)
         keys_values = keys_values.reshape(n * height * width, 2 * c)
         first_row = torch.arange(n, device=flow.device).view(n, 1, 1) * (height * width)

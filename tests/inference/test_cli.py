@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from videos import Clip, moving_picture, read_back, write_clip
 
 import iart_plugin.__main__ as entry
 from iart_plugin.archs import IACNN, IART
 from iart_plugin.inference import cli, load_model
+from tests.inference.videos import Clip, moving_picture, read_back, write_clip
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,10 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from videos import Clip, moving_picture, write_clip
-
 from iart_plugin.inference import UpscaleOptions, upscale_video
 from iart_plugin.inference.distributed import Group
+from tests.inference.videos import Clip, moving_picture, write_clip
 
 ROOT = Path(__file__).parents[2]
 

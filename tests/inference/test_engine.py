@@ -8,7 +8,6 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from videos import moving_picture
 
 from iart_plugin.archs import IACNN
 from iart_plugin.inference import upscale
@@ -16,6 +15,7 @@ from iart_plugin.inference.chunks import Clip
 from iart_plugin.inference.engine import Engine, pick_device, pick_precision
 from iart_plugin.inference.memory import Cost, choose_plan, network_cost
 from iart_plugin.inference.tiles import Tiling
+from tests.inference.videos import moving_picture
 
 CPU = torch.device("cpu")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import cv2
 import pytest
-from videos import Clip, moving_picture, read_back, write_clip
 
 from iart_plugin.inference import UpscaleOptions, cli, upscale_video
 from iart_plugin.inference.models import Bicubic
 from iart_plugin.inference.run import Interrupted
+from tests.inference.videos import Clip, moving_picture, read_back, write_clip
 
 ROOT = Path(__file__).parents[2]
 

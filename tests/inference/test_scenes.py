@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from videos import moving_picture
 
 from iart_plugin.inference import upscale
 from iart_plugin.inference.scenes import SceneDetector, histogram_distance
+from tests.inference.videos import moving_picture
 
 
 def cuts(frames):

@@ -13,10 +13,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-from videos import Clip, moving_picture, read_back, write_clip
 
 from iart_plugin.inference import UpscaleOptions, upscale_video
 from iart_plugin.inference.reader import BrokenFrameError
+from tests.inference.videos import Clip, moving_picture, read_back, write_clip
 
 
 def run(source, output, **options):

@@ -11,9 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from mmagic_driver import CONFIGS, SIZE, TINY, run, tool
+from tests.mmagic.mmagic_driver import CONFIGS, SIZE, TINY, run, tool
 
 collect_ignore_glob = [] if importlib.util.find_spec("mmagic") else ["*.py"]
 

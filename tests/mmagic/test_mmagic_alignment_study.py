@@ -7,12 +7,12 @@ import sys
 
 import pytest
 import torch
-from mmagic_driver import CONFIGS, run, tool
 
 import iart_plugin.mmagic  # noqa: F401  (registers)
 from iart_plugin.archs.alignment_study import AlignmentStudyNet
 from iart_plugin.data import SintelFlowDataset
 from iart_plugin.data.synthetic import write_dataset
+from tests.mmagic.mmagic_driver import CONFIGS, run, tool
 
 CONFIG = CONFIGS / "alignment_study" / "alignment-study_c60_implicit_1xb8-100k_sintel.py"
 

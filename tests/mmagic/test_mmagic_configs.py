@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mmagic_driver import CONFIGS, ROOT
 
 import iart_plugin.mmagic  # noqa: F401  (registers)
+from tests.mmagic.mmagic_driver import CONFIGS, ROOT
 
 PATHS = sorted(path for path in CONFIGS.glob("*/*.py") if path.parent.name != "_base_")
 METAFILES = sorted(CONFIGS.glob("*/metafile.yml"))

