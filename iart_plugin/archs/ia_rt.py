@@ -131,8 +131,10 @@ class IART(RecurrentNetwork):
         """Yields a branch's outputs in its own direction."""
         backbone = self.swin_backbone[name]
         if name.startswith("backward"):
-            return self.propagate(features[::-1], backward.flip(1).unbind(1), backbone, plans)
-        return self.propagate(features, forward.unbind(1), backbone, plans)
+            features, flows = features[::-1], backward.flip(1)
+        else:
+            flows = forward
+        return self.propagate(features, flows.unbind(1), backbone, plans, flows.device)
 
     def propagate(
         self,
@@ -140,6 +142,7 @@ class IART(RecurrentNetwork):
         flows: tuple[Tensor, ...],
         backbone: MFSABBackbone,
         plans: BackbonePlans,
+        device: torch.device,
     ) -> Iterator[Tensor]:
         """Yields a branch's outputs, frame by frame in the order given.
 
@@ -148,10 +151,11 @@ class IART(RecurrentNetwork):
             flows: t - 1 flows (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
             backbone: refines (previous, current, before previous).
             plans: the backbone's window plans.
+            device: where to work; the features may have been put away elsewhere.
         """
         previous = before = None  # the branch's last two outputs, projected for alignment
         for i, current in enumerate(features):
-            current = current.to(plans.frame[0].index.device)  # it may have been offloaded
+            current = current.to(device)
             if previous is None:
                 aligned = aligned_before = current
             else:

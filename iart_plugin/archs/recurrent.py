@@ -72,6 +72,7 @@ class RecurrentNetwork(UpsamplingNetwork):
         if lqs.dim() != 5 or lqs.shape[2] != 3 or 0 in lqs.shape:
             raise ValueError(f"expected a clip (n, t, 3, h, w), got {tuple(lqs.shape)}")
         flows = clip_flows(self.spynet, lqs) if flows is None else given_flows(lqs, flows)
+        flows = [flow.to(lqs.device) for flow in flows]
         yield from self._frames(lqs, *flows)
 
     def branches(self) -> list[nn.Module]:

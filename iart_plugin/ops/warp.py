@@ -57,9 +57,11 @@ def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zer
     position = flow.to(dtype) + pixel_grid(height, width, device=x.device, dtype=dtype)
     # Corners on the outermost pixels' centres is what the released weights were trained with; it
     # is undefined for a single row or column, where the other convention samples the same points.
-    align_corners = min(height, width) > 1
     size = position.new_tensor((width, height)).view(1, 2, 1, 1)
-    grid = 2 * position / (size - 1) - 1 if align_corners else (2 * position + 1) / size - 1
+    if height > 1 and width > 1:
+        grid, align_corners = 2 * position / (size - 1) - 1, True
+    else:
+        grid, align_corners = (2 * position + 1) / size - 1, False
     with full_precision(x.device):
         out = F.grid_sample(
             x.to(dtype),

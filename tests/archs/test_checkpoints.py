@@ -62,6 +62,37 @@ def test_a_file_says_what_it_is(build, suffix, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: IACNN(16, 1, num_heads=4),
+        lambda: IACNN(**CNN, alignment="patch"),
+        lambda: IACNN(**CNN, alignment="deformable_conv"),
+        lambda: IACNN(**CNN, alignment_options={"encode_decimal": False, "window_size": 3}),
+        lambda: IART(**RT, alignment="flow_warp", alignment_options={"mode": "nearest"}),
+    ],
+    ids=["heads", "patch", "deformable", "window", "nearest"],
+)
+def test_what_shapes_do_not_tell_is_saved_with_them(build, suffix, tmp_path):
+    network = build().eval()
+    save_checkpoint(network, tmp_path / f"weights{suffix}")
+    loaded, _ = load_checkpoint(tmp_path / f"weights{suffix}")
+    assert loaded.options == network.options
+    clip = torch.rand(1, 3, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(clip), network(clip), atol=0, rtol=0)
+
+
+def test_guessed_heads_are_announced_and_can_be_given(tmp_path):
+    network = IACNN(16, 1, num_heads=4).eval()
+    torch.save({"params": network.state_dict()}, tmp_path / "other.pth")
+    with pytest.warns(UserWarning, match="taken to be 8"):
+        load_checkpoint(tmp_path / "other.pth")
+    loaded, _ = load_checkpoint(tmp_path / "other.pth", num_heads=4)
+    assert loaded.options["num_heads"] == 4
+
+
 def test_official_file_both_ways(tmp_path):
     network = IART(**RT)
     official = export_official(network)
@@ -169,6 +200,9 @@ def test_bad_files(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointMismatch, match="holds no IA-RT"):
         load_checkpoint(tmp_path / "other.pth")
+    torch.save({"params": torch.zeros(2)}, tmp_path / "tensor.pth")
+    with pytest.raises(CheckpointMismatch, match="entry 'params' is a Tensor"):
+        load_checkpoint(tmp_path / "tensor.pth")
     whole = IACNN(**CNN).state_dict()
     torch.save(whole, tmp_path / "cut.pth")
     content = (tmp_path / "cut.pth").read_bytes()

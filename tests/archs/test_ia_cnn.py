@@ -121,3 +121,26 @@ def test_adapter_brings_the_parts_that_basicvsr_lacks(basicvsr_weights, tmp_path
     composed = load_ia_cnn(adapter, basicvsr_weights)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(composed.state_dict()[key], value, atol=2e-2, rtol=2e-3)
+
+
+def test_warm_start_of_narrow_networks():
+    """Heads are as many as leave each two channels, which the kernel's two logits need."""
+    from iart_plugin.archs import warm_start
+
+    assert warm_start(IACNN(num_feat=8, num_block=1, num_heads=4))(torch.rand(1, 2, 3, 8, 8)).any()
+    with pytest.raises(ValueError, match="2 channels a head"):
+        warm_start(IACNN(num_feat=8, num_block=1, num_heads=8))
+
+
+@pytest.mark.parametrize("sizes", [{"num_feat": 0}, {"num_block": -1}])
+def test_impossible_sizes(sizes):
+    with pytest.raises(ValueError, match="num_feat must be positive"):
+        IACNN(**(TINY | sizes))
+
+
+def test_trains_compiled_without_graph_breaks(tiny):
+    clip = torch.rand(1, 3, 3, 8, 8)
+    expected = torch.autograd.grad(tiny(clip).square().mean(), tiny.alignment.q.weight)[0]
+    compiled = torch.compile(tiny, fullgraph=True, backend="aot_eager")
+    gradient = torch.autograd.grad(compiled(clip).square().mean(), tiny.alignment.q.weight)[0]
+    torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-3)

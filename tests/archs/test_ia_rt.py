@@ -221,3 +221,23 @@ def test_compiles_without_graph_breaks():
     with torch.no_grad():
         compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(x), backbone(x))
+
+
+def test_trains_compiled_without_graph_breaks():
+    network = IART(mid_channels=4, embed_dim=4, depths=(1,), num_heads=(1,)).eval()
+    clip = torch.rand(1, 2, 3, 8, 9)
+    weight = network.swin_backbone["forward_1"].layers[0].residual_group.blocks[0].attn.qkv.weight
+    expected = torch.autograd.grad(network(clip).square().mean(), weight)[0]
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    gradient = torch.autograd.grad(compiled(clip).square().mean(), weight)[0]
+    torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_equals_the_plain_form():
+    """Attention by fused kernels, edge masks and one frame in the last block change nothing."""
+    from benchmarks.plain import make_plain
+
+    network = IART(**TINY).eval()
+    clip = torch.rand(2, 3, 3, 17, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(network(clip), make_plain(network)(clip), atol=1e-5, rtol=1e-4)

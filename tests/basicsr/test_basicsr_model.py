@@ -214,7 +214,8 @@ def test_saved_weights_are_read_by_basicsr_and_by_this_package(make, tmp_path) -
     model = make()
     model.save(0, 7)
     path = tmp_path / "models" / "net_g_7.pth"
-    assert set(torch.load(path, weights_only=True)) == {"params", "params_ema"}
+    assert set(torch.load(path, weights_only=True)) == {"params", "params_ema", "options"}
     network, info = load_checkpoint(path)
     assert info.container == "params_ema"
+    assert network.options == model.get_bare_model(model.net_g).options
     assert torch.equal(network.conv_last.weight, model.net_g_ema.conv_last.weight)
