@@ -76,6 +76,8 @@ def check_options(opt: dict[str, Any]) -> None:
     _check_registered(opt["model_type"], MODEL_REGISTRY.keys(), "model_type")
     for section, network in opt.items():
         if section.startswith("network_"):
+            if not isinstance(network, dict) or "type" not in network:
+                raise OptionError(f"{section} must be a section with a 'type', got {network!r}.")
             _check_registered(network["type"], ARCH_REGISTRY.keys(), f"{section}.type")
             parameters = inspect.signature(ARCH_REGISTRY.get(network["type"])).parameters
             if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
@@ -85,6 +87,36 @@ def check_options(opt: dict[str, Any]) -> None:
         check_keys(opt["train"], TRAIN_KEYS, f"train ({opt['model_type']})")
     _check_device(opt)
     _check_weights(opt)
+    _check_fit(opt)
+
+
+def _check_fit(opt: dict[str, Any]) -> None:
+    """Weight files must fit this package's network_g, where they must be loaded whole."""
+    import torch
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    from iart_plugin.archs.keys import check_fit
+    from iart_plugin.flow import SPyNet
+    from iart_plugin.weight_files import read_state_dict
+
+    network, paths = opt.get("network_g"), opt["path"]
+    arch = ARCH_REGISTRY.get(network["type"]) if network else None
+    if arch is None or not arch.__module__.startswith("iart_plugin."):
+        return
+    values = {k: v for k, v in network.items() if k not in ("type", "spynet_path")}
+    path = paths.get("pretrain_network_g")
+    resumed = opt.get("auto_resume") or paths.get("resume_state")
+    key = "path.pretrain_network_g"
+    try:
+        if path and not resumed:
+            with torch.random.fork_rng(devices=[]):
+                built = arch(**values)
+            check_fit(built, read_state_dict(path)[0], paths.get("strict_load_g", True))
+        if path := network.get("spynet_path"):
+            key = "network_g.spynet_path"
+            SPyNet(path)
+    except (RuntimeError, ValueError) as error:
+        raise OptionError(f"{key}: {path} does not fit: {error}") from error
 
 
 def _check_values(arch: type, network: dict[str, Any], section: str) -> None:

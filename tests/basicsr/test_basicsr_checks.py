@@ -223,6 +223,57 @@ def test_vimeo_set(data, tmp_path) -> None:
             check_dataset({**opt, "type": kind, "num_frame": 7})
 
 
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
+    data, tmp_path, options
+) -> None:
+    import torch
+
+    from iart_plugin.archs import IACNN
+
+    torch.save({"params": IACNN(16, 2).state_dict()}, tmp_path / "wide.pth")
+    torch.save({"params": {"weight": torch.zeros(2)}}, tmp_path / "no_flow.pth")
+    for change, message in (
+        (("path", "pretrain_network_g", tmp_path / "wide.pth"), "num_feat=16, the network"),
+        (("network_g", "spynet_path", tmp_path / "no_flow.pth"), "does not hold SPyNet weights"),
+    ):
+        opt = options()
+        section, key, path = change
+        opt.setdefault(section, {})[key] = str(path)
+        output = run("basicsr_train", write_options(opt, tmp_path / "train.yml"), fails=True)
+        assert f"error: {section}.{key}: {path} does not fit" in output
+        assert message in output
+        assert "Traceback" not in output
+        assert not (tmp_path / "experiments").exists()
+
+
+def test_frames_whose_names_agree_in_part_are_refused(data, tmp_path) -> None:
+    """Equal counts, but each side lacks another frame: sorted pairs would be misaligned."""
+    shutil.copytree(data / "val", tmp_path / "val")
+    (tmp_path / "val" / "BIx4" / "000" / "00000001.png").unlink()
+    (tmp_path / "val" / "GT" / "000" / "00000003.png").unlink()
+    opt = {
+        "name": "REDS4",
+        "type": "VideoRecurrentTestDataset",
+        "phase": "test",
+        "cache_data": True,
+        "num_frame": -1,
+        "dataroot_gt": str(tmp_path / "val" / "GT"),
+        "dataroot_lq": str(tmp_path / "val" / "BIx4"),
+        "io_backend": {"type": "disk"},
+        "scale": 4,
+    }
+    with pytest.raises(OptionError, match="not the same .*'00000001'"):
+        check_dataset(opt)
+
+
+@pytest.mark.parametrize("network", [None, {"num_feat": 8}])
+def test_network_without_a_type(options, network) -> None:
+    opt = options()
+    opt["network_g"] = network
+    with pytest.raises(OptionError, match="network_g must be a section with a 'type'"):
+        check_options(opt)
+
+
 def test_the_tool_says_it_in_one_line_before_it_starts(data, tmp_path, options) -> None:
     """No traceback, and nothing written."""
     opt = options()
