@@ -159,7 +159,8 @@ def test_strange_folder_in_the_way_is_not_deleted(source, tmp_path):
 
 
 KILLED = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's "&"
 from iart_plugin.inference import cli, job
 from iart_plugin.inference.models import Bicubic
 job.SHORTEST_SEGMENT = 4
