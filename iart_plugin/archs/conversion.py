@@ -16,13 +16,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from iart_plugin.weight_files import CheckpointMismatch, read_file, write_file
+from iart_plugin.weight_files import (
+    OPTIONS,
+    CheckpointMismatch,
+    read_file,
+    read_options,
+    write_file,
+)
 
 from .checkpoints import build_network, export_official
 from .keys import Recognised, mmagic_name, recognise, rename
@@ -43,11 +49,14 @@ class Weights:
         recognised: the network and its options.
         trained: the weights that the optimizer works on.
         averaged: their exponential moving average.
+        options: what the file says that shapes do not tell, see
+            :func:`iart_plugin.weight_files.read_options`.
     """
 
     recognised: Recognised
     trained: State | None
     averaged: State | None
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def best(self) -> State:
@@ -74,7 +83,7 @@ def read_weights(path: str | os.PathLike) -> Weights:
         raise CheckpointMismatch(
             f"{path} holds no IA-RT, PSRT-recurrent, IA-CNN or BasicVSR; keys: {list(loaded)[:3]}"
         )
-    return Weights(recognised, _renamed(trained), _renamed(averaged))
+    return Weights(recognised, _renamed(trained), _renamed(averaged), read_options(path))
 
 
 def _renamed(state: State | None) -> State | None:
@@ -137,7 +146,7 @@ def write_weights(weights: Weights, path: str | os.PathLike, layout: str) -> Non
     if path.endswith(".safetensors") != (layout == "safetensors"):
         raise ValueError(f"layout '{layout}' does not fit the file name {path}")
     if layout == "safetensors":
-        write_file(weights.best, path)
+        write_file(weights.best, path, weights.options)
         return
     if layout == "mmagic":
         file = mmagic_file(weights.trained, weights.averaged)
@@ -146,6 +155,8 @@ def write_weights(weights: Weights, path: str | os.PathLike, layout: str) -> Non
     else:
         sets = {"params": weights.trained, "params_ema": weights.averaged}
         file = {name: state for name, state in sets.items() if state is not None}
+    if weights.options and layout != "official":
+        file[OPTIONS] = weights.options
     temporary = f"{path}.part"
     torch.save(file, temporary)
     os.replace(temporary, path)

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from iart_plugin.archs import IACNN, IART, CheckpointMismatch, export_official
+from iart_plugin.archs import (
+    IACNN,
+    IART,
+    CheckpointMismatch,
+    export_official,
+    load_checkpoint,
+    save_checkpoint,
+)
 from iart_plugin.archs.conversion import LAYOUTS, Weights, read_weights, write_weights
 
 
@@ -156,3 +163,12 @@ def test_unknown_file_is_named(tmp_path):
     torch.save({"params": {"head.weight": torch.ones(1)}}, tmp_path / "other.pth")
     with pytest.raises(CheckpointMismatch, match=r"other\.pth holds no IA-RT"):
         read_weights(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("via", ["basicsr", "mmagic", "safetensors"])
+def test_what_shapes_do_not_tell_comes_along(tmp_path, via):
+    network = IACNN(16, 1, num_heads=4)
+    save_checkpoint(network, tmp_path / "saved.pth")
+    path = tmp_path / f"via{_suffix(via)}"
+    write_weights(read_weights(tmp_path / "saved.pth"), path, via)
+    assert load_checkpoint(path)[0].options == network.options
