@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,13 +79,52 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = _load(path)
     except Exception as error:  # unpickling a damaged file can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is truncated"
         raise CheckpointMismatch(f"{path} cannot be read as weights: {reason}") from error
     if not isinstance(loaded, dict):
         raise CheckpointMismatch(f"{path} holds a {type(loaded).__name__}, not a state dict")
     return loaded
+
+
+def _load(path: str) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # MMEngine saves its log buffers beside the weights; they are read as what they are not,
+        # and dropped, so that its checkpoints open where it is not installed.
+        if not hasattr(torch.serialization, "safe_globals"):  # PyTorch before 2.5
+            raise
+        with torch.serialization.safe_globals(_log_buffer_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _LogBuffer:
+    """Stands for MMEngine's HistoryBuffer."""
+
+
+def _attribute_of_log_buffer(owner: Any, name: str) -> None:
+    """Stands for ``getattr``: a buffer is stored with references to its own statistics."""
+    if owner is not _LogBuffer:
+        raise pickle.UnpicklingError(f"a checkpoint may not read {name!r} of {owner!r}")
+
+
+def _log_buffer_globals() -> list[Any]:
+    core = np.core if int(np.__version__.partition(".")[0]) < 2 else np._core
+    names = ("bool", "int32", "int64", "float32", "float64")
+    moved = [  # numpy 2 renamed the module that a file of numpy 1 names, and the reverse
+        (getattr(core.multiarray, function), f"{module}.multiarray.{function}")
+        for module in ("numpy.core", "numpy._core")
+        for function in ("scalar", "_reconstruct")
+    ]
+    return [
+        (_LogBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_attribute_of_log_buffer, "builtins.getattr"),
+        *(np.ndarray, np.dtype),
+        *{type(np.dtype(name)) for name in names},
+        *moved,
+    ]
 
 
 def write_file(

@@ -1,3 +1,8 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -128,6 +133,23 @@ def test_mmagic_layout(prefix, tmp_path):
     loaded, info = load_checkpoint(tmp_path / "mmagic.pth")
     assert equal(loaded, network)
     assert info.prefix == prefix
+
+
+def test_mmengines_own_checkpoint_opens_without_mmengine(tmp_path):
+    """A training's file has log buffers beside the weights, pickled objects of MMEngine's."""
+    mmengine = pytest.importorskip("mmengine.logging")
+    buffer = mmengine.HistoryBuffer()
+    buffer.update(0.5)
+    network = IACNN(**CNN)
+    state = {f"generator.{key}": value for key, value in network.state_dict().items()}
+    hub = {"log_scalars": {"train/loss": buffer}, "resumed_keys": {"iter": np.int64(3)}}
+    torch.save({"state_dict": state, "message_hub": hub}, tmp_path / "iter_4.pth")
+    script = (
+        "import sys; from iart_plugin.archs import load_checkpoint\n"
+        f"network, info = load_checkpoint({str(tmp_path / 'iter_4.pth')!r})\n"
+        "assert info.prefix == 'generator.' and 'mmengine' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_averaged_weights_are_preferred(tmp_path):
