@@ -140,13 +140,20 @@ def write_file(
         options: what rebuilds the network, kept where shapes do not tell it all.
     """
     path = os.fspath(path)
-    temporary = f"{path}.part"
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    if path.endswith(".safetensors"):
-        from safetensors.torch import save_file
+    if not path.endswith(".safetensors"):
+        save_whole({"params": state} | ({OPTIONS: dict(options)} if options else {}), path)
+        return
+    from safetensors.torch import save_file
 
-        metadata = {"format": "pt"} | ({OPTIONS: json.dumps(options)} if options else {})
-        save_file(state, temporary, metadata)
-    else:
-        torch.save({"params": state} | ({OPTIONS: dict(options)} if options else {}), temporary)
+    temporary = f"{path}.part"
+    metadata = {"format": "pt"} | ({OPTIONS: json.dumps(options)} if options else {})
+    save_file(state, temporary, metadata)
+    os.replace(temporary, path)
+
+
+def save_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """``torch.save`` under a temporary name, then renamed: never half a file under ``path``."""
+    temporary = f"{os.fspath(path)}.part"
+    torch.save(dict(content), temporary)
     os.replace(temporary, path)

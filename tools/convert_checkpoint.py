@@ -9,7 +9,6 @@ The input is recognised from its keys. Nothing is rounded: a round trip gives th
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from dataclasses import replace
 
 from iart_plugin.archs.conversion import LAYOUTS, SINGLE_SET, read_weights, write_weights
@@ -32,11 +31,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if importlib.util.find_spec("mmengine"):
-        # A checkpoint of a training run carries MMEngine's log buffers beside the weights.
-        from iart_plugin.compat import allow_mmengine_checkpoints
-
-        allow_mmengine_checkpoints()
     weights = read_weights(args.input)
     if args.only:
         if getattr(weights, args.only) is None:

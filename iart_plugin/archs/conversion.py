@@ -27,6 +27,7 @@ from iart_plugin.weight_files import (
     CheckpointMismatch,
     read_file,
     read_options,
+    save_whole,
     write_file,
 )
 
@@ -157,9 +158,7 @@ def write_weights(weights: Weights, path: str | os.PathLike, layout: str) -> Non
         file = {name: state for name, state in sets.items() if state is not None}
     if weights.options and layout != "official":
         file[OPTIONS] = weights.options
-    temporary = f"{path}.part"
-    torch.save(file, temporary)
-    os.replace(temporary, path)
+    save_whole(file, path)
 
 
 def _official(weights: Weights) -> State:

@@ -92,7 +92,6 @@ def check_options(opt: dict[str, Any]) -> None:
 
 def _check_fit(opt: dict[str, Any]) -> None:
     """Weight files must fit this package's network_g, where they must be loaded whole."""
-    import torch
     from basicsr.utils.registry import ARCH_REGISTRY
 
     from iart_plugin.archs.keys import check_fit
@@ -103,15 +102,14 @@ def _check_fit(opt: dict[str, Any]) -> None:
     arch = ARCH_REGISTRY.get(network["type"]) if network else None
     if arch is None or not arch.__module__.startswith("iart_plugin."):
         return
-    values = {k: v for k, v in network.items() if k not in ("type", "spynet_path")}
     path = paths.get("pretrain_network_g")
     resumed = opt.get("auto_resume") or paths.get("resume_state")
     key = "path.pretrain_network_g"
     try:
         if path and not resumed:
-            with torch.random.fork_rng(devices=[]):
-                built = arch(**values)
-            check_fit(built, read_state_dict(path)[0], paths.get("strict_load_g", True))
+            check_fit(
+                _build(arch, network), read_state_dict(path)[0], paths.get("strict_load_g", True)
+            )
         if path := network.get("spynet_path"):
             key = "network_g.spynet_path"
             SPyNet(path)
@@ -121,16 +119,20 @@ def _check_fit(opt: dict[str, Any]) -> None:
 
 def _check_values(arch: type, network: dict[str, Any], section: str) -> None:
     """Build one of this package's networks, so that it refuses what it must."""
-    import torch
-
     if not arch.__module__.startswith("iart_plugin."):
         return
-    values = {k: v for k, v in network.items() if k not in ("type", "spynet_path")}
     try:
-        with torch.random.fork_rng(devices=[]):  # the run's own network starts as it would
-            arch(**values)
+        _build(arch, network)
     except (TypeError, ValueError) as error:
         raise OptionError(f"{section} ({network['type']}): {error}") from error
+
+
+def _build(arch: type, network: dict[str, Any]) -> Any:
+    """Build a network without its weight files; the run's own still starts as it would."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        return arch(**{k: v for k, v in network.items() if k not in ("type", "spynet_path")})
 
 
 def _check_registered(name: str, registered: Iterable[str], where: str) -> None:
@@ -182,11 +184,11 @@ def check_weight_file(path: Path, key: str) -> None:
         raise OptionError(f"{key}: {path} does not exist (looked from {Path.cwd()}).")
     if path.suffix == ".safetensors":
         return
-    import torch
+    from iart_plugin.weight_files import CheckpointMismatch, read_file
 
     try:
-        torch.load(path, map_location="meta", weights_only=True)
-    except Exception as error:
+        read_file(path)
+    except CheckpointMismatch as error:
         raise OptionError(
             f"{key}: {path} is not a readable PyTorch checkpoint ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'empty file'})."
