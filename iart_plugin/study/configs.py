@@ -34,6 +34,7 @@ CPU_SCALE = {
     "batch_size": CPU.batch_size,
     "learning_rate": CPU.learning_rate,
     "final_learning_rate": CPU.final_learning_rate,
+    "num_frames": CPU.num_frames,
     "crop_size": CPU.crop_size,
 }
 
@@ -54,7 +55,7 @@ datasets:
     dataroot: $data
     render: clean
     clips: train
-    num_frame: 2
+    num_frame: $num_frames
     flow: $flow$flow_weights
     gt_size: $gt_size
     use_hflip: true
@@ -180,6 +181,7 @@ def basicsr_options(row: Row, flow: str, *, cpu: bool = False) -> str:
         data="datasets/synthetic_flow" if cpu else "datasets/sintel",
         flow=flow,
         flow_weights=f"\n    flow_weights: {weights}" if weights else "",
+        num_frames=scale["num_frames"],
         gt_size=4 * scale["crop_size"],
         workers=0 if cpu else 4,
         batch=scale["batch_size"],

@@ -18,6 +18,7 @@ PAPER_SCALE = {
     "batch_size": 8,
     "learning_rate": 2e-4,
     "final_learning_rate": 1e-7,
+    "num_frames": 5,  # the paper does not say; a crop's last frame has nothing to align
     "crop_size": 64,  # low-resolution pixels: 256 of the original
 }
 

@@ -89,12 +89,12 @@ def run(study: Study, *, report: Callable[[str], None] = print) -> list[dict]:
 
 
 def _run_job(
-    study: Study, row: Row, flow: str, seed: int, pairs: list, clips: list, flow_error: float
+    study: Study, row: Row, flow: str, seed: int, samples: list, clips: list, flow_error: float
 ) -> None:
     network = study.scale.build(row.network, seed)
     checkpoint = study.folder / "checkpoints" / f"{row.key}-{flow}-{seed}.pt"
     started = time.perf_counter()
-    train(network, pairs, study.scale, seed=seed, checkpoint=checkpoint)
+    train(network, samples, study.scale, seed=seed, checkpoint=checkpoint)
     result = {
         "row": row.key,
         "flow": flow,
@@ -112,16 +112,17 @@ def _run_job(
 
 
 def _load(study: Study, root: Path, flow: str) -> tuple[list[dict], list[dict], float]:
-    """Training pairs, test clips and the test flow's end-point error, all in memory."""
+    """Training samples, test clips and the test flow's end-point error, all in memory."""
     source = "gt" if flow == "noise" else flow
     options = {"flow": source, "flow_weights": study.flow_weights.get(source)}
-    pairs = list(SintelFlowDataset(root, clips="train", num_frames=2, **options))
+    num_frames = study.scale.num_frames
+    samples = list(SintelFlowDataset(root, clips="train", num_frames=num_frames, **options))
     clips = list(SintelFlowDataset(root, clips="test", **options))
     if flow == "noise":
-        add_flow_noise(pairs, NOISE_SIGMA, seed=1)
-        return pairs, clips, add_flow_noise(clips, NOISE_SIGMA, seed=2)
+        add_flow_noise(samples, NOISE_SIGMA, seed=1)
+        return samples, clips, add_flow_noise(clips, NOISE_SIGMA, seed=2)
     truth = SintelFlowDataset(root, clips="test") if source != "gt" else clips
-    return pairs, clips, _end_point_error(clips, truth)
+    return samples, clips, _end_point_error(clips, truth)
 
 
 def _end_point_error(clips, truth) -> float:

@@ -22,7 +22,10 @@ class Scale:
 
     Attributes:
         iterations: Steps of every row.
-        batch_size: Crops a step, of two frames each.
+        batch_size: Crops a step.
+        num_frames: Frames of a crop. The last one has no successor and is fused with itself, which
+            asks of the fusion that aligned features lie in the space of the current ones: with
+            few frames that share of the loss holds back aligners that project their output.
         crop_size: Side of a crop in low-resolution pixels.
         learning_rate: Adam's, going down to ``final_learning_rate`` by a cosine.
         final_learning_rate: At the last step.
@@ -32,10 +35,11 @@ class Scale:
         num_heads: Attention heads.
     """
 
-    iterations: int = 3000
-    batch_size: int = 4
+    iterations: int = 2000
+    batch_size: int = 2
+    num_frames: int = 4
     crop_size: int = 16
-    learning_rate: float = 4e-4
+    learning_rate: float = 1e-3
     final_learning_rate: float = 1e-7
     embed_dim: int = 24
     mid_channels: int = 24
@@ -61,7 +65,7 @@ class Scale:
 
 def train(
     network: AlignmentStudyNet,
-    pairs: list[dict],
+    samples: list[dict],
     scale: Scale,
     *,
     seed: int,
@@ -76,7 +80,7 @@ def train(
 
     Args:
         network: Trained in place.
-        pairs: Two-frame samples of :class:`~iart_plugin.data.SintelFlowDataset`.
+        samples: Samples of :class:`~iart_plugin.data.SintelFlowDataset`.
         scale: Steps, batch, crop and rates.
         seed: Decides the order of the data.
         checkpoint: File to keep the state in.
@@ -95,7 +99,8 @@ def train(
     for step in range(first, scale.iterations):
         torch.manual_seed(1_000_003 * seed + step)
         batch = [
-            augment(pairs[int(torch.randint(len(pairs), ()))]) for _ in range(scale.batch_size)
+            augment(samples[int(torch.randint(len(samples), ()))])
+            for _ in range(scale.batch_size)
         ]
         lq, gt, flows = (torch.stack([s[key] for s in batch]) for key in ("lq", "gt", "flows"))
         for group in optimizer.param_groups:

@@ -15,7 +15,15 @@ from iart_plugin.study.training import Scale, add_flow_noise, evaluate, psnr, tr
 
 pytest.importorskip("skimage", reason="the clips are made from its photographs")
 
-SCALE = Scale(iterations=4, batch_size=2, crop_size=8, embed_dim=8, mid_channels=4, depths=(1,))
+SCALE = Scale(
+    iterations=4,
+    batch_size=2,
+    num_frames=2,
+    crop_size=8,
+    embed_dim=8,
+    mid_channels=4,
+    depths=(1,),
+)
 DATA = {"num_train": 1, "num_test": 2, "num_frames": 3, "height": 40, "width": 40, "samples": 2}
 
 
@@ -97,7 +105,7 @@ def test_training_lowers_the_loss(pairs, tmp_path):
 def test_rate_goes_down_by_a_cosine():
     scale = Scale(iterations=101)
     rates = [scale.learning_rate_at(step) for step in (0, 50, 100)]
-    assert rates == pytest.approx([4e-4, (4e-4 + 1e-7) / 2, 1e-7])
+    assert rates == pytest.approx([1e-3, (1e-3 + 1e-7) / 2, 1e-7])
 
 
 def test_psnr_and_the_frames_it_counts(pairs):

@@ -50,7 +50,7 @@ def test_clips_are_made_checked_and_prepared(call, tmp_path):
 def test_study_runs_and_reports(call, tmp_path, monkeypatch):
     from iart_plugin.study import run
 
-    small = {"num_train": 1, "num_test": 1, "num_frames": 3, "height": 40, "width": 40}
+    small = {"num_train": 1, "num_test": 1, "num_frames": 4, "height": 40, "width": 40}
     monkeypatch.setattr(run, "DATA", {**small, "samples": 2})
     sizes = ("--iterations", 2, "--crop-size", 8, "--embed-dim", 8, "--mid-channels", 4)
     places = ("--folder", tmp_path / "runs", "--docs", tmp_path / "docs", *sizes)

@@ -11,7 +11,7 @@ train_dataloader = dict(
         type='SintelFlowDataset',
         root=data_root,
         clips='train',
-        num_frames=2,
+        num_frames=5,
         augment=dict(type='FlowAugmentation', crop_size=64)))
 
 val_dataloader = dict(
