@@ -16,18 +16,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from benchmarks.plain import make_plain
 from iart_plugin.archs import IACNN, IART
+from iart_plugin.fused import fused
 from iart_plugin.ops import ImplicitAlignment
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -79,27 +82,37 @@ def compare(
     return theirs / mine, f"{theirs:.2f} s against {mine:.2f} s"
 
 
-def networks(settings: Settings) -> tuple[nn.Module, nn.Module]:
+def iart(settings: Settings) -> nn.Module:
     torch.manual_seed(0)
-    network = IART().eval().to(settings.device)
-    return make_plain(network), network
+    return IART().eval().to(settings.device)
+
+
+def plainly(work: Callable[[], T]) -> Callable[[], T]:
+    """The same work by the plain forms."""
+
+    def plain() -> T:
+        with fused(False):
+            return work()
+
+    return plain
 
 
 def iart_forward(size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[Settings], Row]:
     frames, height, width = size
 
     def measure(settings: Settings) -> Row:
-        plain, fast = networks(settings)
+        network = iart(settings)
         lqs = clip(*size, settings.device)
         half = dtype is not torch.float32
 
         def ours() -> Tensor:
             with torch.autocast(settings.device.type, dtype=dtype, enabled=half):
-                return fast(lqs)
+                return network(lqs)
 
+        plain = plainly(lambda: network(lqs))
         with torch.no_grad():
-            difference = (ours().float() - plain(lqs)).abs().max().item()
-            ratio, detail = compare(lambda: plain(lqs), ours, settings)
+            difference = (ours().float() - plain()).abs().max().item()
+            ratio, detail = compare(plain, ours, settings)
         name = f"IART forward, {frames} frames of {height}x{width}, {str(dtype)[6:]}"
         goal = 6.0 if half else 3.5
         return Row(name, ratio, goal, "x faster", f"{detail}; outputs differ by {difference:.1e}")
@@ -109,16 +122,18 @@ def iart_forward(size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[Se
 
 def training_step(settings: Settings) -> Row:
     """Forward and backward; stochastic depth off so that both compute the same."""
-    plain, fast = networks(settings)
+    network = iart(settings)
     lqs = clip(6, 64, 64, settings.device)
 
-    def step(network: nn.Module) -> None:
+    def step() -> list[Tensor]:
         network.zero_grad(set_to_none=True)
         network(lqs).square().mean().backward()
+        return [p.grad for p in network.parameters()]
 
-    ratio, detail = compare(lambda: step(plain), lambda: step(fast), settings)
-    pairs = zip(plain.parameters(), fast.parameters(), strict=True)
-    worst = max(((p.grad - f.grad).norm() / p.grad.norm()).item() for p, f in pairs)
+    plain = plainly(step)
+    pairs = zip(plain(), step(), strict=True)
+    worst = max(((p - f).norm() / p.norm()).item() for p, f in pairs)
+    ratio, detail = compare(plain, step, settings)
     detail += f"; gradients differ by {worst:.1e} of their norm"
     return Row("IART training step, 6 frames of 64x64", ratio, 2.5, "x faster", detail)
 
@@ -141,7 +156,6 @@ def against_basicvsr(settings: Settings) -> Row:
 def alignment_flops(settings: Settings) -> Row:
     """A second-order step: two alignments of one current frame, the older reference projected."""
     op = ImplicitAlignment(120, num_heads=6)
-    plain = make_plain(op)
     features, flow = torch.rand(1, 120, 180, 320), torch.zeros(1, 2, 180, 320)
     older = op.project_reference(features)
 
@@ -149,9 +163,10 @@ def alignment_flops(settings: Settings) -> Row:
         op.align(op.project_reference(features), features, flow)
         op.align(older, features, flow)
 
+    @plainly
     def paper() -> None:
-        plain(features, features, flow)
-        plain(features, features, flow)
+        op(features, features, flow)
+        op(features, features, flow)
 
     def gflops(work: Callable[[], None]) -> float:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -165,13 +180,13 @@ def alignment_flops(settings: Settings) -> Row:
 
 PEAK = """
 import resource, sys, torch
-from benchmarks.plain import make_plain
+import iart_plugin
 from iart_plugin.archs import IART
 kind, frames, height, width, train, threads = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(threads)
 torch.manual_seed(0)
 network = IART().eval()
-network = make_plain(network) if kind == "plain" else network
+iart_plugin.set_fused(kind == "fast")
 lqs = torch.rand(1, frames, 3, height, width)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if train:

@@ -4,4 +4,7 @@ Importing the package registers nothing and imports nothing heavy. Import
 :mod:`iart_plugin.basicsr` or :mod:`iart_plugin.mmagic` to register the parts in a framework.
 """
 
+from .fused import is_fused, set_fused
+
+__all__ = ["is_fused", "set_fused"]
 __version__ = "0.1.0"

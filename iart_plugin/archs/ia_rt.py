@@ -153,6 +153,7 @@ class IART(RecurrentNetwork):
             plans: the backbone's window plans.
             device: where to work; the features may have been put away elsewhere.
         """
+        weights = backbone.prepare()
         previous = before = None  # the branch's last two outputs, projected for alignment
         for i, current in enumerate(features):
             current = current.to(device)
@@ -166,7 +167,7 @@ class IART(RecurrentNetwork):
                 else:
                     flow_before = flow + warp(flows[i - 2], flow)
                     aligned_before = self.implicit_warp.align(before, current, flow_before)
-            output = backbone(torch.stack((aligned, current, aligned_before), 1), plans)
+            output = backbone(torch.stack((aligned, current, aligned_before), 1), plans, weights)
             yield output
             if i + 1 < len(features):
                 previous, before = self.implicit_warp.project_reference(output), previous

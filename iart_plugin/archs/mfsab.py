@@ -4,7 +4,7 @@ Swin blocks whose windows span all frames of a short clip (Shi et al. 2022). Tok
 channels-last and frame by frame; one gather with precomputed indices pads, rolls and partitions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,8 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-MASKED = -100.0
-"""Added between tokens that a roll brought together; not minus infinity in the released weights."""
+from iart_plugin.fused import is_fused
+from iart_plugin.ops.linear import linear
+from iart_plugin.ops.precision import compute_dtype, is_autocast, wide_dtype
+from iart_plugin.ops.window_attention import MASKED, attend, windows_at_once
+from iart_plugin.plain import plain_backbone
+
+from .mfsab_chunks import BlockWeights, WindowChunk, Work, run_chunks
 
 MLP_RATIO = 2
 MAX_DROP_PATH = 0.1
@@ -27,14 +32,17 @@ class WindowPlan(NamedTuple):
             a slot of padding.
         inverse: (batch * rows,) window slot of every row.
         tokens: tokens in a window.
-        groups: the windows in the order of ``index`` as (count, mask) runs: count windows over the
+        runs: the windows in the order of ``index`` as (count, mask): count windows over the
             whole batch sharing one additive (tokens, tokens) mask, or none.
+        chunks: the same windows, a few at a time; none under a compiler or without
+            data.
     """
 
     index: Tensor
     inverse: Tensor
     tokens: int
-    groups: tuple[tuple[int, Tensor | None], ...]
+    runs: tuple[tuple[int, Tensor | None], ...]
+    chunks: tuple[WindowChunk, ...]
 
 
 class BackbonePlans(NamedTuple):
@@ -99,14 +107,14 @@ def plan_windows(
         parts = [(source, False, False)]
 
     tokens = frames * wh * ww
-    slots, groups = [], []
+    slots, runs = [], []
     for part, bottom, right in parts:
         windows = part.reshape(-1, tokens)
         if not len(windows):
             continue
         slots.append(windows)
         mask = edge_mask(window_size, bottom=bottom, right=right, device=device)
-        groups.append((len(windows) * batch, mask))
+        runs.append((len(windows) * batch, mask))
     windows = torch.cat(slots)
 
     # (windows, batch, tokens): a run of windows over the whole batch stays contiguous.
@@ -115,7 +123,27 @@ def plan_windows(
     index = torch.where(windows >= 0, windows + clip * total, batch * total).flatten()
     inverse = index.new_empty(batch * total + 1)
     inverse[index] = torch.arange(len(index), device=device)
-    return WindowPlan(index, inverse[:-1], tokens, tuple(groups))
+    is_traced = torch.compiler.is_compiling() or index.is_meta
+    chunks = () if is_traced else tuple(_chunks(index, batch * total, tokens, runs))
+    return WindowPlan(index, inverse[:-1], tokens, tuple(runs), chunks)
+
+
+def _chunks(
+    index: Tensor, rows: int, tokens: int, runs: Sequence[tuple[int, Tensor | None]]
+) -> Iterator[WindowChunk]:
+    step, start = windows_at_once(index.device) * tokens, 0
+    for count, mask in runs:
+        end = start + count * tokens
+        for begin in range(start, end, step):
+            part = index[begin : min(begin + step, end)]
+            padding = part == rows
+            if padding.any():
+                kept = (~padding).nonzero().flatten()
+                part = part.masked_fill(padding, 0)
+                yield WindowChunk(part, padding.unsqueeze(-1), kept, mask)
+            else:
+                yield WindowChunk(part, None, None, mask)
+        start = end
 
 
 def edge_mask(
@@ -171,12 +199,18 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         return f"rate={self.rate:.4f}"
 
+    def draw(self, batch: int, like: Tensor) -> Tensor | None:
+        """Factors (batch,), each 0 or 1 / (1 - rate); None if nothing is dropped."""
+        if not self.training or self.rate == 0:
+            return None
+        return like.new_empty(batch).bernoulli_(1 - self.rate) / (1 - self.rate)
+
     def forward(self, x: Tensor, batch: int) -> Tensor:
         """Scales (batch * rows, c) tokens, clip by clip, by 0 or 1 / (1 - rate)."""
-        if not self.training or self.rate == 0:
+        keep = self.draw(batch, x)
+        if keep is None:
             return x
-        keep = x.new_empty(batch, 1, 1).bernoulli_(1 - self.rate) / (1 - self.rate)
-        return (x.unflatten(0, (batch, -1)) * keep).flatten(0, 1)
+        return (x.unflatten(0, (batch, -1)) * keep.view(-1, 1, 1)).flatten(0, 1)
 
 
 class WindowAttention(nn.Module):
@@ -210,38 +244,32 @@ class WindowAttention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        groups: Sequence[tuple[int, Tensor | None]],
+        runs: Sequence[tuple[int, Tensor | None]],
+        bias: Tensor,
         queries: slice = slice(None),
     ) -> Tensor:
         """Attends within windows.
 
         Args:
             x: (windows, tokens, c).
-            groups: as in :class:`WindowPlan`.
+            runs: as in :class:`WindowPlan`.
+            bias: what :meth:`bias` gives.
             queries: the tokens whose output is wanted; all by default.
 
         Returns:
             (windows, queries, c).
         """
-        heads = (self.num_heads, -1)
-        if queries == slice(None):
-            query, key, value = self.qkv(x).unflatten(-1, (3, *heads)).unbind(2)
-        else:
-            c = x.shape[-1]
-            weight, bias = self.qkv.weight, self.qkv.bias
-            query = F.linear(x[:, queries], weight[:c], bias[:c]).unflatten(-1, heads)
-            key_value = F.linear(x, weight[c:], bias[c:]).unflatten(-1, (2, *heads))
-            key, value = key_value.unbind(2)
-        logit_bias = self.bias()[:, queries].to(query.dtype).unsqueeze(0)
-        counts = [count for count, _ in groups]
-        parts = []
-        runs = zip(query.split(counts), key.split(counts), value.split(counts), groups, strict=True)
-        for *qkv, (_, mask) in runs:
-            q, k, v = (part.transpose(1, 2) for part in qkv)  # (windows, heads, tokens, c / heads)
-            added = logit_bias if mask is None else logit_bias + mask[queries].to(q.dtype)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=added)
-            parts.append(out.transpose(1, 2).flatten(2))
-        return self.proj(parts[0] if len(parts) == 1 else torch.cat(parts))
+        qkv = linear(x, self.qkv.weight, self.qkv.bias).unflatten(-1, (3, self.num_heads, -1))
+        q, key_value = qkv[:, queries, 0], qkv[:, :, 1:]
+        step, parts, start = windows_at_once(x.device), [], 0
+        for count, mask in runs:
+            added = bias[:, queries] if mask is None else (bias + mask)[:, queries]
+            for begin in range(start, start + count, step):
+                at = slice(begin, min(begin + step, start + count))
+                parts.append(attend(q[at], key_value[at], added.to(q.dtype)))
+            start += count
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return linear(out, self.proj.weight, self.proj.bias)
 
 
 def relative_position_index(window_size: Sequence[int]) -> Tensor:
@@ -264,7 +292,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = F.gelu(linear(x, self.fc1.weight, self.fc1.bias))
+        return linear(hidden, self.fc2.weight, self.fc2.bias)
 
 
 class Block(nn.Module):
@@ -280,32 +309,64 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, MLP_RATIO * dim)
 
-    def forward(self, x: Tensor, plan: WindowPlan, batch: int) -> Tensor:
-        """Maps (rows, c) tokens of ``batch`` clips to the same shape."""
-        windows = self.attn(to_windows(self.norm1(x), plan), plan.groups)
-        return self._residuals(x, from_windows(windows, plan), batch)
+    def prepare(self) -> BlockWeights:
+        """The weights for all of a clip's calls, which may share the gathered bias."""
+        weights = BlockWeights(
+            self.attn.bias(),
+            *(self.norm1.weight, self.norm1.bias),
+            *(self.attn.qkv.weight, self.attn.qkv.bias),
+            *(self.attn.proj.weight, self.attn.proj.bias),
+            *(self.norm2.weight, self.norm2.bias),
+            *(self.mlp.fc1.weight, self.mlp.fc1.bias),
+            *(self.mlp.fc2.weight, self.mlp.fc2.bias),
+        )
+        return weights if torch.is_grad_enabled() else weights.cast(compute_dtype(weights.bias))
 
-    def forward_frame(
-        self, x: Tensor, plan: WindowPlan, frame_plan: WindowPlan, frame: int, batch: int
+    def forward(
+        self,
+        x: Tensor,
+        plans: BackbonePlans,
+        shift: int,
+        weights: BlockWeights,
+        frame: int | None = None,
+        in_place: bool = False,
     ) -> Tensor:
-        """One frame of :meth:`forward`'s result, (rows of that frame, c), and no work on others.
+        """Maps tokens to the same shape, or to those of one frame without work on the others.
 
         Args:
             x: (rows, c) tokens of all frames.
-            plan: the plan of all frames.
-            frame_plan: the plan of one frame in windows of the same height, width and shift.
-            frame: which one.
-            batch: number of clips.
-        """
-        tokens = frame_plan.tokens
-        queries = slice(frame * tokens, (frame + 1) * tokens)
-        windows = self.attn(to_windows(self.norm1(x), plan), plan.groups, queries)
-        x = frame_of(x, batch, plan.tokens // tokens, frame)
-        return self._residuals(x, from_windows(windows, frame_plan), batch)
+            plans: the backbone's.
+            shift: 1 to work on rolled frames, else 0.
+            weights: what :meth:`prepare` gives.
+            frame: the frame that is wanted; all if None.
+            in_place: may overwrite ``x`` if there are no gradients.
 
-    def _residuals(self, x: Tensor, attended: Tensor, batch: int) -> Tensor:
-        x = x + self.drop_path(attended, batch)
-        return x + self.drop_path(self.mlp(self.norm2(x)), batch)
+        Returns:
+            (rows, c), of one frame if ``frame`` is given.
+        """
+        plan = plans.frames[shift]
+        target = plan if frame is None else plans.frame[shift]
+        tokens = target.tokens
+        queries = slice(None) if frame is None else slice(frame * tokens, (frame + 1) * tokens)
+        if not plan.chunks or (torch.is_grad_enabled() and x.device.type != "cpu"):
+            windows = to_windows(self.norm1(x), plan)
+            windows = self.attn(windows, plan.runs, weights.bias, queries)
+            if frame is not None:
+                x = frame_of(x, plans.batch, plan.tokens // tokens, frame)
+            x = x + self.drop_path(from_windows(windows, target), plans.batch)
+            return x + self.drop_path(self.mlp(self.norm2(x)), plans.batch)
+        draws = [self.drop_path.draw(plans.batch, x) for _ in range(2)]
+        work = Work(
+            chunks=plan.chunks,
+            targets=target.chunks,
+            queries=queries,
+            tokens=plan.tokens,
+            num_rows=len(target.inverse),
+            num_heads=self.attn.num_heads,
+            dtype=compute_dtype(self.attn.qkv.weight),
+            scales=None if draws[0] is None else tuple(draws),
+        )
+        return run_chunks(x, work, weights, in_place=in_place and frame is None)
 
 
 class ResidualGroup(nn.Module):
@@ -317,17 +378,18 @@ class ResidualGroup(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, window_size, num_heads, p) for p in drop_path)
 
-    def forward(self, x: Tensor, plans: BackbonePlans, frame: int | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        plans: BackbonePlans,
+        weights: Sequence[BlockWeights],
+        frame: int | None = None,
+    ) -> Tensor:
         """Maps (rows, c) tokens to the same shape, or to one frame's rows if ``frame`` is given."""
-        blocks = self.blocks if frame is None else self.blocks[:-1]
-        for i, block in enumerate(blocks):
-            x = block(x, plans.frames[i % 2], plans.batch)
-        if frame is None:
-            return x
-        shift = (len(self.blocks) - 1) % 2
-        return self.blocks[-1].forward_frame(
-            x, plans.frames[shift], plans.frame[shift], frame, plans.batch
-        )
+        for i, block in enumerate(self.blocks):
+            wanted = frame if i == len(self.blocks) - 1 else None
+            x = block(x, plans, i % 2, weights[i], wanted, in_place=i > 0)
+        return x
 
 
 class Layer(nn.Module):
@@ -408,12 +470,22 @@ class MFSABBackbone(nn.Module):
         )
         return BackbonePlans(batch, frames, frame)
 
-    def forward(self, x: Tensor, plans: BackbonePlans | None = None) -> Tensor:
+    def prepare(self) -> list[list[BlockWeights]]:
+        """Every layer's blocks' weights, to be made once and used while they do not change."""
+        return [[block.prepare() for block in layer.residual_group.blocks] for layer in self.layers]
+
+    def forward(
+        self,
+        x: Tensor,
+        plans: BackbonePlans | None = None,
+        weights: list[list[BlockWeights]] | None = None,
+    ) -> Tensor:
         """Refines the output frame.
 
         Args:
             x: (n, t, c, h, w), t the window's frames.
             plans: what :meth:`plan` gives for this size, so that a caller can make it once.
+            weights: what :meth:`prepare` gives, likewise.
 
         Returns:
             (n, c, h, w).
@@ -421,27 +493,37 @@ class MFSABBackbone(nn.Module):
         n, t, c, h, w = x.shape
         if t != self.window_size[0]:
             raise ValueError(f"expected {self.window_size[0]} frames, got {tuple(x.shape)}")
+        if not is_fused():
+            return plain_backbone(self, x)
         plans = plans or self.plan(n, h, w, x.device)
+        weights = weights or self.prepare()
+        x = x.to(wide_dtype(x)) if is_autocast(x.device) else x  # so is the stream of tokens
         shortcut = x[:, self.output_frame]
         tokens = x.permute(0, 1, 3, 4, 2).reshape(-1, c)  # (n * t * h * w, c)
         tokens = self.patch_embed.norm(tokens)
-        for layer in self.layers[:-1]:
-            frames = to_frames(self._run(layer, tokens, plans), x)
+        for layer, prepared in zip(self.layers[:-1], weights, strict=False):
+            frames = to_frames(self._run(layer, tokens, plans, prepared), x)
             tokens = tokens + to_tokens(layer.conv(frames))
         # Nothing after the last attention mixes frames: only the output frame is taken further.
         last = self.layers[-1]
-        frame = self._run(last, tokens, plans, self.output_frame)
+        frame = self._run(last, tokens, plans, weights[-1], self.output_frame)
         out = last.conv(to_frames(frame, shortcut.unsqueeze(1)))
         tokens = frame_of(tokens, n, t, self.output_frame) + to_tokens(out)
         out = to_frames(self.norm(tokens), shortcut.unsqueeze(1))
         return self.conv_after_body(out) + shortcut
 
     def _run(
-        self, layer: Layer, tokens: Tensor, plans: BackbonePlans, frame: int | None = None
+        self,
+        layer: Layer,
+        tokens: Tensor,
+        plans: BackbonePlans,
+        weights: Sequence[BlockWeights],
+        frame: int | None = None,
     ) -> Tensor:
+        arguments = (tokens, plans, weights, frame)
         if self.use_checkpoint and torch.is_grad_enabled():
-            return checkpoint(layer.residual_group, tokens, plans, frame, use_reentrant=False)
-        return layer.residual_group(tokens, plans, frame)
+            return checkpoint(layer.residual_group, *arguments, use_reentrant=False)
+        return layer.residual_group(*arguments)
 
 
 def frame_of(tokens: Tensor, batch: int, frames: int, frame: int) -> Tensor:

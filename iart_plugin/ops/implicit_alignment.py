@@ -5,6 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from iart_plugin.fused import is_fused
+from iart_plugin.plain import plain_align
+
 from .positional_encoding import sinusoidal_encoding
 from .precision import full_precision, wide_dtype
 from .warp import check_flow, pixel_grid
@@ -17,7 +20,8 @@ class ProjectedReference(NamedTuple):
     """A reference frame after the linear layers of Eq. 10 and 11, before any window is known.
 
     Attributes:
-        keys_values: (n, h * w, 2 * channels), keys then values of every pixel.
+        keys_values: (n, h * w, 2 * channels), keys then values of every pixel; in the plain form
+            (n, h * w, channels), the reference itself.
         height: h.
         width: w.
     """
@@ -117,6 +121,8 @@ class ImplicitAlignment(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (n, {self.channels}, h, w) features, got {tuple(x.shape)}")
         height, width = x.shape[-2:]
+        if not is_fused():
+            return ProjectedReference(x.flatten(2).transpose(1, 2), height, width)
         weight = torch.cat((self.k.weight, self.v.weight))
         bias = torch.cat((self.k.bias, self.v.bias))
         tokens = x.flatten(2).transpose(1, 2)  # (n, h * w, c)
@@ -136,6 +142,8 @@ class ImplicitAlignment(nn.Module):
             count = int((~torch.isfinite(flow)).sum())
             raise ValueError(f"flow has {count} NaN or infinite values of {flow.numel()}")
 
+        if keys_values.shape[-1] == c:
+            return plain_align(self, keys_values, height, width, current, flow)
         base, decimal = self._split_position(flow)
         # Scaled before the product with the keys, which could overflow half precision.
         query = self._query(current, decimal) * (c // self.num_heads) ** -0.5

@@ -21,3 +21,17 @@ def full_precision(device: torch.device) -> AbstractContextManager:
         return torch.autocast(device.type, enabled=False)
     except RuntimeError:  # a device without autocast: meta, and mps in older PyTorch
         return nullcontext()
+
+
+def is_autocast(device: torch.device) -> bool:
+    """Whether autocast is on for this device."""
+    try:
+        return torch.is_autocast_enabled(device.type)
+    except RuntimeError:
+        return False
+
+
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype of products with a weight: autocast's where that is on, else its own."""
+    on = is_autocast(weight.device)
+    return torch.get_autocast_dtype(weight.device.type) if on else weight.dtype

@@ -99,8 +99,7 @@ def train(
     for step in range(first, scale.iterations):
         torch.manual_seed(1_000_003 * seed + step)
         batch = [
-            augment(samples[int(torch.randint(len(samples), ()))])
-            for _ in range(scale.batch_size)
+            augment(samples[int(torch.randint(len(samples), ()))]) for _ in range(scale.batch_size)
         ]
         lq, gt, flows = (torch.stack([s[key] for s in batch]) for key in ("lq", "gt", "flows"))
         for group in optimizer.param_groups:

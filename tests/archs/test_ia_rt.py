@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from iart_plugin.archs import IART, export_official
-from iart_plugin.archs.mfsab import MASKED, MFSABBackbone, plan_windows, to_windows
+from iart_plugin.archs.mfsab import MFSABBackbone, plan_windows, to_windows
+from iart_plugin.fused import fused
+from iart_plugin.ops.window_attention import MASKED
 from tests.parity import assert_recorded, cases, filled
 
 TINY = {"mid_channels": 8, "embed_dim": 12, "depths": (2, 1), "num_heads": (2, 3)}
@@ -161,8 +163,8 @@ def test_official_options_build():
 def test_rolled_windows_mask_across_the_seam_only():
     """A roll brings the top row below the bottom row: only these must not see each other."""
     plan = plan_windows(1, 16, 16, (1, 8, 8), shift=True, device=torch.device("cpu"))
-    counts = [count for count, _ in plan.groups]
-    masks = [mask for _, mask in plan.groups]
+    counts = [count for count, _ in plan.runs]
+    masks = [mask for _, mask in plan.runs]
     assert counts == [1, 1, 1, 1]
     assert masks[0] is None
     position = torch.stack(torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij"), -1)
@@ -191,7 +193,7 @@ def test_windows_come_back_where_they_were(size, shift):
     plan = plan_windows(2, *size, (3, 8, 8), shift=shift, device=torch.device("cpu"))
     x = torch.randn(2 * 3 * size[0] * size[1], 5, dtype=torch.float64, requires_grad=True)
     windows = to_windows(x, plan)
-    assert windows.shape == (sum(count for count, _ in plan.groups), 192, 5)
+    assert windows.shape == (sum(count for count, _ in plan.runs), 192, 5)
     assert torch.equal(from_windows(windows, plan), x)
     weight = torch.randn_like(windows)
     (windows * weight).sum().backward()
@@ -234,10 +236,33 @@ def test_trains_compiled_without_graph_breaks():
 
 
 def test_equals_the_plain_form():
-    """Attention by fused kernels, edge masks and one frame in the last block change nothing."""
-    from benchmarks.plain import make_plain
-
+    """Work by chunks, edge masks and one frame in the last block change nothing."""
     network = IART(**TINY).eval()
     clip = torch.rand(2, 3, 3, 17, 12)
     with torch.no_grad():
-        torch.testing.assert_close(network(clip), make_plain(network)(clip), atol=1e-5, rtol=1e-4)
+        out = network(clip)
+        with fused(False):
+            torch.testing.assert_close(out, network(clip), atol=1e-5, rtol=1e-4)
+
+
+def test_trains_like_the_plain_form():
+    network = IART(**TINY).double().eval()
+    clip = torch.rand(2, 3, 3, 17, 12, dtype=torch.float64)
+    gradients = []
+    for flag in (True, False):
+        network.zero_grad()
+        with fused(flag):
+            network(clip).square().mean().backward()
+        gradients.append({name: p.grad for name, p in network.named_parameters()})
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-6)
+
+
+def test_half_precision_keeps_the_stream_of_tokens_full():
+    backbone = MFSABBackbone(12, depths=(2, 1), num_heads=(2, 2)).eval()
+    x = torch.rand(1, 3, 12, 17, 12)
+    with torch.no_grad():
+        full = backbone(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = backbone(x)
+    assert half.dtype == torch.float32
+    assert 0 < (half - full).abs().max() < 0.02

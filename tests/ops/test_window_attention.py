@@ -1,0 +1,56 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from iart_plugin.ops.linear import linear
+from iart_plugin.ops.window_attention import attend
+
+
+def inputs(queries: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(0)
+    q = torch.randn(3, queries, 2, 4, dtype=dtype, requires_grad=True)
+    key_value = torch.randn(3, 6, 2, 2, 4, dtype=dtype, requires_grad=True)
+    return q, key_value, torch.randn(2, queries, 6, dtype=dtype, requires_grad=True)
+
+
+@pytest.mark.parametrize("queries", [1, 6])
+def test_equals_pytorchs(queries):
+    q, key_value, added = inputs(queries)
+    k, v = key_value.unbind(2)
+    per_head = (x.transpose(1, 2) for x in (q, k, v))
+    expected = F.scaled_dot_product_attention(*per_head, attn_mask=added.unsqueeze(0))
+    expected = expected.transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attend(q, key_value, added), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(q, key_value, added), expected)
+
+
+@pytest.mark.parametrize("queries", [1, 6])
+def test_gradient(queries):
+    assert torch.autograd.gradcheck(attend, inputs(queries))
+
+
+def test_masked_keys_do_not_count():
+    q, key_value, added = inputs(6)
+    masked = added.clone()
+    masked[..., 3:] -= 1e4
+    expected = attend(q, key_value[:, :3], added[..., :3])
+    torch.testing.assert_close(attend(q, key_value, masked), expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 7, 3), (0, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_linear_equals_pytorchs(shape, dtype):
+    x, weight, bias = torch.randn(shape), torch.randn(4, 3), torch.randn(4)
+    x, weight, bias = (part.to(dtype) for part in (x, weight, bias))
+    torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+def test_linear_has_gradients():
+    x, weight, bias = torch.randn(2, 7, 3), torch.randn(4, 3), torch.randn(4)
+    gradients = []
+    for function in (linear, F.linear):
+        parts = [part.clone().requires_grad_() for part in (x, weight, bias)]
+        function(*parts).square().sum().backward()
+        gradients.append([part.grad for part in parts])
+    torch.testing.assert_close(*gradients)
