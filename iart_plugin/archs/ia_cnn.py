@@ -8,7 +8,7 @@ All other keys and shapes are BasicVSR's, so that its checkpoints load.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -59,7 +59,8 @@ class IACNN(RecurrentNetwork):
         num_feat: channels of the features.
         num_block: residual blocks in each branch and in the extractor.
         num_heads: heads of the implicit alignment.
-        spynet_path: weights of the flow network, see :class:`RecurrentNetwork`.
+        spynet_path: weights of the flow network, see :class:`RecurrentNetwork`; likewise
+            ``cache`` and ``cache_limit``.
         alignment: a name in :data:`iart_plugin.alignment.ALIGNMENTS`. 'flow_warp' is BasicVSR's.
         alignment_options: further options of the alignment.
         extractor: build the feature extractor, whose output is the alignment's query. Without it
@@ -81,13 +82,15 @@ class IACNN(RecurrentNetwork):
         *,
         alignment_options: dict[str, Any] | None = None,
         extractor: bool = True,
+        cache: str = "device",
+        cache_limit: int | None = None,
     ) -> None:
         if num_feat < 1 or num_block < 0:
             raise ValueError(
                 f"num_feat must be positive and num_block not negative, "
                 f"got {num_feat} and {num_block}"
             )
-        super().__init__(num_feat, spynet_path=spynet_path)
+        super().__init__(num_feat, spynet_path=spynet_path, cache=cache, cache_limit=cache_limit)
         options = dict(alignment_options or {})
         if alignment == "implicit":
             options.setdefault("num_heads", num_heads)
@@ -115,42 +118,50 @@ class IACNN(RecurrentNetwork):
         return [self.backward_trunk, self.forward_trunk]
 
     def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:
-        frames = list(lqs.unbind(1))
-        queries = [self._query(frame) for frame in frames]
-        back = self.propagate(
-            frames[::-1], queries[::-1], backward.flip(1).unbind(1), self.backward_trunk
-        )
-        behind = list(back)[::-1]
-        ahead = self.propagate(frames, queries, forward.unbind(1), self.forward_trunk)
-        for i, features in enumerate(ahead):
-            fused = lrelu(self.fusion(torch.cat((behind[i], features), 1)))
-            behind[i] = queries[i] = None  # free a frame's features as soon as they are used
-            yield self.upsample(fused, frames[i])
+        t, new_cache = lqs.shape[1], self._caches(lqs.shape[1])
+        queries, behind = new_cache(), new_cache()
 
-    def _query(self, frame: Tensor) -> Tensor | None:
-        return self.extractor(frame) if self.alignment.uses_current else None
+        def inputs(order: range) -> Iterator[tuple[Tensor, Tensor | None]]:
+            """A frame and its query, which the forward branch uses again."""
+            for i in order:
+                query = None
+                if self.alignment.uses_current:
+                    if order.step < 0:
+                        query = self.extractor(lqs[:, i])
+                        queries.put(i, query)
+                    else:
+                        query = queries.take(i, lqs.device)
+                yield lqs[:, i], query
+
+        order = range(t - 1, -1, -1)
+        back = self.propagate(inputs(order), backward.flip(1), self.backward_trunk)
+        for i, features in zip(order, back, strict=True):
+            behind.put(i, features)
+        ahead = self.propagate(inputs(range(t)), forward, self.forward_trunk)
+        for i, features in enumerate(ahead):
+            both = torch.cat((behind.take(i, lqs.device), features), 1)
+            yield self.upsample(lrelu(self.fusion(both)), lqs[:, i])
 
     def propagate(
         self,
-        frames: list[Tensor],
-        queries: list[Tensor | None],
-        flows: tuple[Tensor, ...],
+        inputs: Iterable[tuple[Tensor, Tensor | None]],
+        flows: Tensor,
         trunk: nn.Module,
     ) -> Iterator[Tensor]:
         """Yields a branch's features, frame by frame in the order given.
 
         Args:
-            frames: t frames (n, 3, h, w) in the branch's direction.
-            queries: their extracted features (n, c, h, w), or None where nobody reads them.
-            flows: t - 1 flows (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
+            inputs: t pairs of a frame (n, 3, h, w), in the branch's direction, and its extracted
+                features (n, c, h, w), or None where nobody reads them.
+            flows: (n, t - 1, 2, h, w); element i maps frame i + 1 to frame i of this order.
             trunk: the branch's residual blocks.
         """
         features = None
-        for i, (frame, query) in enumerate(zip(frames, queries, strict=True)):
+        for i, (frame, query) in enumerate(inputs):
             if features is None:
                 n, _, h, w = frame.shape
                 aligned = frame.new_zeros(n, self.num_feat, h, w)
             else:
-                aligned = self.alignment(features, query, flows[i - 1])
+                aligned = self.alignment(features, query, flows[:, i - 1])
             features = trunk(torch.cat((frame, aligned), 1))
             yield features

@@ -4,7 +4,7 @@ PSRT-recurrent (Shi et al., NeurIPS 2022) with implicit alignment in place of pa
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from iart_plugin.alignment import build_alignment
 from iart_plugin.ops import warp
 
+from .feature_cache import CacheOptions, FeatureCache
 from .mfsab import BackbonePlans, MFSABBackbone
 from .recurrent import RecurrentNetwork
 
@@ -32,11 +33,13 @@ class IART(RecurrentNetwork):
         num_heads: attention heads in each layer; the first is also the implicit alignment's.
         window_size: (3, rows, columns) of an attention window.
         num_frames: frames a backbone sees; the recurrence supplies 3.
-        cpu_cache_length: clips with more frames keep their features in the CPU's memory.
+        cpu_cache_length: clips with more frames keep their features in the CPU's memory, as if
+            ``cache`` were 'cpu'.
         is_low_res_input: True; the released program's other case never worked.
         use_checkpoint: recompute activations in the backward pass, for all branches or for each
             of the four.
-        spynet_path: weights of the flow network, see :class:`RecurrentNetwork`.
+        spynet_path: weights of the flow network, see :class:`RecurrentNetwork`; likewise
+            ``cache`` and ``cache_limit``.
         alignment: a name in :data:`iart_plugin.alignment.ALIGNMENTS`.
         alignment_options: further options of the alignment.
         img_size: accepted from option files; does not change the network.
@@ -61,6 +64,8 @@ class IART(RecurrentNetwork):
         alignment: str = "implicit",
         *,
         alignment_options: dict[str, Any] | None = None,
+        cache: str = "device",
+        cache_limit: int | None = None,
         img_size: Any = None,
         patch_size: Any = None,
     ) -> None:
@@ -72,7 +77,9 @@ class IART(RecurrentNetwork):
             raise ValueError(f"window_size must be (3, rows, columns), got {list(window_size)}")
         if patch_size is not None and _as_list(patch_size) != [1] * len(_as_list(patch_size)):
             raise ValueError(f"patch_size must be 1, got {patch_size}")
-        super().__init__(mid_channels, spynet_path=spynet_path)
+        super().__init__(
+            mid_channels, spynet_path=spynet_path, cache=cache, cache_limit=cache_limit
+        )
         self.cpu_cache_length = cpu_cache_length
         self.options = {
             "mid_channels": mid_channels,
@@ -105,72 +112,68 @@ class IART(RecurrentNetwork):
     def branches(self) -> list[nn.Module]:
         return [self.swin_backbone[name] for name in BRANCHES]
 
+    def _cache_of(self, frames: int) -> CacheOptions:
+        is_long = frames > self.cpu_cache_length and self.cache.cache == "device"
+        return self.cache._replace(cache="cpu", limit=0) if is_long else self.cache
+
     def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:
         n, t, _, h, w = lqs.shape
-        store = torch.device("cpu") if t > self.cpu_cache_length else lqs.device
+        new_cache = self._caches(t)
         plans = self.swin_backbone[BRANCHES[0]].plan(n, h, w, lqs.device)
-        features = [self.conv_first(frame).to(store) for frame in lqs.unbind(1)]
-        for name in BRANCHES[:-1]:
-            features = [
-                output.to(store)
-                for output in self._branch(name, features, forward, backward, plans)
-            ]
-            features = features[::-1] if name.startswith("backward") else features
-        last = self._branch(BRANCHES[-1], features, forward, backward, plans)
-        for frame, output in zip(lqs.unbind(1), last, strict=True):
-            yield self.upsample(self.conv_before_upsample(output), frame)
+        cache = None
+        for name in BRANCHES:
+            is_backward = name.startswith("backward")
+            order = range(t - 1, -1, -1) if is_backward else range(t)
+            flows = backward.flip(1) if is_backward else forward
+            features = (self._feature(cache, lqs, i) for i in order)
+            outputs = self.propagate(features, flows, self.swin_backbone[name], plans)
+            if name == BRANCHES[-1]:
+                for i, output in zip(order, outputs, strict=True):
+                    yield self.upsample(self.conv_before_upsample(output), lqs[:, i])
+                return
+            following = new_cache()
+            for i, output in zip(order, outputs, strict=True):
+                following.put(i, output)
+            cache = following
 
-    def _branch(
-        self,
-        name: str,
-        features: list[Tensor],
-        forward: Tensor,
-        backward: Tensor,
-        plans: BackbonePlans,
-    ) -> Iterator[Tensor]:
-        """Yields a branch's outputs in its own direction."""
-        backbone = self.swin_backbone[name]
-        if name.startswith("backward"):
-            features, flows = features[::-1], backward.flip(1)
-        else:
-            flows = forward
-        return self.propagate(features, flows.unbind(1), backbone, plans, flows.device)
+    def _feature(self, cache: FeatureCache | None, lqs: Tensor, i: int) -> Tensor:
+        """A frame's features from the branch before; the first branch reads the frame."""
+        return self.conv_first(lqs[:, i]) if cache is None else cache.take(i, lqs.device)
 
     def propagate(
         self,
-        features: list[Tensor],
-        flows: tuple[Tensor, ...],
+        features: Iterable[Tensor],
+        flows: Tensor,
         backbone: MFSABBackbone,
         plans: BackbonePlans,
-        device: torch.device,
     ) -> Iterator[Tensor]:
         """Yields a branch's outputs, frame by frame in the order given.
 
         Args:
             features: t features (n, c, h, w) of the branch before, in this branch's direction.
-            flows: t - 1 flows (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
+            flows: (n, t - 1, 2, h, w); element i maps frame i + 1 to frame i of this order.
             backbone: refines (previous, current, before previous).
             plans: the backbone's window plans.
-            device: where to work; the features may have been put away elsewhere.
         """
         weights = backbone.prepare()
-        previous = before = None  # the branch's last two outputs, projected for alignment
+        output = previous = before = None  # the last two outputs, projected for alignment
         for i, current in enumerate(features):
-            current = current.to(device)
+            if output is not None:
+                previous, before = self.implicit_warp.project_reference(output), previous
             if previous is None:
                 aligned = aligned_before = current
             else:
-                flow = flows[i - 1]
+                flow = flows[:, i - 1]
                 aligned = self.implicit_warp.align(previous, current, flow)
                 if before is None:
                     aligned_before = torch.zeros_like(current)
                 else:
-                    flow_before = flow + warp(flows[i - 2], flow)
+                    flow_before = flow + warp(flows[:, i - 2], flow)
                     aligned_before = self.implicit_warp.align(before, current, flow_before)
-            output = backbone(torch.stack((aligned, current, aligned_before), 1), plans, weights)
+            frames = torch.stack((aligned, current, aligned_before), 1)
+            del current, aligned, aligned_before
+            output = backbone(frames, plans, weights)
             yield output
-            if i + 1 < len(features):
-                previous, before = self.implicit_warp.project_reference(output), previous
 
 
 def _as_list(value: Any) -> list:

@@ -1,7 +1,7 @@
 """What the recurrent networks share: a clip in, frames out one at a time, flow from either side."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from iart_plugin.flow import SPyNet, clip_flows, given_flows
 
+from .feature_cache import CacheBudget, CacheOptions, FeatureCache
 from .keys import check_fit, translate
 from .upsampler import UpsamplingNetwork
 
@@ -22,15 +23,27 @@ class RecurrentNetwork(UpsamplingNetwork):
         num_feat: channels of the features that enter the upsampler.
         spynet_path: weights of the flow network, for training from scratch; a checkpoint of the
             whole network carries its own.
+        cache: where features wait for the next branch: 'device', 'cpu' or 'disk', see
+            :class:`~iart_plugin.archs.feature_cache.CacheOptions`. Results do not depend on it.
+        cache_limit: bytes of features that stay on the device.
 
     Attributes:
         options: the constructor's options that rebuild the network, saved with its weights.
+        cache: where features wait; may be set anew between clips.
     """
 
     options: dict[str, Any]
 
-    def __init__(self, num_feat: int, *, spynet_path: str | os.PathLike | None = None) -> None:
+    def __init__(
+        self,
+        num_feat: int,
+        *,
+        spynet_path: str | os.PathLike | None = None,
+        cache: str = "device",
+        cache_limit: int | None = None,
+    ) -> None:
         super().__init__(num_feat)
+        self.cache = CacheOptions(cache, cache_limit).check()
         self.spynet = SPyNet(spynet_path)
         self._register_load_state_dict_pre_hook(translate)
 
@@ -81,6 +94,15 @@ class RecurrentNetwork(UpsamplingNetwork):
         Work on a clip can be counted by their calls.
         """
         raise NotImplementedError
+
+    def _caches(self, frames: int) -> Callable[[], FeatureCache]:
+        """What makes the caches of one clip, which share its budget."""
+        budget = CacheBudget(self._cache_of(frames))
+        return lambda: FeatureCache(budget)
+
+    def _cache_of(self, frames: int) -> CacheOptions:
+        """Where the features of a clip of so many frames wait."""
+        return self.cache
 
     def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:
         raise NotImplementedError

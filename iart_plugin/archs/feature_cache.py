@@ -1,0 +1,109 @@
+"""Where the features of a long clip wait between the branches of a recurrent network."""
+
+import tempfile
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+CACHES = ("device", "cpu", "disk")
+
+
+class CacheOptions(NamedTuple):
+    """Where features may wait.
+
+    Attributes:
+        cache: 'device': where the clip is; 'cpu': in the CPU's memory; 'disk': in a temporary
+            file, in the folder that Python's ``tempfile`` chooses (``TMPDIR``), gone with the
+            process however it ends.
+        limit: bytes of features that stay on the clip's device whatever ``cache`` says; None for
+            nothing with 'cpu' and 'disk'. With 'device' what exceeds it goes to the CPU.
+    """
+
+    cache: str = "device"
+    limit: int | None = None
+
+    def check(self) -> "CacheOptions":
+        """Raises ValueError if an option is none of the above."""
+        if self.cache not in CACHES:
+            raise ValueError(f"cache must be one of {', '.join(CACHES)}, got {self.cache!r}")
+        if self.limit is not None and self.limit < 0:
+            raise ValueError(f"cache_limit must be a number of bytes, got {self.limit}")
+        return self
+
+
+class CacheBudget:
+    """The bytes that all of a clip's caches together keep on the device."""
+
+    def __init__(self, options: CacheOptions) -> None:
+        self.options = options
+        default = float("inf") if options.cache == "device" else 0
+        self.free = default if options.limit is None else options.limit
+
+    def claim(self, size: int) -> bool:
+        """Takes so many bytes if they are left."""
+        if size > self.free:
+            return False
+        self.free -= size
+        return True
+
+
+class FeatureCache:
+    """Features by number, each put once and taken once, and freed when it is taken.
+
+    Args:
+        budget: shared by the caches of one clip.
+    """
+
+    def __init__(self, budget: CacheBudget) -> None:
+        self._budget = budget
+        self._kept: dict[int, tuple[Tensor, int]] = {}
+        self._away: dict[int, Tensor | int] = {}  # on the CPU, or a slot of the file
+        self._file = None
+        self._like: Tensor | None = None
+        self._free_slots: list[int] = []
+        self._num_slots = 0
+
+    def put(self, number: int, feature: Tensor) -> None:
+        """Keeps a feature. All have one size; where a gradient is wanted they stay in memory."""
+        size = 0 if torch.compiler.is_compiling() else feature.nbytes  # unknown to compilers
+        if self._budget.claim(size):
+            self._kept[number] = (feature, size)
+        elif self._budget.options.cache == "disk" and not feature.requires_grad:
+            self._away[number] = self._write(feature)
+        else:
+            self._away[number] = feature.to("cpu")
+
+    def take(self, number: int, device: torch.device) -> Tensor:
+        """A feature on ``device``; it is forgotten here."""
+        if number in self._kept:
+            feature, size = self._kept.pop(number)
+            self._budget.free += size
+            return feature
+        place = self._away.pop(number)
+        return (self._read(place) if isinstance(place, int) else place).to(device)
+
+    def _write(self, feature: Tensor) -> int:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="iart_plugin-")  # noqa: SIM115 lives as long
+            self._like = torch.empty_like(feature, device="meta")
+        if self._free_slots:
+            slot = self._free_slots.pop()
+        else:
+            slot = self._num_slots
+            self._num_slots += 1
+        self._file.seek(slot * feature.nbytes)
+        self._file.write(memoryview(_bytes_of(feature.cpu().contiguous())))
+        return slot
+
+    def _read(self, slot: int) -> Tensor:
+        feature = torch.empty(self._like.shape, dtype=self._like.dtype)
+        self._file.seek(slot * feature.nbytes)
+        self._file.readinto(memoryview(_bytes_of(feature)))
+        self._free_slots.append(slot)
+        return feature
+
+
+def _bytes_of(tensor: Tensor):
+    """A contiguous CPU tensor's bytes as a NumPy array."""
+    return tensor.detach().flatten().view(torch.uint8).numpy()
