@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from iart_plugin.alignment import build_alignment
 
 from .recurrent import RecurrentNetwork
-from .upsampler import NEGATIVE_SLOPE, lrelu
+from .upsampler import NEGATIVE_SLOPE, channels_last, lrelu
 
 
 class ResidualBlock(nn.Module):
@@ -49,7 +49,7 @@ class ConvResidualBlocks(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.main(x)
+        return self.main(channels_last(x))
 
 
 class IACNN(RecurrentNetwork):

@@ -1,15 +1,26 @@
 """Pixel-shuffle reconstruction to four times the size, on top of a bilinear enlargement."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iart_plugin.fused import is_fused
+
 SCALE = 4
 NEGATIVE_SLOPE = 0.1
+STRIP_BYTES = 2**23
+"""Of the largest temporary, on a CPU: what exceeds the allocator's own store costs page faults."""
 
 
 def lrelu(x: Tensor) -> Tensor:
     """Leaky ReLU with the slope that every network here uses."""
     return F.leaky_relu(x, NEGATIVE_SLOPE)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Lays images out as a CPU's convolutions want them."""
+    is_gain = x.device.type == "cpu" and is_fused()
+    return x.contiguous(memory_format=torch.channels_last) if is_gain else x
 
 
 class UpsamplingNetwork(nn.Module):
@@ -29,7 +40,7 @@ class UpsamplingNetwork(nn.Module):
         self.conv_last = nn.Conv2d(64, 3, 3, padding=1)
 
     def upsample(self, features: Tensor, frame: Tensor) -> Tensor:
-        """Reconstructs a frame.
+        """Reconstructs a frame; on a CPU without gradients in strips, to the same values.
 
         Args:
             features: (n, num_feat, h, w).
@@ -38,8 +49,51 @@ class UpsamplingNetwork(nn.Module):
         Returns:
             (n, 3, 4h, 4w).
         """
-        x = lrelu(F.pixel_shuffle(self.upconv1(features), 2))
-        x = lrelu(F.pixel_shuffle(self.upconv2(x), 2))
-        x = self.conv_last(lrelu(self.conv_hr(x)))
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
-        return x + base
+        features = channels_last(features)
+        n, _, height, width = features.shape
+        is_traced = torch.compiler.is_compiling() or features.is_meta
+        if torch.is_grad_enabled() or features.device.type != "cpu" or is_traced or not is_fused():
+            return self._rows(features, 0, height) + base
+        row = n * 64 * SCALE**2 * width * features.element_size()
+        step = max(4, STRIP_BYTES // row)
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            base[:, :, SCALE * top : SCALE * bottom] += self._rows(features, top, bottom)
+        return base
+
+    def _rows(self, features: Tensor, top: int, bottom: int) -> Tensor:
+        """What is added to the enlarged rows ``top`` to ``bottom`` (low-resolution)."""
+        height = features.shape[2]
+        # Backwards: the rows, (top, bottom), that each layer must give for the next one.
+        last = (SCALE * top, SCALE * bottom)
+        hr = _with_neighbours(last, SCALE * height)
+        second = _halved(_with_neighbours(hr, SCALE * height))
+        first = _halved(_with_neighbours(second, 2 * height))
+
+        x = _convolve(self.upconv1, features, 0, first, height)
+        x = lrelu(F.pixel_shuffle(x, 2))
+        x = _convolve(self.upconv2, x, 2 * first[0], second, 2 * height)
+        x = lrelu(F.pixel_shuffle(x, 2))
+        x = lrelu(_convolve(self.conv_hr, x, 2 * second[0], hr, SCALE * height))
+        return _convolve(self.conv_last, x, hr[0], last, SCALE * height)
+
+
+def _with_neighbours(rows: tuple[int, int], height: int) -> tuple[int, int]:
+    return max(rows[0] - 1, 0), min(rows[1] + 1, height)
+
+
+def _halved(rows: tuple[int, int]) -> tuple[int, int]:
+    return rows[0] // 2, -(-rows[1] // 2)
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor, first: int, rows: tuple[int, int], height: int) -> Tensor:
+    """Some rows of a 3 x 3 convolution of a frame, of which ``x`` holds the rows from ``first``."""
+    if rows == (0, height):
+        return conv(x)
+    above, below = _with_neighbours(rows, height)
+    x = x[:, :, above - first : below - first]
+    missing = (above - rows[0] + 1, rows[1] + 1 - below)  # beyond the frame's border: zeros
+    if any(missing):
+        x = F.pad(x, (0, 0, *missing))
+    return F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))

@@ -167,7 +167,7 @@ class ImplicitAlignment(nn.Module):
             weight.unsqueeze(-1) * value.unflatten(-1, (self.num_heads, -1))
             for weight, value in zip(weights.unbind(-1), values, strict=True)
         )  # (n, hw, heads, c / heads)
-        return out.flatten(2).transpose(1, 2).reshape(n, c, height, width)
+        return out.flatten(2).transpose(1, 2).unflatten(2, (height, width))  # channels last
 
     def _split_position(self, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Splits p + flow into its integral base (int64) and decimal part, both (n, 2, h, w).
