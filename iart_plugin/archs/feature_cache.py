@@ -86,18 +86,19 @@ class FeatureCache:
     def _write(self, feature: Tensor) -> int:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="iart_plugin-")  # noqa: SIM115 lives as long
-            self._like = torch.empty_like(feature, device="meta")
+            self._like = torch.empty_like(feature, device="meta")  # dense, in the same layout
         if self._free_slots:
             slot = self._free_slots.pop()
         else:
             slot = self._num_slots
             self._num_slots += 1
         self._file.seek(slot * feature.nbytes)
-        self._file.write(memoryview(_bytes_of(feature.cpu().contiguous())))
+        dense = torch.empty_like(self._like, device="cpu").copy_(feature)
+        self._file.write(memoryview(_bytes_of(dense)))
         return slot
 
     def _read(self, slot: int) -> Tensor:
-        feature = torch.empty(self._like.shape, dtype=self._like.dtype)
+        feature = torch.empty_like(self._like, device="cpu")
         self._file.seek(slot * feature.nbytes)
         self._file.readinto(memoryview(_bytes_of(feature)))
         self._free_slots.append(slot)
@@ -105,5 +106,5 @@ class FeatureCache:
 
 
 def _bytes_of(tensor: Tensor):
-    """A contiguous CPU tensor's bytes as a NumPy array."""
-    return tensor.detach().flatten().view(torch.uint8).numpy()
+    """A dense CPU tensor's bytes, in the order of its memory, as a NumPy array."""
+    return tensor.detach().as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()
