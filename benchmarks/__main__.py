@@ -1,9 +1,10 @@
-"""Speed, memory and work against a straightforward implementation, as ratios in one run.
+"""Speed, memory and work against the plain forms, as ratios in one run.
 
     python -m benchmarks [--only NAME ...] [--threads N] [--device cpu|cuda] [--repeats N] [--long]
 
-Every row alternates its two sides and takes the median of their times; memory is the growth of a
-fresh process's peak. Writes results/benchmarks.json, a list of {name, ratio, goal, unit, detail}.
+The plain forms are :mod:`iart_plugin.plain`. Every row alternates its sides and takes the median
+of their times; memory is the growth of a fresh process's peak. Writes results/benchmarks.json, a
+list of {name, ratio, goal, unit, detail}, and results/benchmarks.png, cost against size.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple, TypeVar
@@ -34,7 +36,8 @@ T = TypeVar("T")
 
 
 class Row(NamedTuple):
-    """A measured row: ``ratio`` is the other side over ours, so more is better."""
+    """A measured row: ``ratio`` is the other side over ours, so more is better, unless the unit
+    says otherwise."""
 
     name: str
     ratio: float
@@ -48,6 +51,10 @@ class Settings(NamedTuple):
 
     device: torch.device
     repeats: int
+    plot: Path
+
+
+Measure = Callable[[Settings], list[Row]]
 
 
 def clip(frames: int, height: int, width: int, device: torch.device) -> Tensor:
@@ -69,17 +76,11 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def compare(
-    other: Callable[[], object], ours: Callable[[], object], settings: Settings
-) -> tuple[float, str]:
-    """Alternates two pieces of work after a warm-up: the ratio of medians, and the medians."""
-    times: tuple[list[float], list[float]] = ([], [])
-    other(), ours()
-    for _ in range(settings.repeats):
-        for work, found in zip((other, ours), times, strict=True):
-            found.append(seconds(work, settings.device))
-    theirs, mine = median(times[0]), median(times[1])
-    return theirs / mine, f"{theirs:.2f} s against {mine:.2f} s"
+def compare(settings: Settings, *works: Callable[[], object]) -> tuple[list[float], list]:
+    """Alternates pieces of work after a round to warm up: median times, the first results."""
+    results = [work() for work in works]
+    times = [[seconds(work, settings.device) for work in works] for _ in range(settings.repeats)]
+    return [median(column) for column in zip(*times, strict=True)], results
 
 
 def iart(settings: Settings) -> nn.Module:
@@ -97,48 +98,49 @@ def plainly(work: Callable[[], T]) -> Callable[[], T]:
     return plain
 
 
-def iart_forward(size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[Settings], Row]:
-    frames, height, width = size
-
-    def measure(settings: Settings) -> Row:
+def iart_forward(frames: int, height: int, width: int) -> Measure:
+    def measure(settings: Settings) -> list[Row]:
         network = iart(settings)
-        lqs = clip(*size, settings.device)
-        half = dtype is not torch.float32
+        lqs = clip(frames, height, width, settings.device)
 
-        def ours() -> Tensor:
-            with torch.autocast(settings.device.type, dtype=dtype, enabled=half):
+        def half() -> Tensor:
+            with torch.autocast(settings.device.type, dtype=torch.bfloat16):
                 return network(lqs)
 
-        plain = plainly(lambda: network(lqs))
+        full = partial(network, lqs)
         with torch.no_grad():
-            difference = (ours().float() - plain()).abs().max().item()
-            ratio, detail = compare(plain, ours, settings)
-        name = f"IART forward, {frames} frames of {height}x{width}, {str(dtype)[6:]}"
-        goal = 6.0 if half else 3.5
-        return Row(name, ratio, goal, "x faster", f"{detail}; outputs differ by {difference:.1e}")
+            times, results = compare(settings, plainly(full), full, half)
+        rows = []
+        goals = (1.8, 3.0) if "tcmalloc" in allocator() else (3.5, 6.0)
+        kinds = ("float32", "bf16")
+        for kind, goal, ours, out in zip(kinds, goals, times[1:], results[1:], strict=True):
+            difference = (out.float() - results[0]).abs().max().item()
+            name = f"IART forward, {frames} frames of {height}x{width}, {kind}"
+            detail = f"{times[0]:.1f} s against {ours:.1f} s; outputs differ by {difference:.1e}"
+            rows.append(Row(name, times[0] / ours, goal, "x faster", detail))
+        return rows
 
     return measure
 
 
-def training_step(settings: Settings) -> Row:
+def training_step(settings: Settings) -> list[Row]:
     """Forward and backward; stochastic depth off so that both compute the same."""
     network = iart(settings)
-    lqs = clip(6, 64, 64, settings.device)
+    lqs = clip(*TRAINED, settings.device)
 
     def step() -> list[Tensor]:
         network.zero_grad(set_to_none=True)
         network(lqs).square().mean().backward()
         return [p.grad for p in network.parameters()]
 
-    plain = plainly(step)
-    pairs = zip(plain(), step(), strict=True)
-    worst = max(((p - f).norm() / p.norm()).item() for p, f in pairs)
-    ratio, detail = compare(plain, step, settings)
-    detail += f"; gradients differ by {worst:.1e} of their norm"
-    return Row("IART training step, 6 frames of 64x64", ratio, 2.5, "x faster", detail)
+    (theirs, ours), results = compare(settings, plainly(step), step)
+    worst = max(((p - f).norm() / p.norm()).item() for p, f in zip(*results, strict=True))
+    detail = f"{theirs:.1f} s against {ours:.1f} s; gradients differ by {worst:.1e} of their norm"
+    name = "IART training step, {} frames of {}x{}".format(*TRAINED)
+    return [Row(name, theirs / ours, 2.5, "x faster", detail)]
 
 
-def against_basicvsr(settings: Settings) -> Row:
+def against_basicvsr(settings: Settings) -> list[Row]:
     """IA-CNN without its extractor's share against BasicSR's BasicVSR of the same trunks."""
     import iart_plugin.basicsr  # noqa: F401  isort: skip  mends BasicSR's import
     from basicsr.archs.basicvsr_arch import BasicVSR
@@ -148,12 +150,12 @@ def against_basicvsr(settings: Settings) -> Row:
     ours.load_state_dict(basicvsr.state_dict())
     lqs = clip(5, 64, 64, settings.device)
     with torch.no_grad():
-        ratio, detail = compare(lambda: basicvsr(lqs), lambda: ours(lqs), settings)
+        (theirs, mine), _ = compare(settings, partial(basicvsr, lqs), partial(ours, lqs))
     name = "BasicVSR's trunks and upsampler here, against BasicSR's, 5 frames of 64x64"
-    return Row(name, ratio, 1.0, "x faster", detail)
+    return [Row(name, theirs / mine, 1.0, "x faster", f"{theirs:.2f} s against {mine:.2f} s")]
 
 
-def alignment_flops(settings: Settings) -> Row:
+def alignment_flops(settings: Settings) -> list[Row]:
     """A second-order step: two alignments of one current frame, the older reference projected."""
     op = ImplicitAlignment(120, num_heads=6)
     features, flow = torch.rand(1, 120, 180, 320), torch.zeros(1, 2, 180, 320)
@@ -175,21 +177,22 @@ def alignment_flops(settings: Settings) -> Row:
 
     theirs, mine = gflops(paper), gflops(ours)
     detail = f"{theirs:.2f} GFLOPs against {mine:.2f} (2 x MAC; matrix products)"
-    return Row("Implicit alignment, second-order step at 180x320", theirs / mine, 4.46, "x", detail)
+    name = "Implicit alignment, second-order step at 180x320"
+    return [Row(name, theirs / mine, 4.46, "x less work", detail)]
 
 
 PEAK = """
-import resource, sys, torch
+import json, resource, sys, torch
 import iart_plugin
-from iart_plugin.archs import IART
-kind, frames, height, width, train, threads = sys.argv[1], *map(int, sys.argv[2:])
-torch.set_num_threads(threads)
+from iart_plugin.archs import IACNN, IART
+what = json.loads(sys.argv[1])
+torch.set_num_threads(what["threads"])
 torch.manual_seed(0)
-network = IART().eval()
-iart_plugin.set_fused(kind == "fast")
-lqs = torch.rand(1, frames, 3, height, width)
+network = {"IART": IART, "IACNN": IACNN}[what["network"]](**what["options"]).eval()
+iart_plugin.set_fused(what["fused"])
+lqs = torch.rand(1, what["size"][0], 3, *what["size"][1:])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-if train:
+if what["train"]:
     network(lqs).square().mean().backward()
 else:
     with torch.no_grad():
@@ -199,50 +202,112 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-def peak_memory(size: tuple[int, int, int], goal: float, train: bool) -> Callable[[Settings], Row]:
-    def measure(settings: Settings) -> Row:
-        peaks = []
-        for kind in ("plain", "fast"):
-            arguments = [kind, *map(str, size), str(int(train)), str(torch.get_num_threads())]
-            done = subprocess.run(
-                [sys.executable, "-c", PEAK, *arguments],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            peaks.append(int(done.stdout) / 2**20)
+def peak(size: Sequence[int], network: str = "IART", options: dict | None = None, **what) -> float:
+    """The growth of a fresh process's peak memory in GiB."""
+    what = {"size": size, "network": network, "options": options or {}, **what}
+    what = {"train": False, "fused": True, "threads": torch.get_num_threads(), **what}
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, json.dumps(what)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout) / 2**20
+
+
+def peak_memory(size: tuple[int, int, int], goal: float, *, train: bool = False) -> Measure:
+    def measure(settings: Settings) -> list[Row]:
+        plain, fast = (peak(size, train=train, fused=flag) for flag in (False, True))
         what = "training step" if train else "forward"
         name = f"IART peak memory, {what}, {size[0]} frames of {size[1]}x{size[2]}"
-        detail = f"{peaks[0]:.2f} GiB against {peaks[1]:.2f} GiB above the weights"
-        return Row(name, peaks[0] / peaks[1], goal, "x less", detail)
+        detail = f"{plain:.2f} GiB against {fast:.2f} GiB above the weights and the clip"
+        return [Row(name, plain / fast, goal, "x less", detail)]
 
     return measure
 
 
-ROWS: dict[str, Callable[[Settings], Row]] = {
-    "iart-64": iart_forward((5, 64, 64), torch.float32),
-    "iart-144": iart_forward((3, 144, 180), torch.float32),
-    "iart-64-bf16": iart_forward((5, 64, 64), torch.bfloat16),
-    "iart-144-bf16": iart_forward((3, 144, 180), torch.bfloat16),
+def long_clips(settings: Settings) -> list[Row]:
+    """Features on disk; the clip's flow, 16 bytes a pixel, is the declared cost in memory."""
+    rows = []
+    side = 32
+    for network, options in (("IACNN", {}), ("IART", {"depths": [1], "num_heads": [6]})):
+        peaks = []
+        for frames in (200, 1000):
+            declared = frames * side * side * 16 / 2**30
+            options = {**options, "cache": "disk"}
+            peaks.append(peak((frames, side, side), network, options) - declared)
+        detail = f"{peaks[0] * 1024:.0f} MiB against {peaks[1] * 1024:.0f} MiB, features on disk"
+        name = f"{network} peak memory, 200 frames of {side}x{side} against 1,000"
+        rows.append(Row(name, peaks[1] / peaks[0], 1.1, "x, at most", detail))
+    return rows
+
+
+def cost(settings: Settings) -> list[Row]:
+    """Time against frames and against pixels, drawn; the rows say how far from proportional."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    rows = []
+    sweeps = {
+        "frames": [(t, 32, 32) for t in (2, 4, 8, 16)],
+        "pixels": [(2, side, side) for side in (32, 64, 96, 128)],
+    }
+    for axis, (unit, sizes) in zip(axes, sweeps.items(), strict=True):
+        for make in (IART, IACNN):
+            network = make().eval().to(settings.device)
+            clips = [clip(*size, settings.device) for size in sizes]
+            with torch.no_grad():
+                times, _ = compare(settings, *(partial(network, lqs) for lqs in clips))
+            amounts = [t if unit == "frames" else h * w for t, h, w in sizes]
+            axis.plot(amounts, times, marker="o", label=make.__name__)
+            ratio = times[-1] / amounts[-1] / (times[1] / amounts[1])
+            name = f"{make.__name__} time a {unit[:-1]}, {amounts[-1]} {unit} against {amounts[1]}"
+            detail = ", ".join(f"{a}: {t:.2f} s" for a, t in zip(amounts, times, strict=True))
+            rows.append(Row(name, ratio, 1.1, "x, at most", detail))
+        axis.set(xlabel=f"{unit} of a " + ("32x32 clip" if unit == "frames" else "2-frame clip"))
+        axis.set(ylabel="seconds", xlim=(0, None), ylim=(0, None))
+        axis.legend()
+    settings.plot.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(settings.plot, dpi=120)
+    return rows
+
+
+TRAINED = (6, 24, 24)
+"""Frames and size of a training step. At 64x64 the plain form keeps 250 MB of
+attention weights a block, 432 blocks: more than most machines have."""
+
+ROWS: dict[str, Measure] = {
+    "iart-64": iart_forward(5, 64, 64),
+    "iart-144": iart_forward(3, 144, 180),
     "train": training_step,
-    "train-memory": peak_memory((6, 64, 64), 2.0, True),
-    "memory-144": peak_memory((3, 144, 180), 3.0, False),
+    "train-memory": peak_memory(TRAINED, 2.0, train=True),
+    "memory-144": peak_memory((3, 144, 180), 3.0),
     "basicvsr": against_basicvsr,
     "alignment": alignment_flops,
+    "cost": cost,
 }
-LONG = {"memory-180": peak_memory((10, 180, 320), 3.0, False)}
+LONG: dict[str, Measure] = {
+    "memory-180": peak_memory((10, 180, 320), 3.0),
+    "long-clips": long_clips,
+}
 """Rows that take the better part of an hour on a CPU."""
 
 
-def machine(device: torch.device) -> str:
+def allocator() -> str:
     preload = os.environ.get("LD_PRELOAD", "")
-    allocator = "tcmalloc" if "tcmalloc" in preload else f"{platform.libc_ver()[0]}'s allocator"
+    return "tcmalloc" if "tcmalloc" in preload else f"{platform.libc_ver()[0]}'s allocator"
+
+
+def machine(device: torch.device) -> str:
     where = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     return (
         f"{where}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, "
-        f"Python {platform.python_version()}, {allocator}"
+        f"Python {platform.python_version()}, {allocator()}"
     )
 
 
@@ -257,10 +322,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    settings = Settings(torch.device(args.device), args.repeats)
+    plot = args.output.with_suffix(".png")
+    settings = Settings(torch.device(args.device), args.repeats, plot)
     known = ROWS | LONG
     names = args.only or [*ROWS, *(LONG if args.long else [])]
-    rows = [known[name](settings) for name in tqdm(names, unit="row")]
+    rows = [row for name in tqdm(names, unit="row") for row in known[name](settings)]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
     print(f"\n{machine(settings.device)}\n\n| what | ratio | goal | measured |\n|---|---|---|---|")
