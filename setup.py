@@ -7,8 +7,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 CORE = [
-    "torch>=2.1",
-    "torchvision>=0.16",
+    "torch>=2.4",
+    "torchvision>=0.19",
     "numpy>=1.24",
     "opencv-python",
     "safetensors",

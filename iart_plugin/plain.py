@@ -101,8 +101,9 @@ def plain_align(
 ) -> Tensor:
     """Implicit alignment of a reference's (n, h * w, c) tokens, every gathered pixel projected."""
     n, c = current.shape[:2]
+    heads = (op.num_heads, c // op.num_heads)
     base, decimal = op._split_position(flow)
-    query = op._query(current, decimal).unsqueeze(-2)  # (n, hw, heads, 1, c / heads)
+    query = op._query(current, decimal)  # (n, hw, heads, c / heads)
     encoding = op.window_encoding(tokens.device, wide_dtype(tokens))
     window = []
     for index in range(op.window_size**2):
@@ -110,11 +111,10 @@ def plain_align(
         y = (base[:, 1] + i).clamp(0, height - 1)
         x = (base[:, 0] + j).clamp(0, width - 1)
         row = (y * width + x).flatten(1).unsqueeze(-1).expand(-1, -1, c)
-        window.append(tokens.gather(1, row) + encoding[index])
+        gathered = tokens.gather(1, row)
+        window.append(gathered + encoding[index] if op.encode_window else gathered)
     window = torch.stack(window, 2)  # (n, hw, w * w, c)
-    heads = (op.num_heads, c // op.num_heads)
-    key = op.k(window).unflatten(-1, heads).transpose(2, 3)
-    value = op.v(window).unflatten(-1, heads).transpose(2, 3)
-    logits = query @ key.transpose(-2, -1) * heads[1] ** -0.5
-    out = (logits.softmax(-1) @ value).flatten(2)
+    key, value = (layer(window).unflatten(-1, heads) for layer in (op.k, op.v))
+    logits = (query.unsqueeze(2) * key).sum(-1) * heads[1] ** -0.5
+    out = (logits.softmax(2).unsqueeze(-1) * value).sum(2).flatten(2)
     return out.transpose(1, 2).reshape(n, c, height, width)

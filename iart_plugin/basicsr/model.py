@@ -63,8 +63,8 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         super().init_training_settings()
         train_opt = self.opt["train"]
         self.amp_dtype = choose_amp_dtype(train_opt.get("amp_dtype"), self.device)
-        self.scaler = make_grad_scaler(
-            self.device,
+        self.scaler = torch.amp.GradScaler(
+            self.device.type,
             enabled=self.amp_dtype is torch.float16,
             init_scale=float(train_opt.get("init_loss_scale", 2.0**16)),
         )
@@ -352,10 +352,3 @@ def choose_amp_dtype(name: str | None, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise OptionError("train.amp_dtype is fp16, which needs a GPU; set bf16 or fp32 on a CPU.")
     return AMP_DTYPES[name]
-
-
-def make_grad_scaler(device: torch.device, *, enabled: bool, init_scale: float) -> Any:
-    """PyTorch's gradient scaler, under the name that this PyTorch has (2.1 and 2.2: CUDA's)."""
-    if hasattr(torch.amp, "GradScaler"):
-        return torch.amp.GradScaler(device.type, enabled=enabled, init_scale=init_scale)
-    return torch.cuda.amp.GradScaler(enabled=enabled, init_scale=init_scale)

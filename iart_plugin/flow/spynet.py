@@ -173,7 +173,7 @@ def is_mirrored(clip: Tensor) -> bool:
 
     False while a graph is captured or shapes are traced: the answer only saves work.
     """
-    if clip.is_meta or getattr(torch.compiler, "is_compiling", lambda: False)():
+    if clip.is_meta or torch.compiler.is_compiling():
         return False
     t = clip.shape[1]
     return t % 2 == 0 and torch.equal(clip[:, : t // 2], clip[:, t // 2 :].flip(1))

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from iart_plugin import archs
 from iart_plugin.alignment import ALIGNMENTS, build_alignment
-from iart_plugin.ops import ImplicitAlignment
+from iart_plugin.fused import fused
 
 PAPER_SIZE = (180, 320)  # the low-resolution frames of REDS
 PAPER_IA_GFLOPS = 14.93
@@ -36,37 +36,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         for name in ALIGNMENTS
     },
 }
-
-
-class PlainImplicitAlignment(ImplicitAlignment):
-    """Implicit alignment as the paper counts it: keys and values projected after the gathering.
-
-    Gives what :class:`ImplicitAlignment` gives at three times its cost; here to be counted.
-    """
-
-    def project_reference(self, x: Tensor) -> Tensor:
-        return x
-
-    def align(self, projected: Tensor, current: Tensor, flow: Tensor) -> Tensor:
-        n, c, height, width = projected.shape
-        base, decimal = self._split_position(flow)
-        query = self._query(current, decimal)
-        encoding = self.window_encoding(flow.device, projected.dtype)
-        tokens = projected.permute(0, 2, 3, 1).reshape(-1, c)
-        first = torch.arange(n, device=flow.device).view(n, 1, 1) * (height * width)
-        gathered = []
-        for index in range(self.window_size**2):
-            i, j = divmod(index, self.window_size)
-            y = (base[:, 1] + i).clamp(0, height - 1)
-            x = (base[:, 0] + j).clamp(0, width - 1)
-            row = (first + y * width + x).flatten()
-            shift = encoding[index] if self.encode_window else 0
-            gathered.append(tokens.index_select(0, row).view(n, -1, c) + shift)
-        window = torch.stack(gathered, 2)  # (n, hw, w * w, c)
-        key, value = (f(window).unflatten(-1, (self.num_heads, -1)) for f in (self.k, self.v))
-        logits = (query.unsqueeze(2) * key).sum(-1) * (c // self.num_heads) ** -0.5
-        out = (logits.softmax(2).unsqueeze(-1) * value).sum(2)  # (n, hw, heads, c / heads)
-        return out.flatten(2).transpose(1, 2).reshape(n, c, height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +69,6 @@ class Case:
         if self.kind == "network":
             return NETWORKS[self.name]()
         options = {"num_heads": 6} if self.name == "implicit" else {}
-        if self.kind == "plain":
-            return PlainImplicitAlignment(self.channels, **options)
         return build_alignment(self.name, self.channels, **options)
 
     def inputs(self, device: str) -> list:
@@ -132,7 +99,7 @@ def count(case: Case) -> dict[str, int]:
         case = Case(**{**asdict(case), "frames": case.frames + 1})
     module, inputs = case.build().eval().to("meta"), case.inputs("meta")
     counter = FlopCounterMode(display=False, custom_mapping=_extra_formulas())
-    with counter, torch.no_grad():
+    with counter, torch.no_grad(), fused(case.kind != "plain"):
         module(*inputs)
     per = case.frames if case.kind == "network" else 1
     return {
@@ -165,7 +132,7 @@ def _measure_here(case: Case, device: str) -> dict[str, float]:
     wall, busy = [], []
     for _ in range(case.repeats):
         started, started_busy = time.perf_counter(), time.process_time()
-        with torch.set_grad_enabled(case.train):
+        with torch.set_grad_enabled(case.train), fused(case.kind != "plain"):
             out = module(*inputs)
             if case.train and out.requires_grad:
                 out.mean().backward()

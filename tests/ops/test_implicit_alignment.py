@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from iart_plugin.fused import fused
 from iart_plugin.ops import ImplicitAlignment
 from tests.ops.plain_alignment import plain_alignment
 from tests.parity import assert_recorded, cases, filled
@@ -191,3 +192,14 @@ def test_follows_its_device_and_has_only_three_layers():
     meta = op.to("meta")
     out = meta(*(t.to("meta") for t in inputs(1, 120, 5, 6)))
     assert out.device.type == "meta"
+
+
+@pytest.mark.parametrize("options", [{}, {"window_size": 3}, {"encode_window": False}])
+def test_switched_off_it_gives_the_same(options):
+    torch.manual_seed(0)
+    op = ImplicitAlignment(8, num_heads=2, **options).double()
+    reference, current = torch.randn(2, 2, 8, 5, 7, dtype=torch.float64)
+    flow = torch.randn(2, 2, 5, 7, dtype=torch.float64) * 3
+    expected = op(reference, current, flow)
+    with fused(False):
+        torch.testing.assert_close(op(reference, current, flow), expected)

@@ -3,14 +3,11 @@
 import json
 
 import pytest
-import torch
 
-from iart_plugin.ops import ImplicitAlignment
 from iart_plugin.study.complexity import (
     NETWORKS,
     PAPER_IA_GFLOPS,
     Case,
-    PlainImplicitAlignment,
     cases,
     count,
     measure,
@@ -27,17 +24,6 @@ def test_papers_flops_of_implicit_alignment():
     # the four encodings.
     ours = count(Case(kind="aligner", name="implicit", **PAPER))["flops"] / 1e9
     assert ours == pytest.approx(plain / 3, rel=1e-4)
-
-
-@pytest.mark.parametrize("options", [{}, {"window_size": 3}, {"encode_window": False}])
-def test_plain_form_gives_the_same(options):
-    torch.manual_seed(0)
-    fast = ImplicitAlignment(8, num_heads=2, **options).double()
-    plain = PlainImplicitAlignment(8, num_heads=2, **options).double()
-    plain.load_state_dict(fast.state_dict())
-    reference, current = torch.randn(2, 2, 8, 5, 7, dtype=torch.float64)
-    flow = torch.randn(2, 2, 5, 7, dtype=torch.float64) * 3
-    torch.testing.assert_close(plain(reference, current, flow), fast(reference, current, flow))
 
 
 def test_deformable_convolution_is_counted():
