@@ -4,7 +4,8 @@
 
 The plain forms are :mod:`iart_plugin.plain`. Every row alternates its sides and takes the median
 of their times; memory is the growth of a fresh process's peak. Writes results/benchmarks.json, a
-list of {name, ratio, goal, unit, detail}, and results/benchmarks.png, cost against size.
+list of {name, ratio, goal, unit, detail}, each row in place of an older one of its name, and
+results/benchmarks.png, cost against size.
 """
 
 import argparse
@@ -348,12 +349,20 @@ def main() -> None:
     settings = Settings(torch.device(args.device), args.repeats, plot)
     known = ROWS | LONG
     names = args.only or [*ROWS, *(LONG if args.long else [])]
-    rows = [row for name in tqdm(names, unit="row") for row in known[name](settings)]
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
-    print(f"\n{machine(settings.device)}\n\n| what | ratio | goal | measured |\n|---|---|---|---|")
-    for row in rows:
-        print(f"| {row.name} | {row.ratio:.2f} {row.unit} | {row.goal:g} | {row.detail} |")
+    print(f"{machine(settings.device)}\n\n| what | ratio | goal | measured |\n|---|---|---|---|")
+    for name in tqdm(names, unit="row"):
+        for row in known[name](settings):
+            keep(row, args.output)
+            line = f"| {row.name} | {row.ratio:.2f} {row.unit} | {row.goal:g} | {row.detail} |"
+            tqdm.write(line, file=sys.stdout)
+
+
+def keep(row: Row, path: Path) -> None:
+    """Puts a row into the file, in place of an older one of its name, as soon as it is known."""
+    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = [old for old in rows if old["name"] != row.name]
+    path.write_text(json.dumps([*rows, row._asdict()], indent=1) + "\n")
 
 
 if __name__ == "__main__":
