@@ -25,7 +25,7 @@ def clips(tmp_path_factory) -> Path:
     from iart_plugin.data.synthetic import write_dataset
 
     root = tmp_path_factory.mktemp("flow_clips")
-    options = {"num_train": 2, "num_test": 2, "num_frames": 3, "height": 48, "width": 56}
+    options = {"num_train": 2, "num_test": 2, "num_frames": 5, "height": 48, "width": 56}
     for _ in write_dataset(root, samples=2, **options):
         pass
     return root
@@ -117,13 +117,13 @@ def test_data_set_gives_what_basicsr_reads(options) -> None:
     train = SintelFlowDataset({**options["datasets"]["train"], "phase": "train", "scale": 4})
     item = train[0]
     assert {k: tuple(v.shape) for k, v in item.items() if isinstance(v, torch.Tensor)} == {
-        "lq": (2, 3, 8, 8),
-        "gt": (2, 3, 32, 32),
-        "flows": (1, 2, 8, 8),
-        "masks": (1, 1, 8, 8),
+        "lq": (4, 3, 8, 8),
+        "gt": (4, 3, 32, 32),
+        "flows": (3, 2, 8, 8),
+        "masks": (3, 1, 8, 8),
     }
     test = SintelFlowDataset({**options["datasets"]["val"], "phase": "val", "scale": 4})
-    assert test.data_info["folder"] == ["test_000"] * 3 + ["test_001"] * 3
+    assert test.data_info["folder"] == ["test_000"] * 5 + ["test_001"] * 5
     assert [item["folder"] for item in test] == ["test_000", "test_001"]
     windows = {**options["datasets"]["val"], "phase": "val", "scale": 4, "num_frame": 2}
     assert SintelFlowDataset(windows)[1]["folder"] == "test_000_0002"

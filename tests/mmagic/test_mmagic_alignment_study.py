@@ -21,7 +21,7 @@ CONFIG = CONFIGS / "alignment_study" / "alignment-study_c60_implicit_1xb8-100k_s
 def root(tmp_path_factory):
     pytest.importorskip("skimage")
     folder = tmp_path_factory.mktemp("study")
-    size = {"num_frames": 3, "height": 128, "width": 160}
+    size = {"num_frames": 5, "height": 128, "width": 160}
     list(write_dataset(folder / "data" / "Sintel", num_train=1, num_test=1, **size))
     return folder
 
