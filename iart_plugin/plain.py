@@ -60,8 +60,7 @@ def plain_block(block: Block, x: Tensor, window: Sequence[int], mask: Tensor | N
     if mask is not None:
         y = torch.roll(y, (wh // 2, ww // 2), (2, 3))
     x = x + dropped(block, y[:, :, :h, :w])
-    hidden = F.gelu(block.mlp.fc1(block.norm2(x)))
-    return x + dropped(block, block.mlp.fc2(hidden))
+    return x + dropped(block, block.mlp(block.norm2(x)))
 
 
 def dropped(block: Block, x: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from iart_plugin.fused import is_fused
-from iart_plugin.ops.linear import linear
 from iart_plugin.ops.precision import compute_dtype, is_autocast, wide_dtype
 from iart_plugin.ops.window_attention import MASKED, attend, windows_at_once
 from iart_plugin.plain import plain_backbone
@@ -259,7 +258,7 @@ class WindowAttention(nn.Module):
         Returns:
             (windows, queries, c).
         """
-        qkv = linear(x, self.qkv.weight, self.qkv.bias).unflatten(-1, (3, self.num_heads, -1))
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         q, key_value = qkv[:, queries, 0], qkv[:, :, 1:]
         step, parts, start = windows_at_once(x.device), [], 0
         for count, mask in runs:
@@ -269,7 +268,7 @@ class WindowAttention(nn.Module):
                 parts.append(attend(q[at], key_value[at], added.to(q.dtype)))
             start += count
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return linear(out, self.proj.weight, self.proj.bias)
+        return self.proj(out)
 
 
 def relative_position_index(window_size: Sequence[int]) -> Tensor:
@@ -292,8 +291,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(linear(x, self.fc1.weight, self.fc1.bias))
-        return linear(hidden, self.fc2.weight, self.fc2.bias)
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
