@@ -11,14 +11,13 @@ resolution is MATLAB-style bicubic at scale 4.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from iart_plugin.data import bicubic_downsample
 from iart_plugin.data.packaged import big_buck_bunny
+from iart_plugin.data.preparation import read_frames, write_pair
 
 SCALE = 4
 CLIP_LENGTH = 100  # fixed in BasicSR's REDS data sets
@@ -28,23 +27,6 @@ VALIDATION_LENGTH = 5
 WINDOWS = {"000": (0.5, 0.2), "001": (0.3, 0.5), "002": (0.6, 0.8)}
 
 
-def read_frames(video: Path, count: int) -> Iterator[np.ndarray]:
-    """The first ``count`` frames, (h, w, 3) uint8 BGR; a shorter video is played back and forth."""
-    capture = cv2.VideoCapture(str(video))
-    frames = []
-    while len(frames) < count:
-        ok, frame = capture.read()
-        if not ok:
-            break
-        frames.append(frame)
-    capture.release()
-    if not frames:
-        raise SystemExit(f"error: no frame can be read from {video}.")
-    there_and_back = frames + frames[-2:0:-1]
-    for index in range(count):
-        yield there_and_back[index % len(there_and_back)]
-
-
 def make_tiny_dataset(video: Path, output: Path, *, size: int = 128) -> None:
     """Write ``{train,val}/{GT,BIx4}/<clip>/<frame>.png`` and ``meta_info_GT.txt``.
 
@@ -52,13 +34,17 @@ def make_tiny_dataset(video: Path, output: Path, *, size: int = 128) -> None:
         video: A video of at least ``size`` x ``size`` pixels.
         output: A folder, made if absent.
         size: Height and width of the ground truth, a multiple of 4.
+
+    Raises:
+        ValueError: if the size fits neither the scale nor the video, or no frame can be read.
+        OSError: if the disk cannot be written to.
     """
     if size % SCALE:
-        raise SystemExit(f"error: --size {size} is not a multiple of {SCALE}.")
+        raise ValueError(f"--size {size} is not a multiple of {SCALE}")
     for index, frame in enumerate(read_frames(video, CLIP_LENGTH)):
         free = np.array(frame.shape[:2]) - size
         if (free < 0).any():
-            raise SystemExit(f"error: {video} is smaller than --size {size}.")
+            raise ValueError(f"{video} is smaller than --size {size}")
         for clip, fractions in WINDOWS.items():
             top, left = (free * fractions).astype(int)
             window = frame[top : top + size, left : left + size]
@@ -70,20 +56,14 @@ def make_tiny_dataset(video: Path, output: Path, *, size: int = 128) -> None:
     (output / "meta_info_GT.txt").write_text("".join(lines))
 
 
-def write_pair(root: Path, clip: str, index: int, gt: np.ndarray) -> None:
-    """Write one ground-truth frame, (h, w, 3) uint8 BGR, and its bicubic reduction."""
-    for name, image in (("GT", gt), ("BIx4", bicubic_downsample(gt, SCALE))):
-        folder = root / name / clip
-        folder.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(folder / f"{index:08d}.png"), image):
-            raise SystemExit(f"error: {folder} cannot be written to.")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--video", type=Path, default=None)
     parser.add_argument("--output", type=Path, default=Path("datasets/tiny"))
     parser.add_argument("--size", type=int, default=128)
     args = parser.parse_args()
-    make_tiny_dataset(args.video or big_buck_bunny(), args.output, size=args.size)
+    try:
+        make_tiny_dataset(args.video or big_buck_bunny(), args.output, size=args.size)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
     print(f"{args.output}: {len(WINDOWS) - 1} training clips, 1 validation clip.")

@@ -51,11 +51,13 @@ class BackbonePlans(NamedTuple):
         batch: number of clips.
         frames: the plans of plain and of rolled blocks.
         frame: the same for one frame alone.
+        scratch: memory that the calls use one after another; see :class:`.mfsab_chunks.Work`.
     """
 
     batch: int
     frames: tuple[WindowPlan, WindowPlan]
     frame: tuple[WindowPlan, WindowPlan]
+    scratch: dict[str, Tensor]
 
 
 def plan_windows(
@@ -238,7 +240,8 @@ class WindowAttention(nn.Module):
 
     def bias(self) -> Tensor:
         """The (heads, tokens, tokens) bias on the logits, query by key."""
-        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        bias = self.relative_position_bias_table[self.relative_position_index]
+        return bias.permute(2, 0, 1).contiguous()
 
     def forward(
         self,
@@ -363,6 +366,7 @@ class Block(nn.Module):
             num_heads=self.attn.num_heads,
             dtype=compute_dtype(self.attn.qkv.weight),
             scales=None if draws[0] is None else tuple(draws),
+            scratch=plans.scratch,
         )
         return run_chunks(x, work, weights, in_place=in_place and frame is None)
 
@@ -466,7 +470,7 @@ class MFSABBackbone(nn.Module):
             )
             for window in (self.window_size, (1, *self.window_size[1:]))
         )
-        return BackbonePlans(batch, frames, frame)
+        return BackbonePlans(batch, frames, frame, {})
 
     def prepare(self) -> list[list[BlockWeights]]:
         """Every layer's blocks' weights, to be made once and used while they do not change."""

@@ -87,6 +87,7 @@ class Work(NamedTuple):
         num_heads: attention heads.
         dtype: of matrix products.
         scales: factors (batch,) of attention and of MLP, by stochastic depth; None without.
+        scratch: memory that all blocks of a clip use again, by name; filled here.
     """
 
     chunks: Sequence[WindowChunk]
@@ -97,6 +98,19 @@ class Work(NamedTuple):
     num_heads: int
     dtype: torch.dtype
     scales: tuple[Tensor, Tensor] | None
+    scratch: dict[str, Tensor]
+
+    def buffer(self, name: str, rows: int, width: int, like: Tensor) -> Tensor | None:
+        """Scratch memory (rows, width) in the dtype of products; None where gradients are wanted.
+
+        It holds what was put there until the same name is asked for again.
+        """
+        if torch.is_grad_enabled():
+            return None
+        kept = self.scratch.get(name)
+        if kept is None or len(kept) < rows or (kept.shape[1], kept.dtype) != (width, self.dtype):
+            kept = self.scratch[name] = like.new_empty(rows, width, dtype=self.dtype)
+        return kept[:rows]
 
 
 def run_chunks(x: Tensor, work: Work, weights: BlockWeights, *, in_place: bool = False) -> Tensor:
@@ -170,7 +184,8 @@ def _chunk(
     y = y.to(work.dtype).view(-1, work.tokens, c)
     heads = (work.num_heads, -1)
     if work.queries == slice(None):
-        qkv = linear(y, w.qkv_weight, w.qkv_bias).unflatten(-1, (3, *heads))
+        buffer = work.buffer("qkv", len(rows), 3 * c, rows)
+        qkv = linear(y, w.qkv_weight, w.qkv_bias, buffer).unflatten(-1, (3, *heads))
         q, key_value = qkv[:, :, 0], qkv[:, :, 1:]
     else:
         rows = rows.view(-1, work.tokens, c)[:, work.queries].reshape(-1, c)
@@ -184,11 +199,19 @@ def _chunk(
         clips = target.index // (num_rows // len(work.scales[0]))
         scale, mlp_scale = (s[clips].unsqueeze(-1) for s in work.scales)
     attended = attend(q, key_value, added).flatten(0, 1)
-    rows = _add(rows, linear(attended, w.proj_weight, w.proj_bias), scale)
+    buffer = work.buffer("branch", len(rows), c, rows)
+    rows = _add(rows, linear(attended, w.proj_weight, w.proj_bias, buffer), scale)
     y = F.layer_norm(rows, (c,), w.norm2_weight, w.norm2_bias).to(work.dtype)
-    y = F.gelu(linear(y, w.fc1_weight, w.fc1_bias))
-    return _add(rows, linear(y, w.fc2_weight, w.fc2_bias), mlp_scale)
+    hidden = work.buffer("hidden", len(rows), len(w.fc1_bias), rows)
+    y = _gelu(linear(y, w.fc1_weight, w.fc1_bias, hidden))
+    return _add(rows, linear(y, w.fc2_weight, w.fc2_bias, buffer), mlp_scale)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
 
 
 def _add(rows: Tensor, branch: Tensor, scale: Tensor | int) -> Tensor:
-    return rows + branch if isinstance(scale, int) else rows + branch * scale
+    """The shortcut's sum, in place of ``rows``, which are a copy, where no gradient is wanted."""
+    branch = branch if isinstance(scale, int) else branch * scale
+    return rows + branch if torch.is_grad_enabled() else rows.add_(branch)

@@ -31,6 +31,7 @@ TRAIN_KEYS = (
     "max_skipped_steps",
     "grad_clip_norm",
     "accumulate",
+    "lr_mul",
 )
 # Data sets of up to this many frame pairs are read through, larger ones in an even sample.
 MAX_PAIRS_READ = 2000

@@ -11,6 +11,8 @@ key                    meaning                                                  
 ``max_skipped_steps``  non-finite steps in a row after which the run stops               50
 ``grad_clip_norm``     largest norm of the whole gradient                                no limit
 ``accumulate``         parts of a process's batch whose gradients are added up           1
+``lr_mul``             factors of the learning rate by the beginnings of weights' names, none
+                       such as ``{spynet: 0, backward_trunk: 0.1}``; 0 keeps weights
 ====================== ================================================================= ==========
 
 The default precision is ``fp16`` on a GPU, as the model's name says, and ``fp32`` on a CPU, which
@@ -59,6 +61,30 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         check_options(opt)
         super().__init__(opt)
 
+    def setup_optimizers(self) -> None:
+        """Build the optimizer, with a group of weights for each factor of ``lr_mul``."""
+        train_opt = self.opt["train"]
+        if not train_opt.get("lr_mul"):
+            super().setup_optimizers()
+            return
+        groups: dict[float, list[nn.Parameter]] = {}
+        net = self.get_bare_model(self.net_g)
+        factors = rate_factors(net, train_opt)
+        for name, parameter in net.named_parameters():
+            groups.setdefault(factors[name], []).append(parameter)
+        rate = train_opt["optim_g"]["lr"]
+        parts = [
+            {"params": parameters, "lr": rate * factor}
+            for factor, parameters in groups.items()
+            if factor
+        ]
+        optim_type = train_opt["optim_g"].pop("type")
+        self.optimizer_g = self.get_optimizer(optim_type, parts, **train_opt["optim_g"])
+        self.optimizers.append(self.optimizer_g)
+        for factor, parameters in sorted(groups.items()):
+            count = sum(parameter.numel() for parameter in parameters)
+            get_root_logger().info(f"{count:,} weights train at {factor} times the learning rate.")
+
     def init_training_settings(self) -> None:
         super().init_training_settings()
         train_opt = self.opt["train"]
@@ -87,6 +113,11 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Move and wrap a network, reading ``find_unused_parameters`` and ``use_static_graph``."""
         net = net.to(self.device)
+        if self.is_train and self.opt["train"].get("lr_mul"):
+            # Before the wrapper counts the weights whose gradients it waits for.
+            factors = rate_factors(net, self.opt["train"])
+            for name, parameter in net.named_parameters():
+                parameter.requires_grad_(factors[name] != 0)
         if self.opt["dist"]:
             on_gpu = self.device.type == "cuda"
             return DistributedDataParallel(
@@ -302,6 +333,30 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         self.data_seed = resume_state["data_seed"]
         resume.continue_data(resume_state["epoch"], resume_state["iter"], self.data_seed)
         resume.restore_random_state(resume_state["random"])
+
+
+def rate_factors(net: nn.Module, train_opt: dict[str, Any]) -> dict[str, float]:
+    """The factor of the learning rate for each weight's name.
+
+    The longest beginning in ``lr_mul`` that fits a name counts, then ``flow_lr_mul`` for the flow
+    network, then 1.
+
+    Raises:
+        OptionError: if a beginning fits no name, or a factor is negative or no number.
+    """
+    given = {"spynet": train_opt.get("flow_lr_mul", 1), **train_opt["lr_mul"]}
+    names = [name for name, _ in net.named_parameters()]
+    for start, factor in given.items():
+        if not isinstance(factor, (int, float)) or factor < 0:
+            raise OptionError(f"train.lr_mul: '{start}' is {factor!r}; a number from 0 is needed.")
+        if start in train_opt["lr_mul"] and not any(name.startswith(start) for name in names):
+            parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+            raise OptionError(f"train.lr_mul: no weight's name starts with '{start}'; {parts} do.")
+    by_length = sorted(given, key=len, reverse=True)
+    return {
+        name: float(next((given[start] for start in by_length if name.startswith(start)), 1))
+        for name in names
+    }
 
 
 def side_by_side(visuals: dict[str, Tensor]) -> Tensor:

@@ -171,6 +171,68 @@ def _encode(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
+def read_frames(video: Path, count: int) -> Iterator[np.ndarray]:
+    """The first ``count`` frames of a video, played back and forth if it is shorter.
+
+    Args:
+        video: Anything that OpenCV decodes.
+        count: How many frames to yield.
+
+    Yields:
+        Frames (h, w, 3), uint8, BGR.
+
+    Raises:
+        ValueError: if no frame can be read.
+    """
+    frames = decode(video, count)
+    for index in range(count):
+        yield frames[back_and_forth(index, len(frames))]
+
+
+def back_and_forth(index: int, length: int) -> int:
+    """The frame that is shown at ``index`` when ``length`` frames are played back and forth."""
+    period = max(2 * length - 2, 1)
+    return min(index % period, -index % period)
+
+
+def decode(video: Path, count: int) -> list[np.ndarray]:
+    """Up to ``count`` frames (h, w, 3) uint8 BGR from the start of a video.
+
+    Raises:
+        ValueError: if no frame can be read.
+    """
+    capture = cv2.VideoCapture(str(video))
+    frames = []
+    while len(frames) < count:
+        ok, frame = capture.read()
+        if not ok:
+            break
+        frames.append(frame)
+    capture.release()
+    if not frames:
+        raise ValueError(f"no frame can be read from {video}")
+    return frames
+
+
+def write_pair(root: Path, clip: str, index: int, gt: np.ndarray, scale: int = 4) -> None:
+    """Write a ground-truth frame and its bicubic reduction: ``root/{GT,BIx4}/<clip>/<index>.png``.
+
+    Args:
+        root: A folder, made if absent.
+        clip: The clip's folder.
+        index: The frame's number.
+        gt: (h, w, 3) uint8 BGR, sizes multiples of ``scale``.
+        scale: Factor between the sizes.
+
+    Raises:
+        OSError: if the disk cannot be written to.
+    """
+    for name, image in (("GT", gt), (f"BIx{scale}", bicubic_downsample(gt, scale))):
+        path = root / name / clip / f"{index:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_encode(image))
+
+
 def link_folder(source: Path, link: Path) -> None:
     """Make ``link`` show ``source``, relatively, so that the tree can be moved as a whole.
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .processor import has_fast_mkl
+
 WINDOWS_AT_ONCE = {"cpu": 16}
 """Windows computed together, by type of device. On a CPU the temporaries of so many stay in the
 cache and in memory that the allocator already holds; whole ones cost more in page faults than in
@@ -22,8 +24,8 @@ def windows_at_once(device: torch.device) -> int:
 def attend(q: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d) + added) v within windows.
 
-    On a CPU written out one head at a time for all windows, which takes two thirds of the time of
-    PyTorch's own kernel; elsewhere that.
+    By PyTorch's own kernel, except with gradients on a CPU, and on one with a slow MKL, where
+    written out one head at a time for all windows it takes two thirds of the kernel's time.
 
     Args:
         q: (windows, queries, heads, d).
@@ -36,12 +38,15 @@ def attend(q: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
     if q.device.type == "cpu" and not torch.compiler.is_compiling():
         if torch.is_grad_enabled():
             return _Attend.apply(q, key_value, added)
-        return _written_out(q, key_value, added)
+        if not has_fast_mkl():
+            return _written_out(q, key_value, added)
     k, v = key_value.unbind(2)
     width = q.shape[-1]
     # Half-precision kernels want a multiple of 8.
     padding = -width % 8 if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) else 0
-    q, k, v = (F.pad(x, (0, padding)).transpose(1, 2) for x in (q, k, v))
+    if padding:
+        q, k, v = (F.pad(x, (0, padding)) for x in (q, k, v))
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     mask = added.unsqueeze(0).to(q.dtype)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)
     return out[..., :width].transpose(1, 2).flatten(2)
