@@ -18,10 +18,11 @@ Clips that are there already are kept, so the command can be interrupted and giv
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def prepare(args: argparse.Namespace) -> None:
     clips = list(assign(videos, args.held_out))
     if all(out for _, _, out in clips):
         raise ValueError("every video is held out, none is left to train on")
-    with ProcessPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [
             pool.submit(
                 write_clip,

@@ -9,6 +9,7 @@ from .checkpoints import (
     export_official,
     load_checkpoint,
     load_ia_cnn,
+    save_adapter,
     save_checkpoint,
 )
 from .ia_cnn import IACNN
@@ -29,6 +30,7 @@ __all__ = [
     "load_ia_cnn",
     "read_state_dict",
     "recognise",
+    "save_adapter",
     "save_checkpoint",
     "warm_start",
 ]

@@ -120,6 +120,34 @@ def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACN
     return network.eval()
 
 
+def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Saves what :func:`load_ia_cnn` needs beside a BasicVSR, in half precision.
+
+    Args:
+        network: an IA-CNN that was started from ``basicvsr``.
+        basicvsr: that checkpoint. Weights that are still its own are left out.
+        path: the adapter, usually ``.safetensors``.
+
+    Raises:
+        FileNotFoundError: if ``basicvsr`` does not exist.
+        CheckpointMismatch: if it does not fit the network.
+    """
+    state, _, _ = read_state_dict(basicvsr)
+    own = network.state_dict()
+    shared = {rename(key): value for key, value in state.items()}
+    wrong = [
+        key for key, value in shared.items() if key not in own or own[key].shape != value.shape
+    ]
+    if wrong:
+        raise CheckpointMismatch(f"{os.fspath(basicvsr)} does not fit the network: {wrong[0]}")
+    changed = {
+        key: value.half()
+        for key, value in own.items()
+        if key not in shared or not torch.equal(value, shared[key])
+    }
+    write_file(changed, path, network.options)
+
+
 def _warm_start_heads(num_feat: int) -> int:
     """The paper's 8 heads, or as many as leave the 2 channels each that a warm start needs."""
     return next(heads for heads in (8, 4, 2, 1) if num_feat % (2 * heads) == 0)

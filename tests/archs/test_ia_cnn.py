@@ -107,17 +107,25 @@ def test_warm_start_refuses_what_it_cannot_start(basicvsr_weights, tmp_path):
         load_ia_cnn(tmp_path / "nowhere.safetensors", basicvsr_weights)
 
 
+def test_adapter_refuses_another_networks_weights(basicvsr_weights, tmp_path):
+    from iart_plugin.archs import save_adapter
+
+    with pytest.raises(CheckpointMismatch, match="does not fit"):
+        save_adapter(IACNN(**TINY), basicvsr_weights, tmp_path / "adapter.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_adapter_brings_the_parts_that_basicvsr_lacks(basicvsr_weights, tmp_path):
-    from iart_plugin.weight_files import write_file
+    from iart_plugin.archs import save_adapter
+    from iart_plugin.weight_files import read_file
 
     network = load_ia_cnn("warm-start", basicvsr_weights)
-    added = {
-        key: value.half()
-        for key, value in network.state_dict().items()
-        if key.startswith(("extractor.", "alignment."))
-    }
+    with torch.no_grad():
+        network.fusion.bias += 0.01
     adapter = tmp_path / "adapter.safetensors"
-    write_file(added, adapter)
+    save_adapter(network, basicvsr_weights, adapter)
+    stored = {key.partition(".")[0] for key in read_file(adapter)}
+    assert stored == {"extractor", "alignment", "fusion"}
     composed = load_ia_cnn(adapter, basicvsr_weights)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(composed.state_dict()[key], value, atol=2e-2, rtol=2e-3)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import iart_plugin.basicsr  # noqa: F401  registers
+from iart_plugin.basicsr.checks import OptionError
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
 from tests.basicsr.basicsr_driver import SMALL_IART
 
@@ -67,6 +68,30 @@ def adam(**changes) -> dict:
 def test_flow_has_its_own_learning_rate(make) -> None:
     model = make(train__flow_lr_mul=0.125)
     assert model.get_current_learning_rate() == [1e-3, 0.125e-3]
+
+
+def test_parts_have_their_own_learning_rates(make) -> None:
+    model = make(train__lr_mul={"spynet": 0, "conv_": 0.5, "conv_last": 0.25})
+    before = state_of(model)
+    assert sorted(model.get_current_learning_rate()) == [0.25e-3, 0.5e-3, 1e-3]
+    train(model, [1])
+    after = state_of(model)
+    moved = {key.partition(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert "conv_last" in moved
+    assert "spynet" not in moved
+    assert all(p.grad is None for p in model.net_g.spynet.parameters())
+    groups = model.optimizer_g.param_groups
+    last = next(g for g in groups if any(p is model.net_g.conv_last.weight for p in g["params"]))
+    assert last["initial_lr"] == 0.25e-3
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [({"trunk": 0.1}, "starts with 'trunk'"), ({"conv_": -1}, "'conv_' is -1")],
+)
+def test_impossible_learning_rates_are_refused(make, factors, message) -> None:
+    with pytest.raises(OptionError, match=message):
+        make(train__lr_mul=factors)
 
 
 def test_a_non_finite_step_changes_nothing_and_is_counted(make) -> None:

@@ -13,8 +13,15 @@ def inputs(queries: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tens
     return q, key_value, torch.randn(2, queries, 6, dtype=dtype, requires_grad=True)
 
 
+@pytest.fixture(params=[True, False], ids=["fast mkl", "slow mkl"])
+def mkl(request, monkeypatch):
+    """Either sort of CPU, whichever this one is."""
+    for module in ("window_attention", "linear"):
+        monkeypatch.setattr(f"iart_plugin.ops.{module}.has_fast_mkl", lambda: request.param)
+
+
 @pytest.mark.parametrize("queries", [1, 6])
-def test_equals_pytorchs(queries):
+def test_equals_pytorchs(queries, mkl):
     q, key_value, added = inputs(queries)
     k, v = key_value.unbind(2)
     per_head = (x.transpose(1, 2) for x in (q, k, v))
@@ -40,10 +47,13 @@ def test_masked_keys_do_not_count():
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 7, 3), (0, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_linear_equals_pytorchs(shape, dtype):
+def test_linear_equals_pytorchs(shape, dtype, mkl):
     x, weight, bias = torch.randn(shape), torch.randn(4, 3), torch.randn(4)
     x, weight, bias = (part.to(dtype) for part in (x, weight, bias))
-    torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
+    expected = F.linear(x, weight, bias)
+    torch.testing.assert_close(linear(x, weight, bias), expected)
+    out = x.new_empty(x[..., 0].numel(), 4)
+    torch.testing.assert_close(linear(x, weight, bias, out), expected)
 
 
 def test_linear_has_gradients():

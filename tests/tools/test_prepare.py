@@ -229,3 +229,60 @@ def test_check_reads_mmagic_configs(reds, tmp_path) -> None:
     output = tool("check_dataset", tmp_path / "config.py", "--frames", 4)
     assert "200 frame pairs" in output
     assert "in order" in output
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Three videos of seven frames, 96x64."""
+    root = tmp_path_factory.mktemp("videos")
+    for seed, name in enumerate(("a", "b", "c")):
+        fourcc = cv2.VideoWriter_fourcc(*"MJPG")
+        writer = cv2.VideoWriter(str(root / f"{name}.avi"), fourcc, 25, (96, 64))
+        noise = np.random.RandomState(seed).randint(0, 255, (16, 24, 3), np.uint8)
+        image = cv2.resize(noise, (96, 64), interpolation=cv2.INTER_CUBIC)
+        for shift in range(7):
+            writer.write(np.roll(image, 2 * shift, 1))
+        writer.release()
+    return root
+
+
+def test_videos_become_clips_in_reds_layout(videos, tmp_path) -> None:
+    tool("prepare_clips", videos, "--held-out", "b", "--output", tmp_path, "--short-side", 48)
+    assert (tmp_path / "clips.txt").read_text() == "001 a.avi\n000 b.avi held out\n002 c.avi\n"
+    assert (tmp_path / "meta_info_GT.txt").read_text() == "001 100 (48,72,3)\n002 100 (48,72,3)\n"
+    assert len(list((tmp_path / "val/GT/000").iterdir())) == 7
+    read = [cv2.imread(str(tmp_path / f"train/GT/002/{i:08d}.png")) for i in (0, 6, 7, 12)]
+    np.testing.assert_array_equal(read[0], read[3])  # played back and forth
+    assert np.abs(read[1].astype(int) - read[2]).max() > 0
+    low = cv2.imread(str(tmp_path / "train/BIx4/002/00000000.png"))
+    np.testing.assert_array_equal(low, bicubic_downsample(read[0], 4))
+
+
+def test_clips_refuse_what_they_cannot_hold_out(videos, tmp_path) -> None:
+    said = tool("prepare_clips", videos, "--held-out", "d", "--output", tmp_path, fails=True)
+    assert "--held-out d: no such video; there are a, b, c" in said
+    said = tool("prepare_clips", tmp_path, "--output", tmp_path / "out", fails=True)
+    assert "holds no videos" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("length", "shown"), [(1, "0000"), (2, "0101"), (4, "0123210123")])
+def test_back_and_forth(length, shown) -> None:
+    got = [preparation.back_and_forth(index, length) for index in range(len(shown))]
+    assert got == [int(digit) for digit in shown]
+
+
+def test_ensemble_frames_are_averages_of_the_symmetries(tmp_path) -> None:
+    from iart_plugin.archs import IACNN, save_checkpoint
+
+    network = IACNN(8, 1, alignment="flow_warp", extractor=False)
+    save_checkpoint(network, tmp_path / "net.pth")
+    for index, seed in enumerate((0, 1, 0)):  # the third frame repeats the first
+        write(tmp_path / f"BIx4/001/{index:08d}.png", seed)
+    arguments = ("basicvsr", tmp_path / "net.pth", tmp_path / "BIx4", tmp_path / "ensemble")
+    tool("self_ensemble", *arguments)
+    paths = [tmp_path / f"ensemble/001/{index:08d}.png" for index in range(3)]
+    assert cv2.imread(str(paths[0])).shape == (192, 256, 3)
+    assert paths[0].read_bytes() == paths[2].read_bytes() != paths[1].read_bytes()
+    said = tool("self_ensemble", *arguments[:2], tmp_path / "nothing", tmp_path, fails=True)
+    assert "holds no folders" in said

@@ -1,0 +1,67 @@
+r"""Write what a network gives on average over the eight flips and transpositions of its input.
+
+    python tools/self_ensemble.py basicvsr WEIGHTS datasets/clips/train/BIx4 \
+        datasets/clips/train/ensemble --precision bf16
+
+The average is better than each of the eight, and less noisy a target for training than the ground
+truth: an option file takes it as ``dataroot_gt``. Every folder of PNG frames is one clip; frames
+that repeat, as in clips that are played back and forth, are computed once. Clips that are there
+already are kept, so the command can be interrupted and given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+from torch import nn
+from tqdm import tqdm
+
+from iart_plugin.inference import upscale
+from iart_plugin.inference.models import load_model
+
+
+def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> None:
+    """Write one clip's frames under the same names; what is whole already is kept."""
+    paths = sorted(source.glob("*.png"))
+    if len(list(target.glob("*.png"))) == len(paths):
+        return
+    first: dict[bytes, str] = {}
+    for path in paths:
+        first.setdefault(path.read_bytes(), path.name)
+    frames = [cv2.cvtColor(cv2.imread(str(source / n)), cv2.COLOR_BGR2RGB) for n in first.values()]
+    options = {"chunk": len(frames), "tile": 0, "scene_detection": False, "precision": precision}
+    upscaled = upscale(frames, network, self_ensemble=True, **options)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, frame in zip(first.values(), upscaled, strict=True):
+        cv2.imwrite(str(target / name), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    for path in paths:
+        if (original := first[path.read_bytes()]) != path.name:
+            shutil.copy2(target / original, target / path.name)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="a name of `python -m iart_plugin upscale --model`")
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("source", type=Path, help="folders of low-resolution PNG frames")
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--clips", nargs="+", help="only these folders")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    args = parser.parse_args(argv)
+    clips = args.clips or sorted(path.name for path in args.source.glob("*") if path.is_dir())
+    try:
+        if not clips:
+            raise ValueError(f"{args.source} holds no folders of frames")
+        network = load_model(args.model, args.weights).network
+        for clip in tqdm(clips, unit="clip"):
+            run_clip(network, args.source / clip, args.target / clip, args.precision)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
