@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from iart_plugin.fused import is_fused
 from iart_plugin.ops.precision import compute_dtype, is_autocast, wide_dtype
+from iart_plugin.ops.tracing import is_traced
 from iart_plugin.ops.window_attention import MASKED, attend, windows_at_once
 from iart_plugin.plain import plain_backbone
 
@@ -124,8 +125,7 @@ def plan_windows(
     index = torch.where(windows >= 0, windows + clip * total, batch * total).flatten()
     inverse = index.new_empty(batch * total + 1)
     inverse[index] = torch.arange(len(index), device=device)
-    is_traced = torch.compiler.is_compiling() or index.is_meta
-    chunks = () if is_traced else tuple(_chunks(index, batch * total, tokens, runs))
+    chunks = () if is_traced(index) else tuple(_chunks(index, batch * total, tokens, runs))
     return WindowPlan(index, inverse[:-1], tokens, tuple(runs), chunks)
 
 

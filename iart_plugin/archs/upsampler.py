@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iart_plugin.fused import is_fused
+from iart_plugin.ops.tracing import is_traced
 
 SCALE = 4
 NEGATIVE_SLOPE = 0.1
@@ -52,8 +53,8 @@ class UpsamplingNetwork(nn.Module):
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
         features = channels_last(features)
         n, _, height, width = features.shape
-        is_traced = torch.compiler.is_compiling() or features.is_meta
-        if torch.is_grad_enabled() or features.device.type != "cpu" or is_traced or not is_fused():
+        on_cpu = features.device.type == "cpu"
+        if torch.is_grad_enabled() or not on_cpu or is_traced(features) or not is_fused():
             return self._rows(features, 0, height) + base
         row = n * 64 * SCALE**2 * width * features.element_size()
         step = max(4, STRIP_BYTES // row)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from iart_plugin.ops import warp
 from iart_plugin.ops.precision import full_precision, wide_dtype
+from iart_plugin.ops.tracing import is_traced
 from iart_plugin.weight_files import read_state_dict
 
 LEVELS = 6
@@ -173,7 +174,7 @@ def is_mirrored(clip: Tensor) -> bool:
 
     False while a graph is captured or shapes are traced: the answer only saves work.
     """
-    if clip.is_meta or torch.compiler.is_compiling():
+    if is_traced(clip):
         return False
     t = clip.shape[1]
     return t % 2 == 0 and torch.equal(clip[:, : t // 2], clip[:, t // 2 :].flip(1))
