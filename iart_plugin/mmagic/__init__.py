@@ -18,6 +18,7 @@ from iart_plugin.ops import ImplicitAlignment  # noqa: E402
 from .alignment_study import FlowGivenVSR, SintelFlowDataset  # noqa: E402
 from .checkpoint import CheckpointFitHook, accept_other_checkpoints  # noqa: E402
 from .flow import FrozenFlowHook, PretrainedFlow  # noqa: E402
+from .visualizer import MiddleFrameVisualizer  # noqa: E402
 
 for _module in (AlignmentStudyNet, IACNN, IART, ImplicitAlignment):
     MODELS.register_module(module=_module)
@@ -31,6 +32,7 @@ __all__ = [
     "FlowGivenVSR",
     "FrozenFlowHook",
     "ImplicitAlignment",
+    "MiddleFrameVisualizer",
     "PretrainedFlow",
     "SintelFlowDataset",
 ]

@@ -72,6 +72,20 @@ def test_flow_network_learns_at_an_eighth_of_the_rate(trained):
     assert {group["betas"] for group in groups} == {(0.9, 0.99)}
 
 
+def test_tensorboard_shows_the_training(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = trained.glob("*/vis_data/**/events.out.tfevents.*")
+    events = EventAccumulator(str(events)).Reload()
+    scalars = events.Tags()["scalars"]
+    assert {"loss", "lr"} <= set(scalars)
+    assert {"PSNR", "SSIM"} <= {name.rpartition("/")[2] for name in scalars}
+    (name,) = events.Tags()["images"]
+    image = events.Images(name)[0]
+    # One frame: truth, input, output.
+    assert (image.height, image.width) == (SIZE, 2 * SIZE + SIZE // 4)
+
+
 def test_mim_resumes_a_training(workspace, trained, train):
     pytest.importorskip("mim")
     options = ["train_cfg.max_iters=6", "param_scheduler.periods=[6]"]

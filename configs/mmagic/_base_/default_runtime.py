@@ -16,3 +16,10 @@ custom_hooks = [
     dict(type='FrozenFlowHook', iterations=5000),
     dict(type='CheckpointFitHook'),
 ]
+
+# Losses, rates, PSNR, SSIM and a frame of every validated clip, on disk and in TensorBoard.
+vis_backends = [
+    dict(type='LocalVisBackend'),
+    dict(type='TensorboardVisBackend'),
+]
+visualizer = dict(type='MiddleFrameVisualizer', vis_backends=vis_backends)
