@@ -1,10 +1,11 @@
-"""Make an IA-CNN checkpoint out of a BasicVSR checkpoint, without training.
+"""Make an IA-CNN checkpoint out of a BasicVSR checkpoint, with trained weights or without.
 
-    python tools/warm_start_ia_cnn.py BASICVSR.pth ia_cnn.pth
+    python tools/warm_start_ia_cnn.py BASICVSR.pth ia_cnn.pth [--adapter ADAPTER.safetensors]
 
-The implicit alignment is solved for so that it resamples almost as BasicVSR's bilinear warping
-does; iart_plugin/archs/warm_start.py says how. The input may be BasicSR's or MMagic's, the output
-is a .pth for BasicSR (entry ``params``) or a .safetensors file.
+An adapter holds what training changed, see tools/make_adapter.py. Without one the implicit
+alignment is solved for so that it resamples almost as BasicVSR's bilinear warping does;
+iart_plugin/archs/warm_start.py says how. The input may be BasicSR's or MMagic's, the output is a
+.pth for BasicSR (entry ``params``) or a .safetensors file.
 """
 
 import argparse
@@ -17,9 +18,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("basicvsr", help="BasicVSR checkpoint, BasicSR's or MMagic's layout")
     parser.add_argument("output", help="where to write the IA-CNN, .pth or .safetensors")
+    parser.add_argument("--adapter", default="warm-start", help="trained weights to add")
     args = parser.parse_args()
     try:
-        network = load_ia_cnn("warm-start", args.basicvsr)
+        network = load_ia_cnn(args.adapter, args.basicvsr)
         save_checkpoint(network, args.output)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")

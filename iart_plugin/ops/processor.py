@@ -5,6 +5,13 @@ from functools import cache
 import torch
 
 
+def cpu_name() -> str:
+    """The CPU's maker and family; '' where PyTorch cannot tell."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return ""
+    return str(torch.cpu.get_capabilities().get("cpu_name", ""))
+
+
 @cache
 def has_fast_mkl() -> bool:
     """Whether MKL, which PyTorch uses for small products on x86-64, uses the whole vector unit.
@@ -12,6 +19,4 @@ def has_fast_mkl() -> bool:
     It does on Intel's processors. On others it takes a path of half the speed, and forms that
     avoid it win. False where PyTorch cannot tell.
     """
-    if not torch.backends.mkl.is_available() or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    return "Intel" in str(torch.cpu.get_capabilities().get("cpu_name", ""))
+    return torch.backends.mkl.is_available() and "Intel" in cpu_name()
