@@ -14,12 +14,12 @@ import sys
 from iart_plugin.archs import load_ia_cnn, save_checkpoint
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("basicvsr", help="BasicVSR checkpoint, BasicSR's or MMagic's layout")
     parser.add_argument("output", help="where to write the IA-CNN, .pth or .safetensors")
     parser.add_argument("--adapter", default="warm-start", help="trained weights to add")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         network = load_ia_cnn(args.adapter, args.basicvsr)
         save_checkpoint(network, args.output)

@@ -1,0 +1,36 @@
+"""Write weights on the line between two checkpoints of one network.
+
+    python tools/interpolate_weights.py START.pth TRAINED.pth 0.3 OUT.pth
+
+0 gives START, 1 gives TRAINED (its averaged weights where it has them). Part of the way shows what a
+short training found: what it learnt grows with the share, the noise that its steps left in the
+weights with the share's square.
+"""
+
+import argparse
+import sys
+
+from iart_plugin.archs import load_checkpoint, save_checkpoint
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("start")
+    parser.add_argument("trained")
+    parser.add_argument("share", type=float, help="of the way, usually 0 to 1")
+    parser.add_argument("output", help=".pth or .safetensors")
+    args = parser.parse_args(argv)
+    try:
+        network, _ = load_checkpoint(args.start)
+        start, trained = network.state_dict(), load_checkpoint(args.trained)[0].state_dict()
+        mixed = {key: value.lerp(trained[key], args.share) for key, value in start.items()}
+        network.load_state_dict(mixed)
+        save_checkpoint(network, args.output)
+    except KeyError as error:
+        sys.exit(f"error: {args.trained} is of another network than {args.start}: no {error}")
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
