@@ -2,8 +2,8 @@
 
     python tools/interpolate_weights.py START.pth TRAINED.pth 0.3 OUT.pth
 
-0 gives START, 1 gives TRAINED (its averaged weights where it has them). Part of the way shows what a
-short training found: what it learnt grows with the share, the noise that its steps left in the
+0 gives START, 1 gives TRAINED (its averaged weights where it has them). Part of the way shows what
+a short training found: what it learnt grows with the share, the noise that its steps left in the
 weights with the share's square.
 """
 

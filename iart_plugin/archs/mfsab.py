@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from iart_plugin.fused import is_fused
 from iart_plugin.ops.precision import compute_dtype, is_autocast, wide_dtype
 from iart_plugin.ops.tracing import is_traced
-from iart_plugin.ops.window_attention import MASKED, attend, windows_at_once
+from iart_plugin.ops.window_attention import MASKED, MaskedWindows, attend, windows_at_once
 from iart_plugin.plain import plain_backbone
 
 from .mfsab_chunks import BlockWeights, WindowChunk, Work, run_chunks
@@ -132,19 +132,25 @@ def plan_windows(
 def _chunks(
     index: Tensor, rows: int, tokens: int, runs: Sequence[tuple[int, Tensor | None]]
 ) -> Iterator[WindowChunk]:
-    step, start = windows_at_once(index.device) * tokens, 0
-    for count, mask in runs:
-        end = start + count * tokens
-        for begin in range(start, end, step):
-            part = index[begin : min(begin + step, end)]
-            padding = part == rows
-            if padding.any():
-                kept = (~padding).nonzero().flatten()
-                part = part.masked_fill(padding, 0)
-                yield WindowChunk(part, padding.unsqueeze(-1), kept, mask)
-            else:
-                yield WindowChunk(part, None, None, mask)
-        start = end
+    """Cuts a plan into chunks of nearly equal size, whatever their windows' masks."""
+    count = sum(length for length, _ in runs)
+    parts = -(-count // windows_at_once(index.device))
+    for i in range(parts):
+        first, last = count * i // parts, count * (i + 1) // parts
+        masks, start = [], 0
+        for length, mask in runs:
+            begin, end = max(first, start), min(last, start + length)
+            if mask is not None and begin < end:
+                masks.append(MaskedWindows(begin - first, end - first, mask))
+            start += length
+        part = index[first * tokens : last * tokens]
+        padding = part == rows
+        if padding.any():
+            kept = (~padding).nonzero().flatten()
+            part = part.masked_fill(padding, 0)
+            yield WindowChunk(part, padding.unsqueeze(-1), kept, tuple(masks))
+        else:
+            yield WindowChunk(part, None, None, tuple(masks))
 
 
 def edge_mask(

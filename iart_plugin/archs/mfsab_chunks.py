@@ -13,23 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iart_plugin.ops.linear import linear
-from iart_plugin.ops.window_attention import attend
+from iart_plugin.ops.window_attention import MaskedWindows, attend
 
 
 class WindowChunk(NamedTuple):
-    """A few windows of a plan that share one mask.
+    """A few windows of a plan.
 
     Attributes:
         index: (windows * tokens,) source row of every slot; any row for a slot of padding.
         padding: (windows * tokens, 1) whether a slot is padding; None if none is.
         kept: the slots that are not padding; None if all are kept.
-        mask: additive (tokens, tokens), or None.
+        masks: its windows that have a mask, (tokens, tokens).
     """
 
     index: Tensor
     padding: Tensor | None
     kept: Tensor | None
-    mask: Tensor | None
+    masks: tuple[MaskedWindows, ...]
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Puts the windows' rows where they belong in ``out``, dropping padding."""
@@ -191,14 +191,13 @@ def _chunk(
         rows = rows.view(-1, work.tokens, c)[:, work.queries].reshape(-1, c)
         q = linear(y[:, work.queries], w.qkv_weight[:c], w.qkv_bias[:c]).unflatten(-1, heads)
         key_value = linear(y, w.qkv_weight[c:], w.qkv_bias[c:]).unflatten(-1, (2, *heads))
-    added = w.bias[:, work.queries]
-    if chunk.mask is not None:
-        added = added + chunk.mask[work.queries].to(added.dtype)
+    bias = w.bias[:, work.queries]
+    masks = [run._replace(mask=run.mask[work.queries].to(bias.dtype)) for run in chunk.masks]
     scale = mlp_scale = 1
     if work.scales is not None:
         clips = target.index // (num_rows // len(work.scales[0]))
         scale, mlp_scale = (s[clips].unsqueeze(-1) for s in work.scales)
-    attended = attend(q, key_value, added).flatten(0, 1)
+    attended = attend(q, key_value, bias, masks).flatten(0, 1)
     buffer = work.buffer("branch", len(rows), c, rows)
     rows = _add(rows, linear(attended, w.proj_weight, w.proj_bias, buffer), scale)
     y = F.layer_norm(rows, (c,), w.norm2_weight, w.norm2_bias).to(work.dtype)

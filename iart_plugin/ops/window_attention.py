@@ -1,5 +1,8 @@
 """Softmax attention within windows with an additive bias."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,8 +24,24 @@ def windows_at_once(device: torch.device) -> int:
     return WINDOWS_AT_ONCE.get(device.type, GPU_WINDOWS_AT_ONCE)
 
 
-def attend(q: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + added) v within windows.
+class MaskedWindows(NamedTuple):
+    """A run of windows that share a mask.
+
+    Attributes:
+        start: the first of them.
+        stop: the one after the last.
+        mask: (queries, tokens), added to the logits of every head.
+    """
+
+    start: int
+    stop: int
+    mask: Tensor
+
+
+def attend(
+    q: Tensor, key_value: Tensor, added: Tensor, masks: Sequence[MaskedWindows] = ()
+) -> Tensor:
+    """softmax(q k^T / sqrt(d) + added + mask) v within windows.
 
     By PyTorch's own kernel, except with gradients on a CPU, and on one with a slow MKL, where
     written out one head at a time for all windows it takes two thirds of the kernel's time.
@@ -30,16 +49,34 @@ def attend(q: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
     Args:
         q: (windows, queries, heads, d).
         key_value: (windows, tokens, 2, heads, d).
-        added: (heads, queries, tokens), bias and mask.
+        added: (heads, queries, tokens), for all windows.
+        masks: runs of windows with a mask, in order.
 
     Returns:
         (windows, queries, heads * d).
     """
     if q.device.type == "cpu" and not torch.compiler.is_compiling():
         if torch.is_grad_enabled():
-            return _Attend.apply(q, key_value, added)
+            return _Attend.apply(q, key_value, added, masks)
         if not has_fast_mkl():
-            return _written_out(q, key_value, added)
+            return _written_out(q, key_value, added, masks)
+        added = added.detach()  # the kernel is slow for a bias that might want a gradient
+    if not masks:
+        return _by_kernel(q, key_value, added)
+    parts, start = [], 0
+    for run in masks:
+        for stop, mask in ((run.start, None), (run.stop, run.mask)):
+            if stop > start:
+                both = added if mask is None else added + mask
+                parts.append(_by_kernel(q[start:stop], key_value[start:stop], both))
+            start = stop
+    if start < len(q):
+        parts.append(_by_kernel(q[start:], key_value[start:], added))
+    return torch.cat(parts)
+
+
+def _by_kernel(q: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
+    """By PyTorch's kernel; ``added`` holds for all of the windows."""
     k, v = key_value.unbind(2)
     width = q.shape[-1]
     # Half-precision kernels want a multiple of 8.
@@ -52,13 +89,21 @@ def attend(q: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
     return out[..., :width].transpose(1, 2).flatten(2)
 
 
-def _written_out(q: Tensor, key_value: Tensor, added: Tensor, keep: list | None = None) -> Tensor:
+def _written_out(
+    q: Tensor,
+    key_value: Tensor,
+    added: Tensor,
+    masks: Sequence[MaskedWindows],
+    keep: list | None = None,
+) -> Tensor:
     windows, queries, heads, d = q.shape
     out = q.new_empty(heads, windows, d, queries)
     for head in range(heads):
         k, v = key_value[:, :, :, head].unbind(2)
         bias = added[head].expand(windows, -1, -1)
         logits = torch.baddbmm(bias, q[:, :, head], k.transpose(1, 2), alpha=d**-0.5)
+        for run in masks:
+            logits[run.start : run.stop] += run.mask
         weights = logits.softmax(-1)
         torch.bmm(v.transpose(1, 2), weights.transpose(1, 2), out=out[head])
         if keep is not None:
@@ -70,9 +115,9 @@ class _Attend(torch.autograd.Function):
     """The written out form's gradient, which works in place on what it need not keep."""
 
     @staticmethod
-    def forward(ctx, q, key_value, added):
+    def forward(ctx, q, key_value, added, masks):
         weights = []
-        out = _written_out(q, key_value, added, weights)
+        out = _written_out(q, key_value, added, masks, weights)
         ctx.save_for_backward(q, key_value, out, *weights)
         return out
 
@@ -95,4 +140,4 @@ class _Attend(torch.autograd.Function):
             grad_added.append(d_logits.sum(0))
             grad_q[:, :, head] = (d_logits @ k).mul_(d**-0.5)
             grad_k.copy_((d_logits.transpose(1, 2) @ q[:, :, head]).mul_(d**-0.5))
-        return grad_q, grad_key_value, torch.stack(grad_added)
+        return grad_q, grad_key_value, torch.stack(grad_added), None

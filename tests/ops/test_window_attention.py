@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from iart_plugin.ops.linear import linear
-from iart_plugin.ops.window_attention import attend
+from iart_plugin.ops.window_attention import MaskedWindows, attend
 
 
 def inputs(queries: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
@@ -35,6 +35,24 @@ def test_equals_pytorchs(queries, mkl):
 @pytest.mark.parametrize("queries", [1, 6])
 def test_gradient(queries):
     assert torch.autograd.gradcheck(attend, inputs(queries))
+
+
+@pytest.mark.parametrize("runs", [[(0, 1)], [(1, 3)], [(0, 2), (2, 3)], [(1, 2)]])
+def test_windows_have_their_own_masks(runs, mkl):
+    q, key_value, added = inputs(6)
+    masks = [MaskedWindows(*run, torch.randn(6, 6, dtype=q.dtype)) for run in runs]
+    expected = [attend(q[i : i + 1], key_value[i : i + 1], added) for i in range(3)]
+    for start, stop, mask in masks:
+        for i in range(start, stop):
+            expected[i] = attend(q[i : i + 1], key_value[i : i + 1], added + mask)
+    out = attend(q, key_value, added, masks)
+    torch.testing.assert_close(out, torch.cat(expected))
+    with torch.no_grad():
+        torch.testing.assert_close(attend(q, key_value, added, masks), out)
+    wanted = torch.autograd.grad(torch.cat(expected).square().sum(), (q, key_value, added))
+    torch.testing.assert_close(
+        torch.autograd.grad(out.square().sum(), (q, key_value, added)), wanted
+    )
 
 
 def test_masked_keys_do_not_count():

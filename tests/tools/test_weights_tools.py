@@ -34,7 +34,9 @@ def test_an_adapter_and_its_basicvsr_make_the_network_again(files):
     stored = read_file(adapter)
     assert "fusion.bias" in stored and "fusion.weight" not in stored
     assert all(value.dtype is torch.float16 for value in stored.values())
-    trained, made = (load_checkpoint(path)[0].state_dict() for path in (files / "trained.pth", again))
+    trained, made = (
+        load_checkpoint(path)[0].state_dict() for path in (files / "trained.pth", again)
+    )
     for key, value in trained.items():
         torch.testing.assert_close(made[key], value, atol=1e-3, rtol=1e-3)
     composed = load_ia_cnn(adapter, files / "basicvsr.pth").state_dict()
