@@ -279,6 +279,7 @@ def cost(settings: Settings) -> list[Row]:
             rows.append(Row(name, ratio, 1.1, "x, at most", detail))
         axis.set(xlabel=f"{unit} of a " + ("32x32 clip" if unit == "frames" else "2-frame clip"))
         axis.set(ylabel="seconds", xlim=(0, None), ylim=(0, None))
+        axis.locator_params("x", nbins=6)
         axis.legend()
     settings.plot.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(settings.plot, dpi=120)

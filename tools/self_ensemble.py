@@ -43,6 +43,16 @@ def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> 
             shutil.copy2(target / original, target / path.name)
 
 
+def luma_psnr(result: Path, truth: Path) -> float:
+    """Mean PSNR of a folder's frames on Y, in dB, as BasicSR counts it."""
+    import iart_plugin.basicsr  # noqa: F401  isort: skip  mends BasicSR's import
+    from basicsr.metrics import calculate_psnr
+
+    pairs = ((cv2.imread(str(p)), cv2.imread(str(truth / p.name))) for p in result.glob("*.png"))
+    figures = [calculate_psnr(a, b, 0, test_y_channel=True) for a, b in pairs]
+    return sum(figures) / len(figures)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a name of `python -m iart_plugin upscale --model`")
@@ -50,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("source", type=Path, help="folders of low-resolution PNG frames")
     parser.add_argument("target", type=Path)
     parser.add_argument("--clips", nargs="+", help="only these folders")
+    parser.add_argument("--gt", type=Path, help="ground truth to measure PSNR against")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     args = parser.parse_args(argv)
     clips = args.clips or sorted(path.name for path in args.source.glob("*") if path.is_dir())
@@ -59,6 +70,11 @@ def main(argv: list[str] | None = None) -> None:
         network = load_model(args.model, args.weights).network
         for clip in tqdm(clips, unit="clip"):
             run_clip(network, args.source / clip, args.target / clip, args.precision)
+        if args.gt is not None:
+            figures = {clip: luma_psnr(args.target / clip, args.gt / clip) for clip in clips}
+            for clip, figure in figures.items():
+                print(f"{clip} {figure:.4f} dB")
+            print(f"mean {sum(figures.values()) / len(figures):.4f} dB")
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
 
