@@ -187,23 +187,24 @@ def alignment_flops(settings: Settings) -> list[Row]:
 
 
 PEAK = """
-import json, resource, sys, torch
+import json, sys, torch
 import iart_plugin
 from iart_plugin.archs import IACNN, IART
+from iart_plugin.study.complexity import peak_bytes
 what = json.loads(sys.argv[1])
 torch.set_num_threads(what["threads"])
 torch.manual_seed(0)
 network = {"IART": IART, "IACNN": IACNN}[what["network"]](**what["options"]).eval()
 iart_plugin.set_fused(what["fused"])
 lqs = torch.rand(1, what["size"][0], 3, *what["size"][1:])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes("cpu", reset=True)
 if what["train"]:
     network(lqs).square().mean().backward()
 else:
     with torch.no_grad():
         for frame in network.forward_iter(lqs):
             pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak_bytes("cpu") - before)
 """
 
 
@@ -219,7 +220,7 @@ def peak(size: Sequence[int], network: str = "IART", options: dict | None = None
         text=True,
         check=True,
     )
-    return int(done.stdout) / 2**20
+    return int(done.stdout) / 2**30
 
 
 def peak_memory(size: tuple[int, int, int], goal: float, *, train: bool = False) -> Measure:

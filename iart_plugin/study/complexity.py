@@ -128,7 +128,7 @@ def _measure_here(case: Case, device: str) -> dict[str, float]:
     torch.manual_seed(0)
     module = case.build().to(device).train(case.train)
     inputs = [tensor.to(device) for tensor in case.inputs("cpu")]
-    before = _peak(device, reset=True)
+    before = peak_bytes(device, reset=True)
     wall, busy = [], []
     for _ in range(case.repeats):
         started, started_busy = time.perf_counter(), time.process_time()
@@ -145,11 +145,11 @@ def _measure_here(case: Case, device: str) -> dict[str, float]:
     return {
         "seconds": min(wall) / per,
         "cpu_seconds": min(busy) / per,
-        "memory_mib": (_peak(device) - before) / 2**20,
+        "memory_mib": (peak_bytes(device) - before) / 2**20,
     }
 
 
-def _peak(device: str, *, reset: bool = False) -> int:
+def peak_bytes(device: str, *, reset: bool = False) -> int:
     """Largest memory so far in bytes; with ``reset``, from here on."""
     if device == "cuda":
         if reset:
