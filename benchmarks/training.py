@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def shipped_options(name: str, data: Path, network: str, processes: int) -> dict
         opt["network_g"].update(SMALL[opt["network_g"]["type"]])
         train["gt_size"] = 64
     opt["num_gpu"] = min(GPUS, processes)
+    if not GPUS:  # workers would take the processors from the training
+        train["num_worker_per_gpu"] = 1
     opt["train"].update(total_iter=ITERATIONS, fix_flow=FIX_FLOW)
     opt["logger"].update(print_freq=1, save_checkpoint_freq=1, use_tb_logger=False)
     return opt
@@ -115,21 +118,28 @@ def check_options(folder: Path, data: Path, network: str) -> list[dict[str, Any]
                 launch += [f"--nproc_per_node={processes}"]
             command = [*launch, str(ROOT / "tools" / "basicsr_train.py"), "-opt", "train.yml"]
             printed = run(command + (["--launcher", "pytorch"] if launch else []), here)
-            seconds = [float(v) for v in re.findall(r"time \(data\): ([\d.]+)", printed)]
+            times = iteration_times(printed)
+            pace = (times[-1] - times[FIX_FLOW - 1]) / (len(times) - FIX_FLOW)
             models = here / "experiments" / name / "models"
             flow = [spynet(models / f"net_g_{i}.pth") for i in (1, FIX_FLOW, FIX_FLOW + 1)]
             row = {
                 "options": name,
                 "processes": processes,
-                "iterations": len(seconds),
-                "seconds an iteration": seconds[-1],
-                "clips a second": processes / seconds[-1],
+                "iterations": len(times),
+                "seconds an iteration": round(pace, 3),
+                "clips a second": round(processes / pace, 3),
                 "flow rests": torch.equal(flow[0], flow[1]),
                 "flow moves after": not torch.equal(flow[1], flow[2]),
             }
             print(json.dumps(row), flush=True)
             rows.append(row)
     return rows
+
+
+def iteration_times(printed: str) -> list[float]:
+    """When each iteration was logged, in seconds, out of what BasicSR printed."""
+    stamps = re.findall(r"^([\d-]+ [\d:]+),(\d+) INFO: \[.*iter: *[\d,]+, lr", printed, re.M)
+    return [datetime.fromisoformat(s).timestamp() + int(ms) / 1000 for s, ms in stamps]
 
 
 def spynet(path: Path) -> torch.Tensor:
