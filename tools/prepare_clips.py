@@ -31,10 +31,9 @@ from tqdm import tqdm
 
 from iart_plugin.data import preparation
 from iart_plugin.data.degradation import imresize
+from iart_plugin.data.preparation import REDS4, REDS_CLIP_LENGTH
 
 SCALE = 4
-CLIP_LENGTH = 100  # fixed in BasicSR's REDS data sets
-REDS4 = ("000", "011", "015", "020")
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 
 
@@ -106,7 +105,7 @@ def prepare(args: argparse.Namespace) -> None:
                 video,
                 args.output / ("val" if out else "train"),
                 name,
-                args.validation_frames if out else CLIP_LENGTH,
+                args.validation_frames if out else REDS_CLIP_LENGTH,
                 not out,
                 args.short_side,
             )

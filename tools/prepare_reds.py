@@ -23,8 +23,8 @@ import sys
 from pathlib import Path
 
 from iart_plugin.data import preparation
+from iart_plugin.data.preparation import REDS4
 
-REDS4 = ("000", "011", "015", "020")
 VALIDATION_OFFSET = 240
 
 

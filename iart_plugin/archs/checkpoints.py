@@ -16,7 +16,7 @@ from iart_plugin.weight_files import (
 
 from .ia_cnn import IACNN
 from .ia_rt import BRANCHES, IART
-from .keys import Recognised, recognise, rename
+from .keys import Recognised, check_fit, recognise, rename
 from .mfsab import relative_position_index
 from .warm_start import warm_start
 
@@ -102,15 +102,9 @@ def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACN
         FileNotFoundError: if a file does not exist.
         CheckpointMismatch: if a file does not hold what it should.
     """
-    state, _, _ = read_state_dict(basicvsr)
-    recognised = recognise(state)
-    if recognised is None or recognised.network != "BasicVSR":
-        raise CheckpointMismatch(
-            f"{os.fspath(basicvsr)} holds {recognised or 'no known network'}, not a BasicVSR"
-        )
+    state, recognised = _read_basicvsr(basicvsr)
     sizes = {name: recognised.options[name] for name in ("num_feat", "num_block")}
     network = IACNN(**sizes, num_heads=_warm_start_heads(sizes["num_feat"]))
-    state = {rename(key): value for key, value in state.items()}
     if adapter == "warm-start":
         network.load_state_dict(state, strict=False)
         return warm_start(network).eval()
@@ -132,20 +126,28 @@ def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os
         FileNotFoundError: if ``basicvsr`` does not exist.
         CheckpointMismatch: if it does not fit the network.
     """
-    state, _, _ = read_state_dict(basicvsr)
-    own = network.state_dict()
-    shared = {rename(key): value for key, value in state.items()}
-    wrong = [
-        key for key, value in shared.items() if key not in own or own[key].shape != value.shape
-    ]
-    if wrong:
-        raise CheckpointMismatch(f"{os.fspath(basicvsr)} does not fit the network: {wrong[0]}")
+    shared, _ = _read_basicvsr(basicvsr)
+    try:
+        check_fit(network, shared, strict=False)
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"{os.fspath(basicvsr)}: {error}") from error
     changed = {
         key: value.half()
-        for key, value in own.items()
+        for key, value in network.state_dict().items()
         if key not in shared or not torch.equal(value, shared[key])
     }
     write_file(changed, path, network.options)
+
+
+def _read_basicvsr(path: str | os.PathLike) -> tuple[dict[str, Tensor], Recognised]:
+    """A BasicVSR checkpoint's weights under the names here, and its sizes."""
+    state, _, _ = read_state_dict(path)
+    recognised = recognise(state)
+    if recognised is None or recognised.network != "BasicVSR":
+        raise CheckpointMismatch(
+            f"{os.fspath(path)} holds {recognised or 'no known network'}, not a BasicVSR"
+        )
+    return {rename(key): value for key, value in state.items()}, recognised
 
 
 def _warm_start_heads(num_feat: int) -> int:

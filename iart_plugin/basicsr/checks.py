@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iart_plugin.data.inspection import FramePair, check_sizes, missing_files
+from iart_plugin.data.preparation import REDS4, REDS_CLIP_LENGTH
 
 # What is read from `train:` by BasicSR's pipeline and by RecurrentMixPrecisionRTModel.
 TRAIN_KEYS = (
@@ -35,8 +36,6 @@ TRAIN_KEYS = (
 )
 # Data sets of up to this many frame pairs are read through, larger ones in an even sample.
 MAX_PAIRS_READ = 2000
-# BasicSR's REDS data sets draw frame numbers from 0..99, whatever the meta file says.
-REDS_CLIP_LENGTH = 100
 
 
 class OptionError(ValueError):
@@ -272,7 +271,7 @@ def _read_meta(opt: dict[str, Any], name: str) -> list[list[str]]:
 
 def _reds_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
     validation = {
-        "REDS4": ["000", "011", "015", "020"],
+        "REDS4": list(REDS4),
         "official": [f"{clip:03d}" for clip in range(240, 270)],
     }.get(opt["val_partition"])
     if validation is None:

@@ -25,6 +25,12 @@ DEGRADATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 """Names of the degradations: MATLAB's bicubic, and the two Gaussian ones in circulation."""
 
+REDS4 = ("000", "011", "015", "020")
+"""The clips of REDS' training part that are kept for testing."""
+
+REDS_CLIP_LENGTH = 100
+"""BasicSR's REDS data sets draw frame numbers from 0..99, whatever the meta file says."""
+
 SPACE_MARGIN = 1.05
 ESTIMATED_FRAMES = 8
 LMDB_COMMIT = 500  # frames a transaction: what an interruption loses
@@ -150,10 +156,7 @@ def _make_folder(job: FolderJob, *, degradation: str, scale: int) -> int:
     cv2.setNumThreads(1)  # the processes share the machine already
     job.target.mkdir(parents=True, exist_ok=True)
     for name in job.names:
-        content = _encode(_reduced(job.source / name, degradation, scale))
-        temporary = job.target / f".{name}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(job.target / name)
+        write_png(job.target / name, _reduced(job.source / name, degradation, scale))
     return len(job.names)
 
 
@@ -165,6 +168,17 @@ def _reduced(path: Path, degradation: str, scale: int) -> np.ndarray:
     if height % scale or width % scale:
         raise ValueError(f"{path} is {width}x{height}, not a multiple of {scale}")
     return DEGRADATIONS[degradation](image, scale)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write a frame (h, w, 3) uint8 BGR, whole or not at all.
+
+    Raises:
+        OSError: if the disk cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(_encode(image))
+    temporary.replace(path)
 
 
 def _encode(image: np.ndarray) -> bytes:
@@ -230,7 +244,7 @@ def write_pair(root: Path, clip: str, index: int, gt: np.ndarray, scale: int = 4
     for name, image in (("GT", gt), (f"BIx{scale}", bicubic_downsample(gt, scale))):
         path = root / name / clip / f"{index:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_encode(image))
+        write_png(path, image)
 
 
 def link_folder(source: Path, link: Path) -> None:
