@@ -87,13 +87,16 @@ def load_checkpoint(path: str | os.PathLike, **options: Any) -> tuple[nn.Module,
     return network.eval(), CheckpointInfo(os.fspath(path), container, prefix, recognised)
 
 
-def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACNN:
+def load_ia_cnn(
+    adapter: str | os.PathLike, basicvsr: str | os.PathLike, clips: Tensor | None = None
+) -> IACNN:
     """Composes an IA-CNN from a BasicVSR checkpoint and the parts that BasicVSR lacks.
 
     Args:
         adapter: a file with the weights of the extractor and the alignment, which replace or
             add to BasicVSR's; or 'warm-start', see :func:`iart_plugin.archs.warm_start`.
         basicvsr: a BasicVSR checkpoint of BasicSR or MMagic.
+        clips: for 'warm-start', see there.
 
     Returns:
         The network, on the CPU, in evaluation mode.
@@ -107,7 +110,7 @@ def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACN
     network = IACNN(**sizes, num_heads=_warm_start_heads(sizes["num_feat"]))
     if adapter == "warm-start":
         network.load_state_dict(state, strict=False)
-        return warm_start(network).eval()
+        return warm_start(network, clips).eval()
     added, _, _ = read_state_dict(adapter)
     state |= {key: value.float() for key, value in added.items()}
     network.load_state_dict(state, strict=True)

@@ -4,6 +4,11 @@ Softmax attention over four pixels is bilinear interpolation when the logits are
 bilinear weights, and these are separable: logit(i, j) = i f(d_y) + j f(d_x) with
 f(d) = log(d / (1 - d)). So it is enough that one row of W_q reads f(d) off the encoding of the
 decimal, and one row of W_k reads i (or j) off the encoded window pixel while ignoring its content.
+
+Keys and values are projections of content + encoding (Eq. 10, 11), whose sum cannot be told apart
+in the plane of the two encodings' steps. BasicVSR's features fill all their dimensions alike, so
+that this plane would cost it two of them. Therefore the features are turned first, such that they
+hold in it what is missed least (feature_turn.py).
 """
 
 import torch
@@ -11,24 +16,23 @@ from torch import Tensor, nn
 
 from iart_plugin.ops import ImplicitAlignment, sinusoidal_encoding
 
+from .feature_turn import RIDGE, measure_branches, turn_features
+
 KERNEL_GRID = 2001
 """Decimals in [0, 1] on which the kernel is fitted."""
-
-RIDGE = 1e-4
-"""Share of the mean feature energy added to every direction, so that none is trusted blindly."""
 
 
 def warm_start(network: nn.Module, clips: Tensor | None = None) -> nn.Module:
     """Makes an IA-CNN with BasicVSR's weights compute nearly what BasicVSR computes.
 
-    The alignment's weights are solved for, in a few seconds. The query's content starts at zero
+    The alignment's weights are solved for, in some seconds. The query's content starts at zero
     (the extractor's first convolution is zero) and everything can be trained from here.
 
     Args:
         network: an :class:`iart_plugin.archs.IACNN` with a 2 x 2 implicit alignment, whose trunks,
             flow network and upsampler hold a BasicVSR's weights.
-        clips: (n, t, 3, h, w) RGB in [0, 1], t >= 2, on which the features' covariance is measured;
-            None for noise with the spectrum of natural images, made here.
+        clips: (n, t, 3, h, w) RGB in [0, 1], t >= 2, on which features are measured; None for
+            noise with the spectrum of natural images, made here.
 
     Returns:
         The same network, changed in place.
@@ -39,9 +43,20 @@ def warm_start(network: nn.Module, clips: Tensor | None = None) -> nn.Module:
     op = network.alignment
     if not isinstance(op, ImplicitAlignment) or op.window_size != 2 or network.extractor is None:
         raise ValueError("a warm start needs alignment='implicit' with a window of 2, an extractor")
-    mean, covariance = feature_statistics(network, natural_noise() if clips is None else clips)
+    if op.channels // op.num_heads < 2:
+        raise ValueError(
+            f"a warm start needs 2 channels a head, got {op.channels} / {op.num_heads}"
+        )
+    clips = natural_noise() if clips is None else clips
     with torch.no_grad():
-        _set_bilinear(op, mean, covariance)
+        steps = _encoding_steps(op)[1]
+        turned = [
+            turn_features(network, index, measured, steps)
+            for index, measured in enumerate(measure_branches(network, clips))
+        ]
+        mean = sum(mean for mean, _ in turned) / 2
+        spread = sum(torch.outer(each - mean, each - mean) for each, _ in turned) / 2
+        _set_bilinear(op, mean, sum(covariance for _, covariance in turned) / 2 + spread)
         first = network.extractor.main[0]
         first.weight.zero_()
         first.bias.zero_()
@@ -65,27 +80,6 @@ def natural_noise(
     return torch.stack(
         [image[..., 2 * i : 2 * i + size, 3 * i : 3 * i + size] for i in range(frames)], 1
     )
-
-
-@torch.no_grad()
-def feature_statistics(network: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (c,) and covariance (c, c), float64, of the features that BasicVSR aligns."""
-    from .ia_cnn import IACNN
-
-    basicvsr = IACNN(
-        network.num_feat,
-        len(network.backward_trunk.main[2]),
-        alignment="flow_warp",
-        extractor=False,
-    ).eval()
-    own = basicvsr.state_dict()
-    basicvsr.load_state_dict({k: v for k, v in network.state_dict().items() if k in own})
-    features: list[Tensor] = []
-    for trunk in (basicvsr.backward_trunk, basicvsr.forward_trunk):
-        trunk.register_forward_hook(lambda _, __, output: features.append(output))
-    basicvsr(clips.float().cpu())
-    samples = torch.cat([f.double().transpose(0, 1).flatten(1) for f in features], 1)
-    return samples.mean(1), torch.cov(samples)
 
 
 def fit_kernel(encoding: Tensor, decimal: Tensor) -> Tensor:
@@ -123,11 +117,7 @@ def _set_bilinear(op: ImplicitAlignment, mean: Tensor, covariance: Tensor) -> No
     """Solves for the projections of a bilinear kernel among features of these statistics."""
     channels, half = op.channels, op.channels // 2
     head_dim = channels // op.num_heads
-    if head_dim < 2:
-        raise ValueError(f"a warm start needs 2 channels a head, got {channels} / {op.num_heads}")
-    window = op.window_encoding(torch.device("cpu"), torch.float64)  # rows (0,0) (0,1) (1,0) (1,1)
-    origin = window[0]
-    steps = torch.stack((window[2] - origin, window[1] - origin), 1)  # (c, 2): one pixel in y, x
+    origin, steps = _encoding_steps(op)
     # The reading of a pixel's index that is exact on the encodings and least moved by content:
     # minimise g' S g subject to g' steps = 1, the minimum-variance beamformer.
     noise = covariance + RIDGE * covariance.trace() / channels * torch.eye(channels).double()
@@ -156,3 +146,9 @@ def _set_bilinear(op: ImplicitAlignment, mean: Tensor, covariance: Tensor) -> No
     keep = torch.eye(channels).double() - steps @ reader  # removes the encodings' plane
     op.v.weight.copy_(keep)
     op.v.bias.copy_(mean - keep @ (origin + mean))
+
+
+def _encoding_steps(op: ImplicitAlignment) -> tuple[Tensor, Tensor]:
+    """The encoding (c,) of a window's first pixel, and (c, 2) what one pixel in y or x adds."""
+    window = op.window_encoding(torch.device("cpu"), torch.float64)  # rows (0,0) (0,1) (1,0) (1,1)
+    return window[0], torch.stack((window[2] - window[0], window[1] - window[0]), 1)

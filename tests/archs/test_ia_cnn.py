@@ -82,8 +82,8 @@ def test_warm_start_is_close_to_basicvsr(basicvsr_weights):
         """Away from the border, where BasicVSR reads zeros and implicit alignment pixels."""
         return (frames - expected)[..., 64:-64, 64:-64].square().mean().sqrt()
 
-    assert error(out) < 0.008  # of full scale; measured 0.0054
-    assert error(out) < 0.5 * error(other)
+    assert error(out) < 0.004  # of full scale; measured 0.0027
+    assert error(out) < 0.25 * error(other)
 
 
 def test_warm_start_can_be_trained(basicvsr_weights):
@@ -124,8 +124,16 @@ def test_adapter_brings_the_parts_that_basicvsr_lacks(basicvsr_weights, tmp_path
         network.fusion.bias += 0.01
     adapter = tmp_path / "adapter.safetensors"
     save_adapter(network, basicvsr_weights, adapter)
-    stored = {key.partition(".")[0] for key in read_file(adapter)}
-    assert stored == {"extractor", "alignment", "fusion"}
+    stored = read_file(adapter)
+    assert {key.partition(".")[0] for key in stored} == {
+        *("extractor", "alignment", "fusion", "backward_trunk", "forward_trunk")
+    }
+    turned = {key.rpartition(".conv")[0] or key for key in stored if "_trunk" in key}
+    assert turned == {
+        f"{trunk}.main.{part}"
+        for trunk in ("backward_trunk", "forward_trunk")
+        for part in ("0.weight", "2.29")
+    }
     composed = load_ia_cnn(adapter, basicvsr_weights)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(composed.state_dict()[key], value, atol=2e-2, rtol=2e-3)
