@@ -23,7 +23,7 @@ CONTENT = 0.006
 FEWEST_UNITS = 16
 """Channels below which a branch is left as it is."""
 
-HEADROOM = 16.0
+HEADROOM = 64.0
 """Standard deviations from which a ReLU that passes a direction on would clip it."""
 
 
