@@ -15,12 +15,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from iart_plugin.archs import load_ia_cnn, save_checkpoint
+from iart_plugin.data.sintel import read_frame
 
 FRAMES = slice(2, 6)
 SIZE = 64
@@ -30,15 +30,14 @@ def read_clips(folder: Path) -> Tensor:
     """The third to the sixth frame of every clip, 64 x 64 in the middle: (n, 4, 3, 64, 64)."""
     clips = []
     for clip in sorted(path for path in folder.iterdir() if path.is_dir()):
-        paths = sorted(clip.glob("*.png"))[FRAMES]
-        frames = [cv2.imread(str(path)) for path in paths]
-        if len(frames) < 4 or any(f is None or min(f.shape[:2]) < SIZE for f in frames):
+        frames = [read_frame(path) for path in sorted(clip.glob("*.png"))[FRAMES]]
+        if len(frames) < 4 or any(min(frame.shape[:2]) < SIZE for frame in frames):
             raise ValueError(f"{clip} needs six PNG frames of at least {SIZE}x{SIZE}")
         y, x = ((side - SIZE) // 2 for side in frames[0].shape[:2])
-        clips.append(np.stack(frames)[:, y : y + SIZE, x : x + SIZE, ::-1])
+        clips.append(np.stack(frames)[:, y : y + SIZE, x : x + SIZE])
     if not clips:
         raise ValueError(f"{folder} holds no folders of frames")
-    return torch.from_numpy(np.stack(clips).copy()).permute(0, 1, 4, 2, 3).float() / 255
+    return torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3).float() / 255
 
 
 def main(argv: list[str] | None = None) -> None:

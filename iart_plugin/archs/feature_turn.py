@@ -55,7 +55,7 @@ def measure_branches(network: nn.Module, clips: Tensor) -> list[BranchStatistics
     Returns:
         The backward branch's statistics, and the forward branch's.
     """
-    branches = (network.backward_trunk, network.forward_trunk)
+    branches = network.branches()
     seen: list[dict[str, list[Tensor]]] = [{"out": [], "last": [], "hidden": []} for _ in branches]
     handles = []
     for branch, maps in zip(branches, seen, strict=True):
@@ -112,7 +112,7 @@ def turn_features(
         Mean (c,) and covariance (c, c) of the turned features, float64. Of the features as they
         are, if there is no residual block or too few units to spare four.
     """
-    trunk = (network.backward_trunk, network.forward_trunk)[index]
+    trunk = network.branches()[index]
     channels = len(measured.mean)
     if not len(trunk.main[2]) or channels < FEWEST_UNITS:
         return measured.mean, measured.covariance

@@ -15,7 +15,7 @@ def basicvsr_with_spare_units() -> IACNN:
     """Four hidden units of each branch's last block never fire."""
     torch.manual_seed(0)
     network = IACNN(CHANNELS, 2, alignment="flow_warp", extractor=False).eval()
-    for trunk in (network.backward_trunk, network.forward_trunk):
+    for trunk in network.branches():
         for block in trunk.main[2]:
             for conv in (block.conv1, block.conv2):
                 conv.weight.data.mul_(5)
@@ -52,11 +52,10 @@ def test_features_turn_without_being_stretched():
     """Training would otherwise disturb the small directions most."""
     network, steps = basicvsr_with_spare_units(), plane()
     steps *= 5.6 / steps.norm(dim=0)  # the length of the encodings' steps at 64 channels
-    before = [t.main[0].weight.clone() for t in (network.backward_trunk, network.forward_trunk)]
+    before = [trunk.main[0].weight.clone() for trunk in network.branches()]
     for index, measured in enumerate(measure_branches(network, natural_noise(4, 32, 1))):
         turn_features(network, index, measured, steps)
-        trunk = (network.backward_trunk, network.forward_trunk)[index]
-        assert trunk.main[0].weight.norm() < 3 * before[index].norm()
+        assert network.branches()[index].main[0].weight.norm() < 3 * before[index].norm()
 
 
 @torch.no_grad()
