@@ -107,12 +107,13 @@ def plain_align(
     window = []
     for index in range(op.window_size**2):
         i, j = divmod(index, op.window_size)
-        y = (base[:, 1] + i).clamp(0, height - 1)
-        x = (base[:, 0] + j).clamp(0, width - 1)
-        row = (y * width + x).flatten(1).unsqueeze(-1).expand(-1, -1, c)
-        gathered = tokens.gather(1, row)
+        row, inside = op.window_pixel(base, i, j)
+        gathered = tokens.gather(1, row.flatten(1).unsqueeze(-1).expand(-1, -1, c))
+        if inside is not None:
+            gathered = gathered * inside.flatten(1).unsqueeze(-1)
+        gathered = op.beside_positions(gathered)
         window.append(gathered + encoding[index] if op.encode_window else gathered)
-    window = torch.stack(window, 2)  # (n, hw, w * w, c)
+    window = torch.stack(window, 2)  # (n, hw, w * w, channels of the encodings)
     key, value = (layer(window).unflatten(-1, heads) for layer in (op.k, op.v))
     logits = (query.unsqueeze(2) * key).sum(-1) * heads[1] ** -0.5
     out = (logits.softmax(2).unsqueeze(-1) * value).sum(2).flatten(2)

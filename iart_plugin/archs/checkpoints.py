@@ -18,7 +18,7 @@ from .ia_cnn import IACNN
 from .ia_rt import BRANCHES, IART
 from .keys import Recognised, check_fit, recognise, rename
 from .mfsab import relative_position_index
-from .warm_start import warm_start
+from .warm_start import ALIGNMENT_OPTIONS, warm_start
 
 
 class CheckpointInfo(NamedTuple):
@@ -87,16 +87,13 @@ def load_checkpoint(path: str | os.PathLike, **options: Any) -> tuple[nn.Module,
     return network.eval(), CheckpointInfo(os.fspath(path), container, prefix, recognised)
 
 
-def load_ia_cnn(
-    adapter: str | os.PathLike, basicvsr: str | os.PathLike, clips: Tensor | None = None
-) -> IACNN:
+def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACNN:
     """Composes an IA-CNN from a BasicVSR checkpoint and the parts that BasicVSR lacks.
 
     Args:
         adapter: a file with the weights of the extractor and the alignment, which replace or
             add to BasicVSR's; or 'warm-start', see :func:`iart_plugin.archs.warm_start`.
         basicvsr: a BasicVSR checkpoint of BasicSR or MMagic.
-        clips: for 'warm-start', see there.
 
     Returns:
         The network, on the CPU, in evaluation mode.
@@ -106,13 +103,21 @@ def load_ia_cnn(
         CheckpointMismatch: if a file does not hold what it should.
     """
     state, recognised = _read_basicvsr(basicvsr)
-    sizes = {name: recognised.options[name] for name in ("num_feat", "num_block")}
-    network = IACNN(**sizes, num_heads=_warm_start_heads(sizes["num_feat"]))
     if adapter == "warm-start":
+        sizes = {name: recognised.options[name] for name in ("num_feat", "num_block")}
+        network = IACNN(
+            **sizes,
+            num_heads=_warm_start_heads(sizes["num_feat"]),
+            alignment_options=ALIGNMENT_OPTIONS,
+        )
         network.load_state_dict(state, strict=False)
-        return warm_start(network, clips).eval()
+        return warm_start(network).eval()
     added, _, _ = read_state_dict(adapter)
     state |= {key: value.float() for key, value in added.items()}
+    recognised = recognise(state)
+    if recognised.network != "IACNN":
+        raise CheckpointMismatch(f"{os.fspath(adapter)} holds no implicit alignment to add")
+    network = IACNN(**(recognised.options | read_options(adapter)))
     network.load_state_dict(state, strict=True)
     return network.eval()
 

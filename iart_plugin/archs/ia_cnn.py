@@ -5,6 +5,9 @@ BasicVSR (Chan et al., CVPR 2021) whose warping is replaced by implicit alignmen
 alignment needs a query of the current frame's features, which BasicVSR does not have: a feature
 extractor as deep as a branch supplies it and makes up the paper's count, 8,521,263 parameters.
 All other keys and shapes are BasicVSR's, so that its checkpoints load.
+
+The option files have ``position_channels`` and ``padding_mode: zeros`` beside the paper's form,
+which lets the network start as the very function that a BasicVSR computes, see warm_start.py.
 """
 
 import os

@@ -15,6 +15,8 @@ from torch import Size, Tensor, nn
 from iart_plugin.flow import rename_spynet_key
 from iart_plugin.weight_files import CheckpointMismatch
 
+from .warm_start import ALIGNMENT_OPTIONS
+
 _MMAGIC_BASICVSR = (
     ("backward_resblocks.", "backward_trunk."),
     ("forward_resblocks.", "forward_trunk."),
@@ -31,7 +33,10 @@ _DEAD = re.compile(
 """Keys of released IA-RT files that do not change its output: dead weights and buffers."""
 
 
-SIZES = ("num_feat", "num_block", "mid_channels", "embed_dim", "depths", "window_size")
+SIZES = (
+    *("num_feat", "num_block", "position_channels"),
+    *("mid_channels", "embed_dim", "depths", "window_size"),
+)
 """The options that shapes tell for certain."""
 
 
@@ -50,6 +55,12 @@ class Recognised:
     def __str__(self) -> str:
         options = ", ".join(f"{name}={value}" for name, value in self.options.items())
         return f"{self.network}({options})"
+
+    def sizes(self) -> dict[str, Any]:
+        """Those of the options that shapes tell for certain."""
+        beside = self.options.get("alignment_options", {}).get("position_channels", 0)
+        known = self.options | {"position_channels": beside}
+        return {name: known[name] for name in SIZES if name in known}
 
 
 def rename(key: str) -> str:
@@ -86,7 +97,8 @@ def recognise(shapes: Mapping[str, Tensor | Size]) -> Recognised | None:
 
     Returns:
         What it is, or None. Heads of an IA-CNN leave no trace in its shapes and are taken to be
-        the paper's 8 where these divide the channels.
+        the paper's 8 where these divide the channels, and an alignment with position channels to
+        be otherwise as :func:`warm_start` makes it.
     """
     sizes = {
         rename(key): tuple(value.shape if isinstance(value, Tensor) else value)
@@ -139,6 +151,9 @@ def _recognise_cnn(sizes: Mapping[str, tuple[int, ...]]) -> Recognised:
         options |= {"alignment": "flow_warp", "extractor": has_extractor}
         return Recognised("IACNN" if has_extractor else "BasicVSR", options)
     options["num_heads"] = 8 if num_feat % 8 == 0 else 1
+    beside = sizes["alignment.q.weight"][1] - num_feat
+    if beside:
+        options["alignment_options"] = ALIGNMENT_OPTIONS | {"position_channels": beside}
     return Recognised("IACNN", options)
 
 
@@ -172,16 +187,15 @@ def _explain(own: Mapping[str, Tensor], given: Mapping[str, Tensor], strict: boo
         return f"its keys are of no known network (the first: {', '.join(list(given)[:3])})"
     if mine is not None and mine.network != theirs.network:
         return f"it holds a {theirs.network}, the network is a {mine.network}"
-    differing = [
-        name
-        for name in SIZES
-        if mine is not None and mine.options.get(name) != theirs.options.get(name)
-    ]
-    if differing:
-        return "; ".join(
-            f"it has {name}={theirs.options[name]}, the network {name}={mine.options[name]}"
-            for name in differing
-        )
+    if mine is not None:
+        here, there = mine.sizes(), theirs.sizes()
+        differing = [
+            f"it has {name}={there[name]}, the network {name}={here[name]}"
+            for name in here
+            if there[name] != here[name]
+        ]
+        if differing:
+            return "; ".join(differing)
     parts = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
         for what, keys in (

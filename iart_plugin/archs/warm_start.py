@@ -5,10 +5,10 @@ bilinear weights, and these are separable: logit(i, j) = i f(d_y) + j f(d_x) wit
 f(d) = log(d / (1 - d)). So it is enough that one row of W_q reads f(d) off the encoding of the
 decimal, and one row of W_k reads i (or j) off the encoded window pixel while ignoring its content.
 
-Keys and values are projections of content + encoding (Eq. 10, 11), whose sum cannot be told apart
-in the plane of the two encodings' steps. BasicVSR's features fill all their dimensions alike, so
-that this plane would cost it two of them. Therefore the features are turned first, such that they
-hold in it what is missed least (feature_turn.py).
+In the paper's sums of features and encodings that cannot be exact, since BasicVSR's features fill
+all their channels: two of 64 dimensions would be lost to the indices, and 0.1 dB. So the network
+has a few channels of encodings beside the features (``position_channels``), from which the indices
+are read; the values take off the features again what the encodings add to them.
 """
 
 import torch
@@ -16,29 +16,35 @@ from torch import Tensor, nn
 
 from iart_plugin.ops import ImplicitAlignment, sinusoidal_encoding
 
-from .feature_turn import RIDGE, measure_branches, turn_features
-
 KERNEL_GRID = 2001
 """Decimals in [0, 1] on which the kernel is fitted."""
 
+RIDGE = 1e-7
+"""Keeps the kernel's coefficients small: they multiply what the queries learn of the content."""
 
-def warm_start(network: nn.Module, clips: Tensor | None = None) -> nn.Module:
-    """Makes an IA-CNN with BasicVSR's weights compute nearly what BasicVSR computes.
+ALIGNMENT_OPTIONS = {"position_channels": 16, "padding_mode": "zeros"}
+"""What a BasicVSR's alignment becomes: as many angular speeds as tell pixel 0 from pixel 1 (those
+of 4 and 8 channels do not), and outside the frame what BasicVSR has there."""
 
-    The alignment's weights are solved for, in some seconds. The query's content starts at zero
-    (the extractor's first convolution is zero) and everything can be trained from here.
+
+def warm_start(network: nn.Module) -> nn.Module:
+    """Makes an IA-CNN with BasicVSR's weights compute what BasicVSR computes.
+
+    The same but for the error of the kernel if the alignment takes features outside the frame to
+    be zeros, as BasicVSR does (``padding_mode='zeros'``). The alignment's weights are solved for,
+    in some seconds. The query's content starts at zero (the extractor's first convolution is zero)
+    and everything can be trained from here.
 
     Args:
-        network: an :class:`iart_plugin.archs.IACNN` with a 2 x 2 implicit alignment, whose trunks,
-            flow network and upsampler hold a BasicVSR's weights.
-        clips: (n, t, 3, h, w) RGB in [0, 1], t >= 2, on which features are measured; None for
-            noise with the spectrum of natural images, made here.
+        network: an :class:`iart_plugin.archs.IACNN` with a 2 x 2 implicit alignment that has
+            ``position_channels``, whose trunks, flow network and upsampler hold a BasicVSR's
+            weights.
 
     Returns:
         The same network, changed in place.
 
     Raises:
-        ValueError: if the alignment is another.
+        ValueError: if the alignment is another, or pixels' indices cannot be read from it.
     """
     op = network.alignment
     if not isinstance(op, ImplicitAlignment) or op.window_size != 2 or network.extractor is None:
@@ -47,39 +53,12 @@ def warm_start(network: nn.Module, clips: Tensor | None = None) -> nn.Module:
         raise ValueError(
             f"a warm start needs 2 channels a head, got {op.channels} / {op.num_heads}"
         )
-    clips = natural_noise() if clips is None else clips
     with torch.no_grad():
-        steps = _encoding_steps(op)[1]
-        turned = [
-            turn_features(network, index, measured, steps)
-            for index, measured in enumerate(measure_branches(network, clips))
-        ]
-        mean = sum(mean for mean, _ in turned) / 2
-        spread = sum(torch.outer(each - mean, each - mean) for each, _ in turned) / 2
-        _set_bilinear(op, mean, sum(covariance for _, covariance in turned) / 2 + spread)
+        _set_bilinear(op)
         first = network.extractor.main[0]
         first.weight.zero_()
         first.bias.zero_()
     return network
-
-
-def natural_noise(
-    frames: int = 5, size: int = 64, clips: int = 2, *, exponent: float = 1.2, seed: int = 0
-) -> Tensor:
-    """Clips (clips, frames, 3, size, size) of moving noise with a falling spectrum, in [0, 1]."""
-    generator = torch.Generator().manual_seed(seed)
-    canvas = 2 * size
-    noise = torch.randn(clips, 3, canvas, canvas, generator=generator)
-    noise = noise + 2 * noise.mean(1, keepdim=True)  # mostly grey, as photographs are
-    frequency = torch.fft.fftfreq(canvas)
-    radius = (frequency.view(-1, 1) ** 2 + frequency.view(1, -1) ** 2).sqrt()
-    radius[0, 0] = 1 / canvas
-    image = torch.fft.ifft2(torch.fft.fft2(noise) / radius**exponent).real
-    image = image - image.mean((2, 3), keepdim=True)
-    image = (0.5 + 0.22 * image / image.std((2, 3), keepdim=True)).clamp(0, 1)
-    return torch.stack(
-        [image[..., 2 * i : 2 * i + size, 3 * i : 3 * i + size] for i in range(frames)], 1
-    )
 
 
 def fit_kernel(encoding: Tensor, decimal: Tensor) -> Tensor:
@@ -94,17 +73,21 @@ def fit_kernel(encoding: Tensor, decimal: Tensor) -> Tensor:
     """
     basis = torch.cat((encoding, torch.ones_like(encoding[:, :1])), 1)
     target = decimal.clamp(0.002, 0.998).logit()
-    damping = 1e-6 * len(decimal) * torch.eye(basis.shape[1], dtype=basis.dtype)
+    damping = 1e-3 * len(decimal) * torch.eye(basis.shape[1], dtype=basis.dtype)
     start = torch.linalg.solve(basis.t() @ basis + damping, basis.t() @ target)
     coefficients = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [coefficients], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-12
+        [coefficients],
+        max_iter=2000,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-12,
+        tolerance_change=1e-14,
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         error = ((basis @ coefficients).sigmoid() - decimal).square().mean()
-        loss = error + 1e-12 * coefficients.square().sum()
+        loss = error + RIDGE * coefficients[:-1].square().sum()
         loss.backward()
         return loss
 
@@ -113,21 +96,25 @@ def fit_kernel(encoding: Tensor, decimal: Tensor) -> Tensor:
     return coefficients.detach()
 
 
-def _set_bilinear(op: ImplicitAlignment, mean: Tensor, covariance: Tensor) -> None:
-    """Solves for the projections of a bilinear kernel among features of these statistics."""
+def _set_bilinear(op: ImplicitAlignment) -> None:
+    """Solves for projections whose attention is a bilinear kernel and whose values are features."""
     channels, half = op.channels, op.channels // 2
     head_dim = channels // op.num_heads
-    origin, steps = _encoding_steps(op)
-    # The reading of a pixel's index that is exact on the encodings and least moved by content:
-    # minimise g' S g subject to g' steps = 1, the minimum-variance beamformer.
-    noise = covariance + RIDGE * covariance.trace() / channels * torch.eye(channels).double()
-    whitened = torch.linalg.solve(noise, steps)
-    reader = torch.linalg.solve(steps.t() @ whitened, whitened.t())  # (2, c)
+    # The first pixel's encoding, and what one pixel more in y or in x adds to it.
+    window = op.window_encoding(torch.device("cpu"), torch.float64)  # rows (0,0) (0,1) (1,0) (1,1)
+    origin, steps = window[0], torch.stack((window[2] - window[0], window[1] - window[0]), 1)
+    own = steps[channels:]
+    if len(own) < 2 or torch.linalg.matrix_rank(own, atol=0.1) < 2:
+        raise ValueError(
+            f"a warm start reads pixels' indices from position_channels and cannot from "
+            f"{op.position_channels}: give alignment_options={ALIGNMENT_OPTIONS}"
+        )
+    reader = torch.zeros(2, len(origin), dtype=torch.float64)  # of a pixel's index; sees no feature
+    reader[:, channels:] = torch.linalg.pinv(own)
 
     decimal = torch.linspace(0, 1, KERNEL_GRID, dtype=torch.float64)
     position = torch.stack((decimal, decimal), 1) / (op.window_size + 1e-6)
-    encoding = sinusoidal_encoding(position, channels)[:, :half]
-    kernel = fit_kernel(encoding, decimal)
+    kernel = fit_kernel(sinusoidal_encoding(position, channels)[:, :half], decimal)
 
     for layer in (op.k, op.v, op.q):
         layer.weight.zero_()
@@ -141,14 +128,9 @@ def _set_bilinear(op: ImplicitAlignment, mean: Tensor, covariance: Tensor) -> No
             op.q.weight[row + axis, axis * half : (axis + 1) * half] = kernel[:-1].float()
             op.q.bias[row + axis] = kernel[-1]
         op.k.weight[row : row + 2] = head_dim**0.5 * reader
-        op.k.bias[row : row + 2] = -(head_dim**0.5) * (reader @ (origin + mean))
+        op.k.bias[row : row + 2] = -(head_dim**0.5) * (reader @ origin)
 
-    keep = torch.eye(channels).double() - steps @ reader  # removes the encodings' plane
-    op.v.weight.copy_(keep)
-    op.v.bias.copy_(mean - keep @ (origin + mean))
-
-
-def _encoding_steps(op: ImplicitAlignment) -> tuple[Tensor, Tensor]:
-    """The encoding (c,) of a window's first pixel, and (c, 2) what one pixel in y or x adds."""
-    window = op.window_encoding(torch.device("cpu"), torch.float64)  # rows (0,0) (0,1) (1,0) (1,1)
-    return window[0], torch.stack((window[2] - window[0], window[1] - window[0]), 1)
+    # The feature itself: what the encodings add to it is P (i, j) plus a constant.
+    value = torch.eye(channels, len(origin), dtype=torch.float64) - steps[:channels] @ reader
+    op.v.weight.copy_(value)
+    op.v.bias.copy_(-(value @ origin))

@@ -38,7 +38,7 @@ class ImplicitAlignment(nn.Module):
     (Eq. 12): the query is the current feature plus the encoding of d (Eq. 9, 16, 17), keys and
     values are the ``window_size`` squared reference features from z on, plus the encodings of
     their indices (Eq. 10, 11, 13, 14), and the output is softmax(QK^T / sqrt(C / heads)) V
-    (Eq. 8), heads concatenated. Window pixels outside the frame repeat its border.
+    (Eq. 8), heads concatenated. Window pixels outside the frame repeat its border, or are zeros.
 
     Each F is a single linear layer, so F(X_r + PE) = F(X_r) + F_0(PE): the reference is projected
     once per pixel and gathered afterwards, and the encoding's share is a table of one row for each
@@ -55,6 +55,12 @@ class ImplicitAlignment(nn.Module):
         window_size: w, side of the window.
         encode_window: encode the window's indices in keys and values (Table 3).
         encode_decimal: encode the decimal part of the position in the query (Table 3).
+        position_channels: further channels of the encodings, to which no feature is added; not in
+            the paper. In the sums of Eq. 9 to 11 features and encodings share their channels, so
+            that a layer that reads a position exactly is blind to what features have in its
+            plane. A multiple of 4.
+        padding_mode: what features are outside the frame, in the words of PyTorch's
+            ``grid_sample``: 'border', as in the released program, or 'zeros', as BasicVSR warps.
         check_finite: raise if the flow has a NaN or infinity. Off by default, because the check
             waits for the device; without it such pixels give NaN where decimals are encoded, and
             the weights' gradients are NaN, but no other pixel's output is touched.
@@ -74,6 +80,8 @@ class ImplicitAlignment(nn.Module):
         window_size: int = 2,
         encode_window: bool = True,
         encode_decimal: bool = True,
+        position_channels: int = 0,
+        padding_mode: str = "border",
         check_finite: bool = False,
     ) -> None:
         super().__init__()
@@ -83,21 +91,28 @@ class ImplicitAlignment(nn.Module):
             )
         if window_size < 1:
             raise ValueError(f"window_size must be at least 1, got {window_size}")
+        if position_channels < 0 or position_channels % 4:
+            raise ValueError(f"position_channels must be a multiple of 4, got {position_channels}")
+        if padding_mode not in ("border", "zeros"):
+            raise ValueError(f"padding_mode must be 'border' or 'zeros', got {padding_mode!r}")
         self.channels = channels
         self.num_heads = num_heads
         self.window_size = window_size
         self.encode_window = encode_window
         self.encode_decimal = encode_decimal
+        self.position_channels = position_channels
+        self.padding_mode = padding_mode
         self.check_finite = check_finite
-        self.q = nn.Linear(channels, channels)
-        self.k = nn.Linear(channels, channels)
-        self.v = nn.Linear(channels, channels)
+        self.q = nn.Linear(channels + position_channels, channels)
+        self.k = nn.Linear(channels + position_channels, channels)
+        self.v = nn.Linear(channels + position_channels, channels)
 
     def extra_repr(self) -> str:
         return (
             f"channels={self.channels}, num_heads={self.num_heads}, "
             f"window_size={self.window_size}, encode_window={self.encode_window}, "
-            f"encode_decimal={self.encode_decimal}"
+            f"encode_decimal={self.encode_decimal}, position_channels={self.position_channels}, "
+            f"padding_mode={self.padding_mode!r}"
         )
 
     def forward(self, reference: Tensor, current: Tensor, flow: Tensor) -> Tensor:
@@ -123,7 +138,7 @@ class ImplicitAlignment(nn.Module):
         height, width = x.shape[-2:]
         if not is_fused():
             return ProjectedReference(x.flatten(2).transpose(1, 2), height, width)
-        weight = torch.cat((self.k.weight, self.v.weight))
+        weight = torch.cat((self.k.weight, self.v.weight))[:, : self.channels]
         bias = torch.cat((self.k.bias, self.v.bias))
         tokens = x.flatten(2).transpose(1, 2)  # (n, h * w, c)
         return ProjectedReference(nn.functional.linear(tokens, weight, bias), height, width)
@@ -154,10 +169,13 @@ class ImplicitAlignment(nn.Module):
         logits, values = [], []
         for index in range(self.window_size**2):
             i, j = divmod(index, self.window_size)
-            y = (base[:, 1] + i).clamp(0, height - 1)
-            x = (base[:, 0] + j).clamp(0, width - 1)
-            row = (first_row + y * width + x).flatten()
-            key, value = keys_values.index_select(0, row).view(n, -1, 2 * c).split(c, dim=-1)
+            row, inside = self.window_pixel(base, i, j)
+            row = (first_row + row).flatten()
+            pair = keys_values.index_select(0, row).view(n, -1, 2 * c)
+            if inside is not None:  # what zeros are projected to
+                bias = torch.cat((self.k.bias, self.v.bias)).to(pair.dtype)
+                pair = torch.where(inside.view(n, -1, 1), pair, bias)
+            key, value = pair.split(c, dim=-1)
             key = (key + key_table[index]).unflatten(-1, (self.num_heads, -1))
             # Accumulated and normalised in float32 whatever the precision of the features.
             logits.append((query * key).sum(-1, dtype=wide_dtype(query)))
@@ -183,12 +201,26 @@ class ImplicitAlignment(nn.Module):
         base = base.nan_to_num(nan=0.0).clamp(-FAR, FAR)
         return base.detach().long(), decimal
 
+    def window_pixel(self, base: Tensor, i: int, j: int) -> tuple[Tensor, Tensor | None]:
+        """Finds pixel (i, j) of every window, from their bases (n, 2, h, w).
+
+        Returns:
+            (n, h, w) its place in a frame's h * w pixels, within the frame; and (n, h, w) whether
+            it lies there, or None if that makes no difference.
+        """
+        height, width = base.shape[-2:]
+        y, x = base[:, 1] + i, base[:, 0] + j
+        inside = None
+        if self.padding_mode == "zeros":
+            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        return y.clamp(0, height - 1) * width + x.clamp(0, width - 1), inside
+
     def _query(self, current: Tensor, decimal: Tensor) -> Tensor:
         """Projects current features and decimals (Eq. 9) to (n, hw, heads, c / heads)."""
-        tokens = current.flatten(2).transpose(1, 2)  # (n, hw, c)
+        tokens = self.beside_positions(current.flatten(2).transpose(1, 2))
         if self.encode_decimal:
             position = decimal.flip(1).flatten(2).transpose(1, 2)  # (n, hw, 2) as y, x
-            encoding = sinusoidal_encoding(position / (self.window_size + 1e-6), self.channels)
+            encoding = self.encode(position / (self.window_size + 1e-6))
             tokens = (tokens + encoding).to(self.q.weight.dtype)
         return self.q(tokens).unflatten(-1, (self.num_heads, -1))
 
@@ -206,8 +238,20 @@ class ImplicitAlignment(nn.Module):
             ]
         return tables[0], tables[1]
 
+    def beside_positions(self, tokens: Tensor) -> Tensor:
+        """Features (..., c) with zeros where only the encodings have channels."""
+        extra = self.position_channels
+        return nn.functional.pad(tokens, (0, extra)) if extra else tokens
+
+    def encode(self, position: Tensor) -> Tensor:
+        """Encodes (..., 2) positions in (..., c + position_channels)."""
+        encoding = sinusoidal_encoding(position, self.channels)
+        if not self.position_channels:
+            return encoding
+        return torch.cat((encoding, sinusoidal_encoding(position, self.position_channels)), -1)
+
     def window_encoding(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Returns the (w * w, c) encodings of the window's pixels, row by row (Eq. 14)."""
+        """Returns the encodings of the window's pixels, row by row (Eq. 14): w * w rows."""
         w = self.window_size
         index = pixel_grid(w, w, device=device, dtype=dtype).flip(0).flatten(1).t()  # (w * w, 2)
-        return sinusoidal_encoding(index / (w - 1 + 1e-6), self.channels)
+        return self.encode(index / (w - 1 + 1e-6))

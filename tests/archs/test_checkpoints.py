@@ -98,6 +98,19 @@ def test_guessed_heads_are_announced_and_can_be_given(tmp_path):
     assert loaded.options["num_heads"] == 4
 
 
+def test_position_channels_are_seen_from_the_shapes(tmp_path):
+    options = {"position_channels": 12, "padding_mode": "zeros"}
+    network = IACNN(**CNN, num_heads=8, alignment_options=options).eval()
+    torch.save({"params": network.state_dict()}, tmp_path / "other.pth")
+    with pytest.warns(UserWarning, match="taken to be 8"):
+        loaded, _ = load_checkpoint(tmp_path / "other.pth")
+    assert equal(loaded, network)
+    assert loaded.alignment.padding_mode == "zeros"
+    message = "it has position_channels=12, the network position_channels=0"
+    with pytest.raises(CheckpointMismatch, match=message):
+        IACNN(**CNN).load_state_dict(network.state_dict())
+
+
 def test_official_file_both_ways(tmp_path):
     network = IART(**RT)
     official = export_official(network)

@@ -3,6 +3,7 @@ import torch
 
 from iart_plugin.archs import IACNN, load_ia_cnn
 from iart_plugin.weight_files import CheckpointMismatch
+from tests.natural_noise import natural_noise
 
 TINY = {"num_feat": 8, "num_block": 1, "num_heads": 2}
 
@@ -65,25 +66,17 @@ def test_equals_basicsrs_basicvsr_on_real_weights(basicvsr_weights):
         torch.testing.assert_close(network(clip), expected, atol=1e-5, rtol=0)
 
 
-def test_warm_start_is_close_to_basicvsr(basicvsr_weights):
+def test_warm_start_is_basicvsr(basicvsr_weights):
     from iart_plugin.archs import load_checkpoint
-    from iart_plugin.archs.warm_start import natural_noise
 
     basicvsr, _ = load_checkpoint(basicvsr_weights)
     network = load_ia_cnn("warm-start", basicvsr_weights)
     clip = natural_noise(4, 48, 1, seed=5)
-    unaligned = IACNN(alignment="none", extractor=False).eval()
-    unaligned.load_state_dict(basicvsr.state_dict())
     with torch.no_grad():
         expected, out = basicvsr(clip), network(clip)
-        other = unaligned(clip)
 
-    def error(frames: torch.Tensor) -> torch.Tensor:
-        """Away from the border, where BasicVSR reads zeros and implicit alignment pixels."""
-        return (frames - expected)[..., 64:-64, 64:-64].square().mean().sqrt()
-
-    assert error(out) < 0.004  # of full scale; measured 0.0027
-    assert error(out) < 0.25 * error(other)
+    # Integer motion, where the kernel is worst; at the borders too.
+    assert (out - expected).square().mean().sqrt() < 0.002  # of full scale; measured 0.0016
 
 
 def test_warm_start_can_be_trained(basicvsr_weights):
@@ -125,15 +118,7 @@ def test_adapter_brings_the_parts_that_basicvsr_lacks(basicvsr_weights, tmp_path
     adapter = tmp_path / "adapter.safetensors"
     save_adapter(network, basicvsr_weights, adapter)
     stored = read_file(adapter)
-    assert {key.partition(".")[0] for key in stored} == {
-        *("extractor", "alignment", "fusion", "backward_trunk", "forward_trunk")
-    }
-    turned = {key.rpartition(".conv")[0] or key for key in stored if "_trunk" in key}
-    assert turned == {
-        f"{trunk}.main.{part}"
-        for trunk in ("backward_trunk", "forward_trunk")
-        for part in ("0.weight", "2.29")
-    }
+    assert {key.partition(".")[0] for key in stored} == {"extractor", "alignment", "fusion"}
     composed = load_ia_cnn(adapter, basicvsr_weights)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(composed.state_dict()[key], value, atol=2e-2, rtol=2e-3)
@@ -143,9 +128,28 @@ def test_warm_start_of_narrow_networks():
     """Heads are as many as leave each two channels, which the kernel's two logits need."""
     from iart_plugin.archs import warm_start
 
-    assert warm_start(IACNN(num_feat=8, num_block=1, num_heads=4))(torch.rand(1, 2, 3, 8, 8)).any()
+    def started(num_heads: int, position_channels: int) -> IACNN:
+        options = {"position_channels": position_channels}
+        return warm_start(IACNN(8, 1, num_heads, alignment_options=options))
+
+    assert started(4, 16)(torch.rand(1, 2, 3, 8, 8)).any()
     with pytest.raises(ValueError, match="2 channels a head"):
-        warm_start(IACNN(num_feat=8, num_block=1, num_heads=8))
+        started(8, 16)
+    for too_few in (0, 4, 8):
+        with pytest.raises(ValueError, match="'position_channels': 16"):
+            started(4, too_few)
+
+
+def test_warm_started_alignment_is_bilinear_warping():
+    from iart_plugin.alignment import FlowWarp
+    from iart_plugin.archs import warm_start
+    from iart_plugin.archs.warm_start import ALIGNMENT_OPTIONS
+
+    network = warm_start(IACNN(64, 0, alignment_options=ALIGNMENT_OPTIONS))
+    features, flow = torch.randn(2, 64, 9, 11), 4 * torch.randn(2, 2, 9, 11)
+    out = network.alignment(features, torch.zeros_like(features), flow)
+    error = (out - FlowWarp()(features, None, flow)).square().mean().sqrt()
+    assert error < 0.02 * out.std()
 
 
 @pytest.mark.parametrize("sizes", [{"num_feat": 0}, {"num_block": -1}])

@@ -3,6 +3,7 @@ import torch
 
 from iart_plugin.flow import SPyNet, clip_flows
 from iart_plugin.flow.spynet import is_mirrored
+from tests.natural_noise import natural_noise
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +15,6 @@ def spynet(basicvsr_weights) -> SPyNet:
 @pytest.fixture(scope="module")
 def moving() -> torch.Tensor:
     """A textured clip that moves by (3, 2) pixels a frame: its flow is (3, 2) forward in time."""
-    from iart_plugin.archs.warm_start import natural_noise
-
     return natural_noise(3, 96, 1)
 
 

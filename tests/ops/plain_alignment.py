@@ -34,9 +34,15 @@ def plain_alignment(op, reference: Tensor, current: Tensor, flow: Tensor) -> Ten
     def linear(layer, x: Tensor) -> Tensor:
         return x @ layer.weight.to(x.dtype).t() + layer.bias.to(x.dtype)
 
+    def encoded(x: Tensor, position: Tensor) -> Tensor:
+        """The sum of a feature and an encoding, and the encoding's own channels."""
+        extra = gamma(position, op.position_channels) if op.position_channels else None
+        shared = x + gamma(position, c)
+        return shared if extra is None else torch.cat((shared, extra.expand(*x.shape[:3], -1)), -1)
+
     x_t = current.permute(0, 2, 3, 1)  # Eq. 16
     if op.encode_decimal:
-        x_t = x_t + gamma(d / (size + 1e-6), c)  # Eq. 17
+        x_t = encoded(x_t, d / (size + 1e-6))  # Eq. 17
     query = linear(op.q, x_t)  # Eq. 9
 
     keys, values = [], []
@@ -46,9 +52,12 @@ def plain_alignment(op, reference: Tensor, current: Tensor, flow: Tensor) -> Ten
             row = (z_y + i).clamp(0, h - 1).long()
             column = (z_x + j).clamp(0, w - 1).long()
             w_r = reference.permute(0, 2, 3, 1)[batch, row, column]  # Eq. 13
+            if op.padding_mode == "zeros":
+                outside = (row != z_y + i) | (column != z_x + j)
+                w_r = w_r.masked_fill(outside[..., None], 0)
             if op.encode_window:
                 index = torch.tensor([i, j], dtype=flow.dtype) / (size - 1 + 1e-6)
-                w_r = w_r + gamma(index, c)  # Eq. 14
+                w_r = encoded(w_r, index)  # Eq. 14
             keys.append(linear(op.k, w_r))  # Eq. 10
             values.append(linear(op.v, w_r))  # Eq. 11
     key, value = torch.stack(keys, 3), torch.stack(values, 3)  # (n, h, w, size^2, c)

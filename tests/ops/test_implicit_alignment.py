@@ -51,6 +51,47 @@ def test_equals_the_equations(size, window_size, encodings, scale):
     torch.testing.assert_close(op(*tensors), plain_alignment(op, *tensors))
 
 
+@pytest.mark.parametrize("window_size", [2, 3])
+def test_position_channels_are_encodings_beside_the_features(window_size):
+    op = ImplicitAlignment(8, num_heads=2, window_size=window_size, position_channels=12).double()
+    assert op.q.weight.shape == (8, 20)
+    tensors = inputs(c=8, dtype=torch.float64)
+    torch.testing.assert_close(op(*tensors), plain_alignment(op, *tensors))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 9)])
+@pytest.mark.parametrize("window_size", [1, 2, 3])
+def test_zeros_outside_the_frame(size, window_size):
+    op = ImplicitAlignment(8, num_heads=2, window_size=window_size, padding_mode="zeros").double()
+    tensors = inputs(c=8, h=size[0], w=size[1], dtype=torch.float64)
+    out = op(*tensors)
+    torch.testing.assert_close(out, plain_alignment(op, *tensors))
+    with fused(False):
+        torch.testing.assert_close(op(*tensors), out)
+
+
+def test_position_channels_of_weight_zero_are_the_papers_form():
+    paper, op = (ImplicitAlignment(8, num_heads=2, position_channels=extra) for extra in (0, 12))
+    with torch.no_grad():
+        for layer, wider in zip(paper.children(), op.children(), strict=True):
+            wider.weight.copy_(torch.nn.functional.pad(layer.weight, (0, 12)))
+            wider.bias.copy_(layer.bias)
+    tensors = inputs(c=8)
+    torch.testing.assert_close(op(*tensors), paper(*tensors))
+
+
+def test_without_encodings_position_channels_hold_nothing():
+    op = ImplicitAlignment(
+        8, num_heads=2, encode_window=False, encode_decimal=False, position_channels=12
+    )
+    tensors = inputs(c=8)
+    expected = op(*tensors)
+    with torch.no_grad():
+        for layer in op.children():
+            layer.weight[:, 8:] = 7
+    torch.testing.assert_close(op(*tensors), expected)
+
+
 def test_integer_flow_equals_the_equations():
     op = ImplicitAlignment(8, num_heads=2).double()
     reference, current, flow = inputs(c=8, dtype=torch.float64)
@@ -59,9 +100,11 @@ def test_integer_flow_equals_the_equations():
     torch.testing.assert_close(op(reference, current, flow), expected)
 
 
-@pytest.mark.parametrize("window_size", [2, 3])
-def test_gradcheck(window_size):
-    op = ImplicitAlignment(4, num_heads=2, window_size=window_size).double()
+@pytest.mark.parametrize(
+    "options", [{"window_size": 2}, {"window_size": 3}, {"position_channels": 4}]
+)
+def test_gradcheck(options):
+    op = ImplicitAlignment(4, num_heads=2, **options).double()
     # Decimals kept off 0 and 1, where the window jumps and nothing is differentiable.
     base = torch.randint(-2, 3, (1, 2, 3, 4)).double()
     flow = base + 0.2 + 0.6 * torch.rand(1, 2, 3, 4, dtype=torch.float64)
@@ -167,6 +210,9 @@ def test_exports_with_dynamic_sizes():
         ({"channels": 7, "num_heads": 1}, "even"),
         ({"channels": 8, "num_heads": 3}, "divisible"),
         ({"channels": 8, "num_heads": 2, "window_size": 0}, "window_size"),
+        ({"channels": 8, "num_heads": 2, "position_channels": 6}, "multiple of 4"),
+        ({"channels": 8, "num_heads": 2, "position_channels": -4}, "multiple of 4"),
+        ({"channels": 8, "num_heads": 2, "padding_mode": "reflection"}, "padding_mode"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -194,7 +240,9 @@ def test_follows_its_device_and_has_only_three_layers():
     assert out.device.type == "meta"
 
 
-@pytest.mark.parametrize("options", [{}, {"window_size": 3}, {"encode_window": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"window_size": 3}, {"encode_window": False}, {"position_channels": 12}]
+)
 def test_switched_off_it_gives_the_same(options):
     torch.manual_seed(0)
     op = ImplicitAlignment(8, num_heads=2, **options).double()

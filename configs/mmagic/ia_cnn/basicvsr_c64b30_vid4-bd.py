@@ -6,4 +6,5 @@ experiment_name = 'basicvsr_c64b30_vid4-bd'
 work_dir = f'./work_dirs/{experiment_name}'
 save_dir = './work_dirs'
 
-model = dict(generator=dict(alignment='flow_warp', extractor=False))
+model = dict(generator=dict(
+    alignment='flow_warp', alignment_options=dict(_delete_=True), extractor=False))

@@ -5,7 +5,9 @@ model = dict(
         type='IACNN',
         num_feat=64,
         num_block=30,
-        num_heads=8),
+        num_heads=8,
+        # Beside the paper's: what a pixel's position is read from (docs/ia_cnn_training.md).
+        alignment_options=dict(position_channels=16, padding_mode='zeros')),
     pixel_loss=dict(type='CharbonnierLoss', loss_weight=1.0, reduction='mean'),
     # FrozenFlowHook freezes the flow network; -1 keeps BasicVSR from toggling requires_grad.
     train_cfg=dict(fix_iter=-1),
