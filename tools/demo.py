@@ -34,7 +34,7 @@ ZOOM = (130, 480, 120, 213)
 """Top, left, height and width of the picture's zoomed part, in high-resolution pixels."""
 
 
-MARGIN, TOLERANCE = 2.0, 0.1
+MARGIN, TOLERANCE = 2.0, 0.02
 """dB that the warm-started IA-CNN must be above bicubic, and may differ from BasicVSR."""
 
 

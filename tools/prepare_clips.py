@@ -124,7 +124,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--held-out", nargs="*", default=[], metavar="NAME", help="without suffix")
     parser.add_argument("--output", type=Path, default=Path("datasets/clips"))
-    parser.add_argument("--short-side", type=int, default=272, help="pixels (default 272)")
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        default=272,
+        help="pixels (default 272); at most half of the videos' own, or their compression shows",
+    )
     parser.add_argument("--validation-frames", type=int, default=20, help="(default 20)")
     try:
         prepare(parser.parse_args(argv))

@@ -127,7 +127,8 @@ def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os
 
     Args:
         network: an IA-CNN that was started from ``basicvsr``.
-        basicvsr: that checkpoint. Weights that are still its own are left out.
+        basicvsr: that checkpoint. Weights that are still its own are left out, or differ from
+            these by less than half precision tells, as a moving average of them does.
         path: the adapter, usually ``.safetensors``.
 
     Raises:
@@ -142,7 +143,8 @@ def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os
     changed = {
         key: value.half()
         for key, value in network.state_dict().items()
-        if key not in shared or not torch.equal(value, shared[key])
+        if key not in shared
+        or not torch.allclose(value, shared[key], rtol=torch.finfo(torch.half).eps / 2, atol=1e-7)
     }
     write_file(changed, path, network.options)
 
