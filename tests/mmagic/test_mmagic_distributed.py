@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from iart_plugin.archs import IACNN
+from iart_plugin.archs.warm_start import ALIGNMENT_OPTIONS
 from tests.mmagic.mmagic_driver import CONFIGS
 
 ITERATIONS = 4
@@ -43,7 +44,7 @@ optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.01))
 def gradients(workspace, train) -> list[dict]:
     """What each process recorded: the two, then the one. All start from a BasicSR checkpoint."""
     torch.manual_seed(5)
-    network = IACNN(num_feat=8, num_block=1, num_heads=2)
+    network = IACNN(num_feat=8, num_block=1, num_heads=2, alignment_options=ALIGNMENT_OPTIONS)
     torch.save({"params": network.state_dict()}, workspace / "net_g.pth")
     config = workspace / "recording.py"
     config.write_text(
