@@ -6,8 +6,8 @@
 An adapter holds what training changed, see tools/make_adapter.py. Without one the implicit
 alignment is solved for so that it resamples as BasicVSR's bilinear warping does;
 iart_plugin/archs/warm_start.py says how. The input may be BasicSR's or MMagic's, the output is a
-.pth for BasicSR (entry ``params``) or a .safetensors file. The networks have
-``alignment_options: {position_channels: 16}``.
+.pth for BasicSR (entry ``params``) or a .safetensors file. A network made without an adapter has
+``alignment_options: {position_channels: 16, padding_mode: zeros}``, as the option files do.
 """
 
 import argparse
