@@ -1,16 +1,21 @@
 """Prepare video files for training at scale 4 with BasicSR's REDS data sets.
 
-    python tools/prepare_clips.py FOLDER --held-out NAME NAME NAME NAME [--output datasets/clips]
+    python tools/prepare_clips.py FOLDER --held-out NAME NAME NAME NAME [--output datasets/clips] \
+        [--photographs FOLDER --rendered 40]
 
 FOLDER holds videos. Each is shrunk with MATLAB's antialiased bicubic until its shorter side is
 about --short-side pixels, so that its compression no longer shows, and becomes the ground truth;
 the low resolution is MATLAB-style bicubic x4 of that. Clips are 100 frames, as BasicSR's REDS data
-sets need; shorter videos are played back and forth. Written below --output:
+sets need; shorter videos are played back and forth.
+
+Photographs add clips that are sharp to the last pixel: several of them move over one another, each
+with its own smooth motion, as iart_plugin.data.synthetic renders them, and the same reduction is
+made of that. Written below --output:
 
     train/GT, train/BIx4        videos that are trained on, numbered as REDS' clips but REDS4's
     val/GT, val/BIx4            the start of the held-out videos, under REDS4's numbers
     meta_info_GT.txt            for BasicSR
-    clips.txt                   which number is which video
+    clips.txt                   which number is which video or rendered clip
 
 Clips that are there already are kept, so the command can be interrupted and given again.
 """
@@ -21,10 +26,12 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -32,9 +39,13 @@ from tqdm import tqdm
 from iart_plugin.data import preparation
 from iart_plugin.data.degradation import imresize
 from iart_plugin.data.preparation import REDS4, REDS_CLIP_LENGTH
+from iart_plugin.data.synthetic import random_clip
 
 SCALE = 4
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
+PHOTOGRAPH_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+RENDERED_FRAMES = 32  # played back and forth
+RENDERED_SPEED = 8.0  # largest motion of a layer, pixels a frame
 
 
 def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
@@ -45,77 +56,120 @@ def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
     return frame[:height, :width]
 
 
-def assign(videos: list[Path], held_out: list[str]) -> Iterator[tuple[str, Path, bool]]:
-    """Numbers of clips: (number, video, whether it is held out), in the videos' order.
+class Clip(NamedTuple):
+    """A clip to be written: its number, what it is, and what gives its frames."""
 
-    Raises:
-        ValueError: if a name is of no video, or there are more held-out ones than REDS4's numbers.
-    """
-    stems = [video.stem for video in videos]
-    unknown = [name for name in held_out if name not in stems]
-    if unknown:
-        raise ValueError(f"--held-out {unknown[0]}: no such video; there are {', '.join(stems)}")
-    if len(held_out) > len(REDS4):
-        raise ValueError(f"at most {len(REDS4)} videos can be held out, got {len(held_out)}")
-    reserved = iter(REDS4)
-    free = (f"{i:03d}" for i in count() if f"{i:03d}" not in REDS4)
-    for video in videos:
-        out = video.stem in held_out
-        yield next(reserved if out else free), video, out
+    number: str
+    label: str
+    held_out: bool
+    make: Callable[[], list[np.ndarray]]
+
+
+def video_frames(video: Path, length: int, short_side: int) -> list[np.ndarray]:
+    """The first frames of a video, shrunk."""
+    return [shrink(frame, short_side) for frame in preparation.decode(video, length)]
+
+
+def rendered_frames(photographs: list[Path], seed: int, short_side: int) -> list[np.ndarray]:
+    """A clip of photographs that move over one another, BGR, 16:9."""
+    height, width = (size - size % SCALE for size in (short_side, short_side * 16 // 9))
+    clip = random_clip(
+        seed,
+        num_frames=RENDERED_FRAMES,
+        height=height,
+        width=width,
+        speed=RENDERED_SPEED,
+        photographs=photographs,
+    )
+    return [np.ascontiguousarray(frame[..., ::-1]) for frame in clip.frames]
 
 
 def write_clip(
-    video: Path, root: Path, name: str, length: int, loop: bool, short_side: int
+    make: Callable[[], list[np.ndarray]], root: Path, name: str, length: int | None = None
 ) -> None:
     """Write one clip's pairs of frames; one that is whole is kept as it is.
 
     Args:
-        video: The source.
+        make: Gives the ground truth's frames.
         root: Holds ``GT`` and ``BIx4``.
         name: The clip's number.
-        length: Frames at most.
-        loop: Whether a shorter video is played back and forth until it has ``length`` frames.
-        short_side: See :func:`shrink`.
+        length: Frames that a shorter clip is played back and forth for; None for what there is.
     """
-    frames = preparation.decode(video, length)
-    total = length if loop else len(frames)
     folders = [root / kind / name for kind in ("GT", f"BIx{SCALE}")]
-    if all(len(list(folder.glob("*.png"))) == total for folder in folders):
+    if all(len(list(folder.glob("*.png"))) == length for folder in folders):
         return
+    frames = make()
     for index, frame in enumerate(frames):
-        preparation.write_pair(root, name, index, shrink(frame, short_side))
-    for index in range(len(frames), total):
+        preparation.write_pair(root, name, index, frame)
+    for index in range(len(frames), length or 0):
         source = preparation.back_and_forth(index, len(frames))
         for folder in folders:
             shutil.copy2(folder / f"{source:08d}.png", folder / f"{index:08d}.png")
 
 
+def find(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
+    """The files of a folder that have one of the suffixes.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in suffixes)
+    if not files:
+        raise ValueError(f"{folder} holds no {what} ({', '.join(suffixes)})")
+    return files
+
+
+def plan(args: argparse.Namespace) -> list[Clip]:
+    """All clips, the videos first and in their order.
+
+    Raises:
+        ValueError: if there is nothing to make them of, a name is of no video, or more are held
+            out than REDS4 has numbers for.
+    """
+    videos = find(args.folder, SUFFIXES, "videos")
+    stems = [video.stem for video in videos]
+    unknown = [name for name in args.held_out if name not in stems]
+    if unknown:
+        raise ValueError(f"--held-out {unknown[0]}: no such video; there are {', '.join(stems)}")
+    if len(args.held_out) > len(REDS4):
+        raise ValueError(f"at most {len(REDS4)} videos can be held out, got {len(args.held_out)}")
+    reserved = iter(REDS4)
+    free = (f"{i:03d}" for i in count() if f"{i:03d}" not in REDS4)
+    clips = []
+    for video in videos:
+        out = video.stem in args.held_out
+        length = args.validation_frames if out else REDS_CLIP_LENGTH
+        make = partial(video_frames, video, length, args.short_side)
+        clips.append(Clip(next(reserved if out else free), video.name, out, make))
+    if args.photographs is not None:
+        photographs = find(args.photographs, PHOTOGRAPH_SUFFIXES, "photographs")
+        for seed in range(args.rendered):
+            make = partial(rendered_frames, photographs, seed, args.short_side)
+            clips.append(Clip(next(free), f"rendered {seed}", False, make))
+    if all(clip.held_out for clip in clips):
+        raise ValueError("every video is held out, none is left to train on")
+    return clips
+
+
 def prepare(args: argparse.Namespace) -> None:
     """Do what the module says."""
-    videos = sorted(p for p in args.folder.glob("*") if p.suffix.lower() in SUFFIXES)
-    if not videos:
-        raise ValueError(f"{args.folder} holds no videos ({', '.join(SUFFIXES)})")
-    clips = list(assign(videos, args.held_out))
-    if all(out for _, _, out in clips):
-        raise ValueError("every video is held out, none is left to train on")
+    clips = plan(args)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [
             pool.submit(
                 write_clip,
-                video,
-                args.output / ("val" if out else "train"),
-                name,
-                args.validation_frames if out else REDS_CLIP_LENGTH,
-                not out,
-                args.short_side,
+                clip.make,
+                args.output / ("val" if clip.held_out else "train"),
+                clip.number,
+                None if clip.held_out else REDS_CLIP_LENGTH,
             )
-            for name, video, out in clips
+            for clip in clips
         ]
-        for job in tqdm(jobs, unit="video"):
+        for job in tqdm(jobs, unit="clip"):
             job.result()
-    trained = [name for name, _, out in clips if not out]
+    trained = [clip.number for clip in clips if not clip.held_out]
     preparation.write_meta(args.output / "meta_info_GT.txt", trained, args.output / "train/GT")
-    lines = [f"{name} {video.name}{' held out' if out else ''}\n" for name, video, out in clips]
+    lines = [f"{c.number} {c.label}{' held out' if c.held_out else ''}\n" for c in clips]
     (args.output / "clips.txt").write_text("".join(lines))
 
 
@@ -130,6 +184,8 @@ def main(argv: list[str] | None = None) -> None:
         default=272,
         help="pixels (default 272); at most half of the videos' own, or their compression shows",
     )
+    parser.add_argument("--photographs", type=Path, help="a folder of them, large and sharp")
+    parser.add_argument("--rendered", type=int, default=40, help="clips of them (default 40)")
     parser.add_argument("--validation-frames", type=int, default=20, help="(default 20)")
     try:
         prepare(parser.parse_args(argv))

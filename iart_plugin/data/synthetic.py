@@ -11,7 +11,8 @@ perspective, smooth in time, never a whole number of pixels), so everything foll
 A pixel's colour is the mean over a grid of samples inside it, an exact box filter in the limit,
 so that frames are anti-aliased alike at every sub-pixel shift. There is no motion blur. The
 photographs come with scikit-image, those of test clips differ from those of training clips, and
-everything follows from the seed.
+everything follows from the seed. Photographs of one's own serve as well: see
+:func:`load_photograph`.
 """
 
 import json
@@ -24,11 +25,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from iart_plugin.data.degradation import imresize
 from iart_plugin.data.flow_io import write_flow
 from iart_plugin.data.sintel import write_frame
 
 TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "brick", "grass", "rocket", "hubble_deep_field")
 TEST_PHOTOGRAPHS = ("motorcycle_left", "coffee", "gravel")
+LARGEST_TEXTURE = 720  # lines; what a camera recorded at twice that and more is sharp at it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +134,7 @@ def random_clip(
     width: int = 256,
     num_layers: int = 4,
     speed: float = 6.0,
-    photographs: Sequence[str] = TRAIN_PHOTOGRAPHS,
+    photographs: Sequence[str | Path] = TRAIN_PHOTOGRAPHS,
     samples: int = 4,
 ) -> FlowClip:
     """Render a random clip.
@@ -143,7 +146,7 @@ def random_clip(
         width: Columns of a frame.
         num_layers: Layers, the background included.
         speed: Largest speed of a layer's centre in pixels a frame.
-        photographs: Names of scikit-image's pictures to take textures from.
+        photographs: Names or files to take textures from, see :func:`load_photograph`.
         samples: See :func:`render_clip`.
 
     Returns:
@@ -229,14 +232,27 @@ def write_clip(root: str | Path, name: str, clip: FlowClip, *, render: str = "cl
 
 
 @lru_cache(maxsize=16)
-def load_photograph(name: str) -> np.ndarray:
-    """One of scikit-image's own pictures, ``(h, w, 3)`` float32 in 0..255.
+def load_photograph(name: str | Path) -> np.ndarray:
+    """A picture to texture layers with, ``(h, w, 3)`` float32 in 0..255.
+
+    Args:
+        name: One of scikit-image's own pictures, or a file as a :class:`~pathlib.Path`, which is
+            shrunk to :data:`LARGEST_TEXTURE` lines, antialiased, where it has more.
 
     Raises:
-        ModuleNotFoundError: If scikit-image is not installed.
-        ValueError: If it ships no picture of that name.
+        ModuleNotFoundError: If scikit-image is asked for and not installed.
+        ValueError: If it ships no picture of that name, or the file is no picture.
     """
     import cv2
+
+    if isinstance(name, Path):
+        picture = cv2.imread(str(name), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise ValueError(f"{name} is not a readable picture")
+        factor = LARGEST_TEXTURE / min(picture.shape[:2])
+        picture = imresize(picture, factor) if factor < 1 else picture
+        return picture[..., ::-1].astype(np.float32)
+
     import skimage.data
 
     folder = Path(skimage.data.__file__).parent
@@ -302,7 +318,7 @@ def _random_layer(
     height: int,
     width: int,
     speed: float,
-    photographs: Sequence[str],
+    photographs: Sequence[str | Path],
     *,
     is_background: bool,
 ) -> Layer:

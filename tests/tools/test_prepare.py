@@ -258,6 +258,32 @@ def test_videos_become_clips_in_reds_layout(videos, tmp_path) -> None:
     np.testing.assert_array_equal(low, bicubic_downsample(read[0], 4))
 
 
+def test_clips_of_photographs_follow_the_videos(videos, tmp_path) -> None:
+    for seed in range(2):
+        write(tmp_path / f"photographs/{seed}.jpg", seed)
+    arguments = ("--photographs", tmp_path / "photographs", "--rendered", 2, "--short-side", 32)
+    tool("prepare_clips", videos, "--held-out", "b", "--output", tmp_path, *arguments)
+    rendered = (tmp_path / "clips.txt").read_text().splitlines()[3:]
+    assert rendered == ["003 rendered 0", "004 rendered 1"]
+    clips = [sorted((tmp_path / f"train/GT/{n}").iterdir()) for n in ("003", "004")]
+    assert [len(clip) for clip in clips] == [100, 100]
+    first, second, returned = (cv2.imread(str(clips[0][i])) for i in (0, 1, 62))
+    assert first.shape == (32, 56, 3)
+    assert np.abs(first.astype(int) - second).max() > 0
+    np.testing.assert_array_equal(first, returned)
+    low = cv2.imread(str(tmp_path / "train/BIx4/003/00000000.png"))
+    np.testing.assert_array_equal(low, bicubic_downsample(first, 4))
+    written = clips[0][0].stat().st_mtime_ns
+    tool("prepare_clips", videos, "--held-out", "b", "--output", tmp_path, *arguments)
+    assert clips[0][0].stat().st_mtime_ns == written  # kept
+    (tmp_path / "photographs/2.png").write_bytes(b"no picture")
+    clean = tmp_path / "again"
+    said = tool("prepare_clips", videos, "--output", clean, *arguments, fails=True)
+    assert "2.png is not a readable picture" in said
+    said = tool("prepare_clips", videos, "--photographs", videos, "--output", clean, fails=True)
+    assert "holds no photographs" in said
+
+
 def test_clips_refuse_what_they_cannot_hold_out(videos, tmp_path) -> None:
     said = tool("prepare_clips", videos, "--held-out", "d", "--output", tmp_path, fails=True)
     assert "--held-out d: no such video; there are a, b, c" in said
