@@ -46,6 +46,7 @@ SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 PHOTOGRAPH_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 RENDERED_FRAMES = 32  # played back and forth
 RENDERED_SPEED = 8.0  # largest motion of a layer, pixels a frame
+RENDERED_SAMPLES = 2  # squared, in a pixel; photographs have few details finer than that
 
 
 def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
@@ -79,6 +80,7 @@ def rendered_frames(photographs: list[Path], seed: int, short_side: int) -> list
         height=height,
         width=width,
         speed=RENDERED_SPEED,
+        samples=RENDERED_SAMPLES,
         photographs=photographs,
     )
     return [np.ascontiguousarray(frame[..., ::-1]) for frame in clip.frames]

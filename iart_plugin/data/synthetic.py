@@ -25,7 +25,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from iart_plugin.data.degradation import imresize
 from iart_plugin.data.flow_io import write_flow
 from iart_plugin.data.sintel import write_frame
 
@@ -237,7 +236,7 @@ def load_photograph(name: str | Path) -> np.ndarray:
 
     Args:
         name: One of scikit-image's own pictures, or a file as a :class:`~pathlib.Path`, which is
-            shrunk to :data:`LARGEST_TEXTURE` lines, antialiased, where it has more.
+            shrunk to :data:`LARGEST_TEXTURE` lines by averaging where it has more.
 
     Raises:
         ModuleNotFoundError: If scikit-image is asked for and not installed.
@@ -250,7 +249,9 @@ def load_photograph(name: str | Path) -> np.ndarray:
         if picture is None:
             raise ValueError(f"{name} is not a readable picture")
         factor = LARGEST_TEXTURE / min(picture.shape[:2])
-        picture = imresize(picture, factor) if factor < 1 else picture
+        if factor < 1:
+            size = [round(factor * length) for length in picture.shape[1::-1]]
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         return picture[..., ::-1].astype(np.float32)
 
     import skimage.data
