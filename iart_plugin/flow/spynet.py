@@ -17,8 +17,9 @@ LEVELS = 6
 MULTIPLE = 2 ** (LEVELS - 1)
 """Sizes are rounded up to this, so that the coarsest level has whole pixels."""
 
-CHUNK_PIXELS = 2**20
-"""How many pixels of frame pairs are estimated at once when nothing is trained."""
+CHUNK_PIXELS = 2**17
+"""How many pixels of frame pairs are estimated at once when nothing is trained, 700 bytes each:
+more would be the peak of a whole run on small frames."""
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
