@@ -98,12 +98,16 @@ def write_clip(
         length: Frames that a shorter clip is played back and forth for; None for what there is.
     """
     folders = [root / kind / name for kind in ("GT", f"BIx{SCALE}")]
-    if all(len(list(folder.glob("*.png"))) == length for folder in folders):
-        return
+    present = [len(list(folder.glob("*.png"))) for folder in folders]
+    if present == [length, length]:
+        return  # before anything is decoded or rendered
     frames = make()
+    total = length or len(frames)
+    if present == [total, total]:
+        return
     for index, frame in enumerate(frames):
         preparation.write_pair(root, name, index, frame)
-    for index in range(len(frames), length or 0):
+    for index in range(len(frames), total):
         source = preparation.back_and_forth(index, len(frames))
         for folder in folders:
             shutil.copy2(folder / f"{source:08d}.png", folder / f"{index:08d}.png")

@@ -273,9 +273,14 @@ def test_clips_of_photographs_follow_the_videos(videos, tmp_path) -> None:
     np.testing.assert_array_equal(first, returned)
     low = cv2.imread(str(tmp_path / "train/BIx4/003/00000000.png"))
     np.testing.assert_array_equal(low, bicubic_downsample(first, 4))
-    written = clips[0][0].stat().st_mtime_ns
+    kept = [
+        clips[0][0],
+        tmp_path / "train/GT/001/00000000.png",
+        *(tmp_path / "val/GT/000").iterdir(),
+    ]
+    written = [path.stat().st_mtime_ns for path in kept]
     tool("prepare_clips", videos, "--held-out", "b", "--output", tmp_path, *arguments)
-    assert clips[0][0].stat().st_mtime_ns == written  # kept
+    assert [path.stat().st_mtime_ns for path in kept] == written
     (tmp_path / "photographs/2.png").write_bytes(b"no picture")
     clean = tmp_path / "again"
     said = tool("prepare_clips", videos, "--output", clean, *arguments, fails=True)
