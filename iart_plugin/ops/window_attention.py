@@ -99,11 +99,9 @@ def _written_out(
     windows, queries, heads, d = q.shape
     out = q.new_empty(heads, windows, d, queries)
     shape = (windows, queries, key_value.shape[1])
-    weights = q.new_empty(shape)
     for head in range(heads):
-        if keep is not None:
+        if head == 0 or keep is not None:
             weights = q.new_empty(shape)
-            keep.append(weights)
         k, v = key_value[:, :, :, head].unbind(2)
         bias = added[head].expand(shape)
         torch.baddbmm(bias, q[:, :, head], k.transpose(1, 2), alpha=d**-0.5, out=weights)
@@ -111,6 +109,8 @@ def _written_out(
             weights[run.start : run.stop] += run.mask
         torch.softmax(weights, -1, out=weights)  # in place: one buffer stays in the cache
         torch.bmm(v.transpose(1, 2), weights.transpose(1, 2), out=out[head])
+        if keep is not None:
+            keep.append(weights)
     return out.permute(1, 3, 0, 2).reshape(windows, queries, heads * d)
 
 
