@@ -11,7 +11,7 @@ which lets the network start as the very function that a BasicVSR computes, see 
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -137,10 +137,10 @@ class IACNN(RecurrentNetwork):
                 yield lqs[:, i], query
 
         order = range(t - 1, -1, -1)
-        back = self.propagate(inputs(order), backward.flip(1), self.backward_trunk)
+        back = self.propagate(inputs(order), backward.unbind(1)[::-1], self.backward_trunk)
         for i, features in zip(order, back, strict=True):
             behind.put(i, features)
-        ahead = self.propagate(inputs(range(t)), forward, self.forward_trunk)
+        ahead = self.propagate(inputs(range(t)), forward.unbind(1), self.forward_trunk)
         for i, features in enumerate(ahead):
             both = torch.cat((behind.take(i, lqs.device), features), 1)
             yield self.upsample(lrelu(self.fusion(both)), lqs[:, i])
@@ -148,7 +148,7 @@ class IACNN(RecurrentNetwork):
     def propagate(
         self,
         inputs: Iterable[tuple[Tensor, Tensor | None]],
-        flows: Tensor,
+        flows: Sequence[Tensor],
         trunk: nn.Module,
     ) -> Iterator[Tensor]:
         """Yields a branch's features, frame by frame in the order given.
@@ -156,7 +156,7 @@ class IACNN(RecurrentNetwork):
         Args:
             inputs: t pairs of a frame (n, 3, h, w), in the branch's direction, and its extracted
                 features (n, c, h, w), or None where nobody reads them.
-            flows: (n, t - 1, 2, h, w); element i maps frame i + 1 to frame i of this order.
+            flows: t - 1 of (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
             trunk: the branch's residual blocks.
         """
         features = None
@@ -165,6 +165,6 @@ class IACNN(RecurrentNetwork):
                 n, _, h, w = frame.shape
                 aligned = frame.new_zeros(n, self.num_feat, h, w)
             else:
-                aligned = self.alignment(features, query, flows[:, i - 1])
+                aligned = self.alignment(features, query, flows[i - 1])
             features = trunk(torch.cat((frame, aligned), 1))
             yield features

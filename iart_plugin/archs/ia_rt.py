@@ -124,7 +124,7 @@ class IART(RecurrentNetwork):
         for name in BRANCHES:
             is_backward = name.startswith("backward")
             order = range(t - 1, -1, -1) if is_backward else range(t)
-            flows = backward.flip(1) if is_backward else forward
+            flows = backward.unbind(1)[::-1] if is_backward else forward.unbind(1)
             features = (self._feature(cache, lqs, i) for i in order)
             outputs = self.propagate(features, flows, self.swin_backbone[name], plans)
             if name == BRANCHES[-1]:
@@ -143,7 +143,7 @@ class IART(RecurrentNetwork):
     def propagate(
         self,
         features: Iterable[Tensor],
-        flows: Tensor,
+        flows: Sequence[Tensor],
         backbone: MFSABBackbone,
         plans: BackbonePlans,
     ) -> Iterator[Tensor]:
@@ -151,7 +151,7 @@ class IART(RecurrentNetwork):
 
         Args:
             features: t features (n, c, h, w) of the branch before, in this branch's direction.
-            flows: (n, t - 1, 2, h, w); element i maps frame i + 1 to frame i of this order.
+            flows: t - 1 of (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
             backbone: refines (previous, current, before previous).
             plans: the backbone's window plans.
         """
@@ -163,12 +163,12 @@ class IART(RecurrentNetwork):
             if previous is None:
                 aligned = aligned_before = current
             else:
-                flow = flows[:, i - 1]
+                flow = flows[i - 1]
                 aligned = self.implicit_warp.align(previous, current, flow)
                 if before is None:
                     aligned_before = torch.zeros_like(current)
                 else:
-                    flow_before = flow + warp(flows[:, i - 2], flow)
+                    flow_before = flow + warp(flows[i - 2], flow)
                     aligned_before = self.implicit_warp.align(before, current, flow_before)
             frames = torch.stack((aligned, current, aligned_before), 1)
             del current, aligned, aligned_before

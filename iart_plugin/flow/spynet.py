@@ -153,21 +153,39 @@ def clip_flows(flow_network: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
     if t == 1:
         empty = clip.new_zeros(n, 0, 2, *clip.shape[-2:], dtype=wide_dtype(clip))
         return empty, empty
-    earlier, later = clip[:, :-1].flatten(0, 1), clip[:, 1:].flatten(0, 1)
-    backward = _in_chunks(flow_network, earlier, later).unflatten(0, (n, t - 1))
+    earlier, later = clip[:, :-1], clip[:, 1:]
+    backward = _in_chunks(flow_network, earlier, later)
     if is_mirrored(clip):
         return backward.flip(1), backward
-    forward = _in_chunks(flow_network, later, earlier).unflatten(0, (n, t - 1))
-    return forward, backward
+    return _in_chunks(flow_network, later, earlier), backward
 
 
 def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> Tensor:
-    """Runs the network on as many pairs at once as fit a bounded memory; all when training."""
-    pairs = max(1, CHUNK_PIXELS // current[0, 0].numel())
-    if torch.is_grad_enabled() or pairs >= len(current):
-        return flow_network(current, reference)
-    chunks = zip(current.split(pairs), reference.split(pairs), strict=True)
-    return torch.cat([flow_network(*chunk) for chunk in chunks])
+    """Runs the network on as many pairs at once as fit a bounded memory; all when training.
+
+    Args:
+        current: (n, m, 3, h, w), which is never copied as a whole.
+        reference: the same.
+
+    Returns:
+        (n, m, 2, h, w).
+    """
+    n, m = current.shape[:2]
+
+    def estimate(begin: int, end: int) -> Tensor:
+        pairs = (frames[:, begin:end].flatten(0, 1) for frames in (current, reference))
+        return flow_network(*pairs).unflatten(0, (n, end - begin))
+
+    at_once = m if torch.is_grad_enabled() else max(1, CHUNK_PIXELS // current[:, 0, 0].numel())
+    if at_once >= m:
+        return estimate(0, m)
+    first = estimate(0, at_once)
+    flows = first.new_empty(n, m, *first.shape[2:])
+    flows[:, :at_once] = first
+    for begin in range(at_once, m, at_once):
+        end = min(begin + at_once, m)
+        flows[:, begin:end] = estimate(begin, end)
+    return flows
 
 
 def is_mirrored(clip: Tensor) -> bool:
