@@ -1,23 +1,27 @@
 """Long checks of training under BasicSR, on data made from one video.
 
-    python -m benchmarks.training [--network small|full] [--only options kills] [--output FILE]
+    python -m benchmarks.training [--network small|full] [--only options kills]
+        [--files NAME ...] [--output FILE]
 
 ``options``: every shipped REDS and Vimeo-90K option file, whose fields are the released ones', runs
 12 iterations with ``fix_flow: 4`` in one process and in two, unchanged but for paths, ``num_gpu``,
 ``total_iter`` and what is measured: the flow network must rest for four iterations and move after
 them. ``kills``: a run is killed 30 times at random moments and must end with the weights of one
 that was not. ``full`` takes the networks as they are, hours on a CPU; ``small`` narrows them.
+Writes a list of rows, each as soon as it is known and in place of an older one of the same check.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -103,10 +107,11 @@ def shipped_options(name: str, data: Path, network: str, processes: int) -> dict
     return opt
 
 
-def check_options(folder: Path, data: Path, network: str) -> list[dict[str, Any]]:
-    """Run every shipped option file in one process and in two."""
-    rows = []
-    for name in FILES:
+def check_options(
+    folder: Path, data: Path, network: str, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Run shipped option files in one process and in two."""
+    for name in names:
         for processes in (1, 2):
             here = folder / f"{name}_{processes}"
             here.mkdir()
@@ -122,8 +127,8 @@ def check_options(folder: Path, data: Path, network: str) -> list[dict[str, Any]
             pace = (times[-1] - times[FIX_FLOW - 1]) / (len(times) - FIX_FLOW)
             models = here / "experiments" / name / "models"
             flow = [spynet(models / f"net_g_{i}.pth") for i in (1, FIX_FLOW, FIX_FLOW + 1)]
-            row = {
-                "options": name,
+            yield {
+                "check": f"{name}, {network} network, {processes} processes",
                 "processes": processes,
                 "iterations": len(times),
                 "seconds an iteration": round(pace, 3),
@@ -131,9 +136,6 @@ def check_options(folder: Path, data: Path, network: str) -> list[dict[str, Any]
                 "flow rests": torch.equal(flow[0], flow[1]),
                 "flow moves after": not torch.equal(flow[1], flow[2]),
             }
-            print(json.dumps(row), flush=True)
-            rows.append(row)
-    return rows
 
 
 def iteration_times(printed: str) -> list[float]:
@@ -148,7 +150,7 @@ def spynet(path: Path) -> torch.Tensor:
     return torch.cat([v.flatten() for k, v in sorted(weights.items()) if k.startswith("spynet")])
 
 
-def check_kills(folder: Path, data: Path) -> list[dict[str, Any]]:
+def check_kills(folder: Path, data: Path) -> Iterator[dict[str, Any]]:
     """Kill a small run ``KILLS`` times; compare with one that was left alone."""
     found = []
     for kills in (0, KILLS):
@@ -168,27 +170,40 @@ def check_kills(folder: Path, data: Path) -> list[dict[str, Any]]:
         for entry in ("params", "params_ema")
         for key, value in found[0][entry].items()
     )
-    row = {"kills": KILLS, "iterations": 4 * KILLS, "same weights": same}
-    print(json.dumps(row), flush=True)
-    return [row]
+    yield {"check": f"{KILLS} kills", "iterations": 4 * KILLS, "same weights": same}
+
+
+def keep(row: dict[str, Any], path: Path) -> None:
+    """Puts a row into the file, in place of an older one of the same check."""
+    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = [old for old in rows if old["check"] != row["check"]]
+    path.write_text(json.dumps([*rows, row], indent=1) + "\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=["small", "full"], default="small")
     parser.add_argument("--only", nargs="+", choices=["options", "kills"], default=None)
+    parser.add_argument("--files", nargs="+", choices=FILES, default=FILES, metavar="NAME")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/training.json"))
     args = parser.parse_args()
     chosen = args.only or ["options", "kills"]
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    failed = False
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_data(folder, 256)
-        rows = check_options(folder, folder, args.network) if "options" in chosen else []
-        rows += check_kills(folder, folder) if "kills" in chosen else []
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps({"network": args.network, "rows": rows}, indent=2))
+        checks = []
+        if "options" in chosen:
+            checks.append(check_options(folder, folder, args.network, args.files))
+        if "kills" in chosen:
+            checks.append(check_kills(folder, folder))
+        for row in itertools.chain(*checks):
+            print(json.dumps(row), flush=True)
+            keep(row, args.output)
+            failed |= any(value is False for value in row.values())
     print(args.output)
-    return 0 if all(value is not False for row in rows for value in row.values()) else 1
+    return int(failed)
 
 
 if __name__ == "__main__":
