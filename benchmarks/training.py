@@ -110,9 +110,9 @@ def shipped_options(name: str, data: Path, network: str, processes: int) -> dict
 def check_options(
     folder: Path, data: Path, network: str, names: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Run shipped option files in one process and in two."""
+    """Run shipped option files in one process and in two; in one only where there is one GPU."""
     for name in names:
-        for processes in (1, 2):
+        for processes in (1,) if GPUS == 1 else (1, 2):
             here = folder / f"{name}_{processes}"
             here.mkdir()
             opt = shipped_options(name, data, network, processes)

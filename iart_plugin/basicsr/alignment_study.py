@@ -122,6 +122,8 @@ class AlignmentStudyModel(RecurrentMixPrecisionRTModel):
             raise OptionError("num_gpu: AlignmentStudyModel runs one process a GPU (use torchrun).")
         if opt.get("val", {}).get("flip_seq"):
             raise OptionError("val.flip_seq: flow goes one way only, a clip cannot be reversed.")
+        if (opt.get("train") or {}).get("accumulate", 1) > 1:
+            raise OptionError("train.accumulate: AlignmentStudyModel takes a batch as a whole.")
         self.flows: Tensor | None = None
         super().__init__(opt)
 

@@ -34,6 +34,7 @@ TRAIN_KEYS = (
     "accumulate",
     "lr_mul",
 )
+OWN_MODELS = ("RecurrentMixPrecisionRTModel", "AlignmentStudyModel")
 # Data sets of up to this many frame pairs are read through, larger ones in an even sample.
 MAX_PAIRS_READ = 2000
 
@@ -83,7 +84,7 @@ def check_options(opt: dict[str, Any]) -> None:
             if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
                 check_keys(network, ["type", *parameters], f"{section} ({network['type']})")
             _check_values(ARCH_REGISTRY.get(network["type"]), network, section)
-    if opt["model_type"] == "RecurrentMixPrecisionRTModel" and opt.get("train"):
+    if opt["model_type"] in OWN_MODELS and opt.get("train"):
         check_keys(opt["train"], TRAIN_KEYS, f"train ({opt['model_type']})")
     _check_device(opt)
     _check_weights(opt)
@@ -152,6 +153,17 @@ def _check_device(opt: dict[str, Any]) -> None:
         raise OptionError(
             f"num_gpu is {opt['num_gpu']} but this machine has no CUDA device. "
             "Set num_gpu: 0 for the CPU, or num_gpu: auto."
+        )
+    if opt.get("dist") and not opt["num_gpu"] and torch.cuda.is_available():
+        raise OptionError(
+            "num_gpu is 0, but BasicSR gives its processes the GPUs that they see. For several "
+            "processes on the CPU set CUDA_VISIBLE_DEVICES= before the command."
+        )
+    bf16 = (opt.get("train") or {}).get("amp_dtype") == "bf16"
+    if bf16 and opt["num_gpu"] > 1 and not opt.get("dist"):
+        raise OptionError(
+            "train.amp_dtype: bf16 on several GPUs needs a process for each, because PyTorch's "
+            "DataParallel would compute in fp16. Start it with torchrun, or set num_gpu: 1."
         )
 
 

@@ -134,11 +134,12 @@ def write_options(opt: dict[str, Any], path: Path, *, plugin: bool = True) -> Pa
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This environment with the checkout importable and one thread a process."""
+    """This environment with the checkout importable, one thread a process and no GPU."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         **extra,
     }

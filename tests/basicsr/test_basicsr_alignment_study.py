@@ -136,6 +136,8 @@ def test_model_refuses_what_parts_clip_and_flow() -> None:
     opt = {"num_gpu": 0, "dist": False, "val": {"flip_seq": True}}
     with pytest.raises(OptionError, match="flip_seq"):
         AlignmentStudyModel(opt)
+    with pytest.raises(OptionError, match="accumulate"):
+        AlignmentStudyModel({"num_gpu": 0, "dist": False, "train": {"accumulate": 2}})
     with pytest.raises(OptionError, match="one process a GPU"):
         AlignmentStudyModel({**opt, "num_gpu": 2})
     with pytest.raises(OptionError, match="Linear takes no flow"):

@@ -95,6 +95,17 @@ def test_gpu_that_is_not_there(options, monkeypatch) -> None:
         check_options(parsed(options(num_gpu=8)))
 
 
+def test_processes_that_would_not_fit_the_gpus(options, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(OptionError, match="CUDA_VISIBLE_DEVICES"):
+        check_options({**parsed(options(num_gpu=0)), "dist": True})
+    opt = parsed(options(num_gpu=2))
+    opt["train"]["amp_dtype"] = "bf16"
+    with pytest.raises(OptionError, match="amp_dtype.*torchrun"):
+        check_options(opt)
+    check_options({**opt, "dist": True})
+
+
 @pytest.mark.parametrize("name", ["fp8", "fp16"])
 def test_precision_that_a_cpu_lacks(name) -> None:
     with pytest.raises(OptionError, match=name):
