@@ -17,9 +17,10 @@ LEVELS = 6
 MULTIPLE = 2 ** (LEVELS - 1)
 """Sizes are rounded up to this, so that the coarsest level has whole pixels."""
 
-CHUNK_PIXELS = 2**17
-"""How many pixels of frame pairs are estimated at once when nothing is trained, 700 bytes each:
-more would be the peak of a whole run on small frames."""
+CHUNK_PIXELS = {"cpu": 2**16}
+"""How many pixels of frame pairs are estimated at once when nothing is trained, 700 bytes each, by
+type of device: more would be the peak of a whole run on small frames."""
+GPU_CHUNK_PIXELS = 2**20  # fewer would leave a GPU waiting for its next kernel
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -45,6 +46,8 @@ class SPyNet(nn.Module):
     """Estimates optical flow coarse to fine over six levels.
 
     Always in float32 or wider, also under autocast: a half-precision flow cannot place a pixel.
+    On NVIDIA GPUs since Ampere, float32 convolutions are PyTorch's TF32 unless
+    ``torch.backends.cudnn.allow_tf32`` is False.
 
     Args:
         path: a file with the weights, BasicSR's (``params``) or MMagic's layout, or None.
@@ -160,6 +163,11 @@ def clip_flows(flow_network: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
     return _in_chunks(flow_network, later, earlier), backward
 
 
+def chunk_pixels(device: torch.device) -> int:
+    """How many pixels of frame pairs are estimated at once, or those of one pair if it has more."""
+    return CHUNK_PIXELS.get(device.type, GPU_CHUNK_PIXELS)
+
+
 def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> Tensor:
     """Runs the network on as many pairs at once as fit a bounded memory; all when training.
 
@@ -176,7 +184,8 @@ def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> T
         pairs = (frames[:, begin:end].flatten(0, 1) for frames in (current, reference))
         return flow_network(*pairs).unflatten(0, (n, end - begin))
 
-    at_once = m if torch.is_grad_enabled() else max(1, CHUNK_PIXELS // current[:, 0, 0].numel())
+    pixels = current[:, 0, 0].numel()
+    at_once = m if torch.is_grad_enabled() else max(1, chunk_pixels(current.device) // pixels)
     if at_once >= m:
         return estimate(0, m)
     first = estimate(0, at_once)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from fractions import Fraction
 from itertools import zip_longest
@@ -15,7 +16,7 @@ from .colour import SRGB_AS_VIDEO
 from .encoding import choose_encoding, container_of
 from .muxing import assemble
 from .options import UpscaleOptions
-from .reader import open_source
+from .reader import ImageSource, VideoSource, open_source, to_dtype
 from .writer import VideoSegment, write_png
 
 SWEEP_SECONDS = 4  # from one edge to the other and back
@@ -32,37 +33,49 @@ def write_comparison(options: UpscaleOptions, result: Path, mode: Literal["side"
     Returns:
         The video's path. The PNG beside it shows the frame in the middle.
     """
-    before = open_source(options.input, rate=options.fps)
-    after = open_source(result, rate=options.fps if result.is_dir() else None)
+    with contextlib.ExitStack() as stack:
+        before = open_source(options.input, rate=options.fps)
+        stack.callback(before.close)
+        after = open_source(result, rate=options.fps if result.is_dir() else None)
+        stack.callback(after.close)
+        return _write(options, result, mode, before, after, stack)
+
+
+def _write(
+    options: UpscaleOptions,
+    result: Path,
+    mode: Literal["side", "slide"],
+    before: VideoSource | ImageSource,
+    after: VideoSource | ImageSource,
+    stack: contextlib.ExitStack,
+) -> Path:
     suffix = ".mp4" if result.is_dir() else result.suffix
     path = result.with_name(f"{result.stem}.compare{suffix}")
     info = after.info
     width = info.width * (2 if mode == "side" else 1)
     colour = info.colour if info.is_video and info.colour.matrix else SRGB_AS_VIDEO
-    encoding = choose_encoding(
-        replace(before.info, width=width, height=info.height), container_of(path), colour,
-        crf=options.crf, preset=options.preset, scale=1,
-    )  # fmt: skip
+    # The comparison has its container's usual encoder, to which another's numbers mean nothing.
+    quality = {} if options.codec else {"crf": options.crf, "preset": options.preset}
+    both = replace(before.info, width=width, height=info.height)
+    encoding = choose_encoding(both, container_of(path), colour, scale=1, **quality)
     packets = path.with_name(path.name + ".packets")
+    unfinished = path.with_name(f"{path.stem}.unfinished{suffix}")
+    for leftover in (packets, unfinished):
+        stack.callback(leftover.unlink, missing_ok=True)
     segment = VideoSegment(packets, encoding)
+    stack.callback(segment.abort)
     middle = (info.frames or 1) // 2
-    try:
-        for low, high in zip_longest(before, after):
-            if low is None or high is None:
-                break
-            seconds = Fraction(low.index) / before.info.rate
-            picture = combine(low.rgb, high.rgb, mode, position=_sweep(float(seconds)))
-            segment.write(low, picture)
-            if low.index <= middle:
-                still = combine(low.rgb, high.rgb, mode, position=0.5)
-        segment.close()
-        unfinished = path.with_name(f"{path.stem}.unfinished{suffix}")
-        assemble([packets], encoding, unfinished)
-        unfinished.replace(path)
-    finally:
-        packets.unlink(missing_ok=True)
-        before.close()
-        after.close()
+    for low, high in zip_longest(before, after):
+        if low is None or high is None:
+            break
+        seconds = Fraction(low.index) / before.info.rate
+        picture = combine(low.rgb, high.rgb, mode, position=_sweep(float(seconds)))
+        segment.write(low, picture)
+        if low.index <= middle:
+            still = combine(low.rgb, high.rgb, mode, position=0.5)
+    segment.close()
+    assemble([packets], encoding, unfinished)
+    unfinished.replace(path)
     write_png(path.with_suffix(".png"), still)
     return path
 
@@ -80,7 +93,7 @@ def combine(
     """
     height, width = high.shape[:2]
     large = cv2.resize(low, (width, height), interpolation=cv2.INTER_CUBIC)
-    large = _as_dtype(large, high.dtype)
+    large = to_dtype(large, high.dtype)
     if mode == "side":
         return np.concatenate([large, high], axis=1)
     column = min(max(round(position * width), 0), width)
@@ -88,12 +101,6 @@ def combine(
     out[:, :column] = large[:, :column]
     out[:, max(column - 1, 0) : column + 1] = np.iinfo(high.dtype).max
     return out
-
-
-def _as_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if image.dtype == dtype:
-        return image
-    return image.astype(np.uint16) * 257 if dtype == np.uint16 else (image >> 8).astype(np.uint8)
 
 
 def _sweep(seconds: float) -> float:

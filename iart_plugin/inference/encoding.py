@@ -16,6 +16,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
 # a run continued, or shared, on another one has to give the same file.
 _THREADS = 4
 _NO_LIMIT = "0"
+_NVENC_QUALITY = "19"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def choose_encoding(
         raise ValueError(f"--codec {codec}: this PyAV has no such encoder") from error
     if pix_fmt is None:
         pix_fmt = _lossless_format(formats, depth) if lossless else None
-        pix_fmt = pix_fmt or _nearest_format(formats, depth, info.chroma)
+        pix_fmt = pix_fmt or _nearest_format(codec, formats, depth, info.chroma)
     elif formats and pix_fmt not in formats:
         raise ValueError(f"--pix-fmt {pix_fmt}: {codec} takes {', '.join(formats)}")
     return Encoding(
@@ -138,12 +139,15 @@ def _lossless_format(formats: list[str], depth: int) -> str | None:
     return next((f for f in wanted if f in formats), None)
 
 
-def _nearest_format(formats: list[str], depth: int, chroma: str) -> str:
+def _nearest_format(codec: str, formats: list[str], depth: int, chroma: str) -> str:
     for d in (depth, 10, 8) if depth > 8 else (8,):
         for c in (chroma, "420"):
             name = f"yuv{c}p" + ("" if d == 8 else f"{d}le")
             if not formats or name in formats:
                 return name
+        # NVENC's; it offers 10 bits for H.264 too, and fails.
+        if d == 10 and "p010le" in formats and not codec.startswith("h264"):
+            return "p010le"
     return formats[0]
 
 
@@ -161,6 +165,9 @@ def _options(codec: str, crf: float | None, preset: str | None, lossless: bool) 
         options["threads"] = str(_THREADS)
     elif preset is not None:
         options["preset"] = preset
+    if codec.endswith("_nvenc"):
+        # Its own default is a bit rate, of 2 Mbit/s.
+        options = {"rc": "vbr", "b": _NO_LIMIT, "cq": options.pop("crf", _NVENC_QUALITY), **options}
     if codec == "libx265":
         options["x265-params"] = f"log-level=error:frame-threads=2:pools={_THREADS}"
     if codec == "libsvtav1":

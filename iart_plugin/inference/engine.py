@@ -22,8 +22,15 @@ logger = logging.getLogger(__name__)
 SCALE = 4
 SMALLEST_TILE = 64  # low-resolution pixels; below this a tile is mostly overlap
 Network = nn.Module | Callable[[Tensor], Tensor]
-_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS = ("fp32", *_HALF)
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad allocation",
+    "alloc_failed",  # of cuBLAS and cuDNN, CUBLAS_STATUS_ALLOC_FAILED
+)
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", *HALF)
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
@@ -52,7 +59,8 @@ def pick_precision(name: str | None, device: torch.device) -> str:
     if name is None or name == "auto":
         if device.type != "cuda":
             return "fp32"
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        # Not is_bf16_supported(), which counts emulation, slower than float32, as support.
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r}: choose one of {', '.join(PRECISIONS)}")
     return name
@@ -137,7 +145,7 @@ class Engine:
 
     def _stepwise(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
         """Run each step without gradients and in this precision, but not the code between."""
-        half = _HALF.get(self.precision)
+        half = HALF.get(self.precision)
         while True:
             with (
                 torch.no_grad(),
@@ -229,8 +237,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     text = str(error).lower()
-    signs = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation")
-    return any(sign in text for sign in signs)
+    return any(sign in text for sign in _NO_MEMORY)
 
 
 def mark_scenes(

@@ -150,6 +150,8 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
     precision = pick_precision(options.precision, device)
     source = open_source(options.input, rate=options.fps, on_error=options.on_error)
     try:
+        if images_out and isinstance(source, ImageSource):
+            _check_names(source)
         encoding = None if images_out else _encoding(options, source)
         extras = None
         if encoding is not None and not to_pipe and isinstance(source, VideoSource):
@@ -169,6 +171,17 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
     return job
 
 
+def _check_names(source: ImageSource) -> None:
+    """Results are named like their sources, in one folder."""
+    seen: dict[str, Path] = {}
+    for path in source.paths:
+        if other := seen.get(path.stem):
+            raise ValueError(
+                f"{path} and {other} would both become {path.stem}.png: upscale them apart"
+            )
+        seen[path.stem] = path
+
+
 def _names_folder(output: str) -> bool:
     return output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
 
@@ -176,7 +189,9 @@ def _names_folder(output: str) -> bool:
 def _refuse_to_overwrite(options: UpscaleOptions, work: WorkFolder) -> None:
     output = work.output
     occupied = output.exists() and not (output.is_dir() and not any(output.iterdir()))
-    if occupied and not options.overwrite and not options.dry_run:
+    # A run that was interrupted while finishing has its output in place, or a part of it.
+    continued = options.resume and work.exists()
+    if occupied and not (options.overwrite or options.dry_run or continued):
         raise FileExistsError(f"{output} exists: pass -y to replace it, or choose another -o")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent}: no such folder to write {output.name} to")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from iart_plugin.flow.spynet import CHUNK_PIXELS
+from iart_plugin.flow.spynet import chunk_pixels
 
 from .tiles import Tiling
 
@@ -30,7 +30,6 @@ class Plan:
         tiling: Tiles of a frame.
         device_bytes: Estimated peak on the device.
         host_bytes: Estimated peak of the frames held in main memory, beside it.
-        budget: Bytes that were counted on.
     """
 
     chunk: int
@@ -38,7 +37,6 @@ class Plan:
     tiling: Tiling
     device_bytes: int
     host_bytes: int
-    budget: int
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def choose_plan(
     if budget is None:
         budget = int(_SHARE * free_memory(device))
     plans = [
-        _plan(height, width, network, precision, frames, warm_up, tiling, budget)
+        _plan(height, width, network, device, precision, frames, warm_up, tiling)
         for tiling in _tilings(height, width, tile, overlap)
         for frames in (CHUNKS if chunk is None else (chunk,))
     ]
@@ -194,21 +192,21 @@ def _plan(
     height: int,
     width: int,
     network: Any,
+    device: torch.device,
     precision: str,
     frames: int,
     warm_up: int,
     tiling: Tiling,
-    budget: int,
 ) -> Plan:
     cost = network_cost(network)
     factor = 1.0 if precision == "fp32" else 0.6  # flow and results stay in float32
     whole = height * width
     pixels = min(tiling.size[0], height) * min(tiling.size[1], width)
     clip = frames + 2 * warm_up
-    device = pixels * cost.step * factor + clip * (pixels * cost.frame * factor + whole * 28)
+    size = pixels * cost.step * factor + clip * (pixels * cost.frame * factor + whole * 28)
     if hasattr(network, "spynet"):
-        device += _FLOW_STEP * min(2 * clip * whole, max(CHUNK_PIXELS, whole))
+        size += _FLOW_STEP * min(2 * clip * whole, max(chunk_pixels(device), whole))
     # Float32 pictures that tiles are blended in, and the frames read ahead.
     blended = 192 if tiling.count(height, width) > 1 else 0
     host = whole * (frames * blended + 2 * clip * 3)
-    return Plan(frames, warm_up, tiling, int(device), int(host), budget)
+    return Plan(frames, warm_up, tiling, int(size), int(host))

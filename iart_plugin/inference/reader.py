@@ -177,7 +177,7 @@ class ImageSource:
                 raise ValueError(
                     f"{path} is {image.shape[1]}x{image.shape[0]}, the first image was {w}x{h}"
                 )
-            last = image.astype(self._first.dtype) if image.dtype != self._first.dtype else image
+            last = to_dtype(image, self._first.dtype)
             yield Frame(index, index, 1, last, path.stem)
 
     def close(self) -> None:
@@ -415,6 +415,13 @@ def _upright(image: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
     if upside_down:
         image = image[::-1]
     return np.ascontiguousarray(image)
+
+
+def to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A uint8 or uint16 picture as the other of the two, white staying white."""
+    if image.dtype == dtype:
+        return image
+    return image.astype(np.uint16) * 257 if dtype == np.uint16 else (image >> 8).astype(np.uint8)
 
 
 def _read_image(path: Path) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import torch
 
-from .engine import SCALE, SMALLEST_TILE
+from .engine import HALF, SCALE, SMALLEST_TILE
 from .job import Job, expected_bytes
 
 
@@ -61,7 +61,7 @@ def seconds_a_frame(job: Job) -> float:
     info, plan = job.source.info, job.plan
     height, width = min(info.height, SMALLEST_TILE), min(info.width, SMALLEST_TILE)
     clip = torch.rand(1, 3, 3, height, width, device=job.device)
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.precision)
+    half = HALF.get(job.precision)
     times = []
     for _ in range(2):  # the first one also sets the device up
         start = time.perf_counter()

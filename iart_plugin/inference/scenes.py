@@ -83,6 +83,8 @@ def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _small_luma(rgb: np.ndarray) -> np.ndarray:
+    if rgb.dtype == np.float16:  # OpenCV cannot resize it
+        rgb = rgb.astype(np.float32)
     scale = _SIDE / max(rgb.shape[:2])
     if scale < 1:
         size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iart_plugin.ops import ImplicitAlignment, warp
+from iart_plugin.ops import ImplicitAlignment, pixel_grid, warp
 
 Resampler = Callable[[Tensor, Tensor], Tensor]  # (n, 1, h, w), (n, 2, h, w) -> (n, 1, h, w)
 MARGIN = 6  # pixels left out at each side, where borders are seen
@@ -105,12 +105,6 @@ def sinusoids(
     return waves.sum(1, keepdim=True)
 
 
-def grid(size: int) -> Tensor:
-    """Pixel coordinates (1, 2, size, size), x then y."""
-    y, x = torch.meshgrid(torch.arange(float(size)), torch.arange(float(size)), indexing="ij")
-    return torch.stack((x, y)).unsqueeze(0)
-
-
 @torch.no_grad()
 def measure(
     resampler: Resampler, *, num_frequencies: int = 25, num_shifts: int = 32, size: int = 48
@@ -128,7 +122,7 @@ def measure(
     """
     frequencies = torch.linspace(0.02, 0.48, num_frequencies)
     shifts = (torch.arange(num_shifts) + 0.5) / num_shifts - 0.5
-    pixels = grid(size)
+    pixels = pixel_grid(size, size, device=torch.device("cpu"), dtype=torch.float32)[None]
     inner = slice(MARGIN, size - MARGIN)
     values = np.empty((num_frequencies, num_shifts), complex)
     for i, frequency in enumerate(frequencies):
@@ -178,7 +172,7 @@ def train_implicit(
     network = ImplicitResampler(lift_size=lift_size)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-5)
-    pixels = grid(size)
+    pixels = pixel_grid(size, size, device=torch.device("cpu"), dtype=torch.float32)[None]
     for step in range(steps):
         modulus, turn = torch.rand(batch, waves) / 2, 2 * math.pi * torch.rand(batch, waves)
         frequency = torch.stack((modulus * turn.cos(), modulus * turn.sin()), -1)

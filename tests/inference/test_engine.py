@@ -12,7 +12,7 @@ import torch
 from iart_plugin.archs import IACNN
 from iart_plugin.inference import upscale
 from iart_plugin.inference.chunks import Clip
-from iart_plugin.inference.engine import Engine, pick_device, pick_precision
+from iart_plugin.inference.engine import Engine, is_out_of_memory, pick_device, pick_precision
 from iart_plugin.inference.memory import Cost, choose_plan, network_cost
 from iart_plugin.inference.tiles import Tiling
 from tests.inference.videos import moving_picture
@@ -226,6 +226,26 @@ def test_device_and_precision():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="cuda: not available"):
             pick_device("cuda")
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 6), "bf16")])
+def test_precision_of_a_gpu(monkeypatch, capability, precision):
+    """The older one has bf16 by emulation only."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert pick_precision(None, torch.device("cuda", 0)) == precision
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ],
+)
+def test_memory_that_ran_out_is_recognised(error):
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("size mismatch"))
 
 
 def plan(height, width, gib, **options):

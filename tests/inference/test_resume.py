@@ -109,6 +109,24 @@ def test_interrupted_images(source, tmp_path, monkeypatch):
     assert cv2.imread(str(tmp_path / "out" / "00000017.png")).shape == (96, 128, 3)
 
 
+@pytest.mark.parametrize("name", ["out", "out.mp4"])
+def test_interrupted_while_finishing(source, tmp_path, monkeypatch, name):
+    """When the output, or a part of it, is in its place already."""
+    output = tmp_path / name
+    with monkeypatch.context() as patched:
+        patched.setattr("iart_plugin.inference.resume.WorkFolder.remove", interrupt)
+        with pytest.raises(Interrupted, match="--resume"):
+            upscale_video(options(source, output))
+    assert output.exists()
+    upscale_video(options(source, output, resume=True))
+    assert not (tmp_path / f"{name}.unfinished").exists()
+    assert not output.is_dir() or len(list(output.glob("*.png"))) == 18
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def test_another_run_is_not_continued(source, tmp_path, monkeypatch):
     output = tmp_path / "out.mp4"
     mend = failing_after(monkeypatch, 2, KeyboardInterrupt)

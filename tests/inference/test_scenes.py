@@ -64,6 +64,13 @@ def test_any_size(size):
     cuts([moving_picture(i, *size) for i in range(3)])
 
 
+def test_half_precision_frames():
+    frames = [textured(i // 4, shift=i) for i in range(8)]
+    wide = [np.float16(np.tile(frame, (3, 3, 1)) / 255) for frame in frames]
+    assert wide[0].shape[1] > 128  # large enough to be shrunk
+    assert cuts(wide) == [4]
+
+
 @pytest.mark.parametrize(("detect", "lengths"), [(True, [4, 4]), (False, [8])])
 def test_recurrence_is_reset_at_a_cut(detect, lengths):
     seen = []

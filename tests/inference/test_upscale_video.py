@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from iart_plugin.inference import UpscaleOptions, upscale_video
-from iart_plugin.inference.reader import BrokenFrameError
+from iart_plugin.inference.encoding import choose_encoding
+from iart_plugin.inference.reader import BrokenFrameError, open_source
 from tests.inference.videos import Clip, moving_picture, read_back, write_clip
 
 
@@ -338,6 +339,30 @@ def test_sixteen_bit_images(tmp_path):
     assert (image == 12345).all()
 
 
+@pytest.mark.parametrize("first", [np.uint8, np.uint16])
+def test_images_of_two_depths(tmp_path, first):
+    (tmp_path / "in").mkdir()
+    grey = {np.uint8: 200, np.uint16: 200 * 257}
+    for name, dtype in (("a", first), ("b", np.uint8), ("c", np.uint16)):
+        picture = np.full((8, 8, 3), grey[dtype], dtype)
+        cv2.imwrite(str(tmp_path / "in" / f"{name}.png"), picture)
+    run(tmp_path / "in", tmp_path / "out")
+    for name in "abc":
+        image = cv2.imread(str(tmp_path / "out" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert image.dtype == first
+        assert (image == grey[first]).all()
+
+
+def test_images_that_would_overwrite_each_other(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "in" / folder / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"two.1\.png and .*one.1\.png would both become 1\.png"):
+        run(tmp_path / "in" / "**" / "*.png", tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+    assert run(tmp_path / "in" / "**" / "*.png", tmp_path / "out.mp4").frames == 2
+
+
 def test_video_to_images_writes_times(tmp_path):
     clip = Clip(pictures(3), times=[0, 1, 5], rate=Fraction(10))
     run(write_clip(tmp_path / "in.mp4", clip), tmp_path / "out")
@@ -377,6 +402,38 @@ def test_comparison(tmp_path):
     assert cv2.imread(str(tmp_path / "side.compare.png")).shape == (96, 256, 3)
     still = cv2.imread(str(tmp_path / "slide.compare.png"))
     assert (still[:, 63:65] == 255).all()  # the dividing line
+
+
+def test_comparison_has_an_encoder_of_its_own(tmp_path):
+    """Another encoder's quality and speed would mean nothing to it."""
+    source = write_clip(tmp_path / "in.mp4", Clip(pictures(3)))
+    run(source, tmp_path / "out.mp4", codec="libsvtav1", preset="12", crf=60, compare="side")
+    assert len(read_back(tmp_path / "out.compare.mp4").frames) == 3
+
+
+def test_comparison_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    source = write_clip(tmp_path / "in.mp4", Clip(pictures(3)))
+
+    def fail(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iart_plugin.inference.compare.combine", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out.mp4", compare="side")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+@pytest.mark.parametrize(("codec", "deep"), [("hevc_nvenc", "p010le"), ("h264_nvenc", "yuv420p")])
+def test_encoders_of_nvidia_gpus(tmp_path, codec, deep):
+    """What they are told; only an NVIDIA GPU can open them."""
+    if codec not in av.codecs_available:
+        pytest.skip("this PyAV was built without it")
+    source = write_clip(tmp_path / "in.mkv", Clip(pictures(1), pix_fmt="yuv420p10le", codec="ffv1"))
+    info = open_source(source).info
+    encoding = choose_encoding(info, "mp4", info.colour, codec=codec, crf=20, preset="p5")
+    assert encoding.options == {"rc": "vbr", "b": "0", "cq": "20", "preset": "p5"}
+    assert encoding.pix_fmt == deep
+    assert choose_encoding(info, "mp4", info.colour, codec=codec).options["cq"] == "19"
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):

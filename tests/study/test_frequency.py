@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from iart_plugin.ops import pixel_grid
 from iart_plugin.study.frequency import (
     ImplicitResampler,
     explicit_resamplers,
-    grid,
     measure,
     plot,
     sinusoids,
@@ -49,7 +49,8 @@ def test_a_perfect_resampler_measures_as_one():
 
 def test_sinusoids():
     frequency = torch.tensor([[[0.25, 0.0], [0.0, 0.125]]])
-    out = sinusoids(frequency, torch.zeros(1, 2), grid(8), torch.tensor([[1.0, 2.0]]))
+    pixels = pixel_grid(8, 8, device=frequency.device, dtype=frequency.dtype)
+    out = sinusoids(frequency, torch.zeros(1, 2), pixels[None], torch.tensor([[1.0, 2.0]]))
     assert out.shape == (1, 1, 8, 8)
     assert out[0, 0, 4, 2].item() == pytest.approx(np.cos(np.pi) + 2 * np.cos(np.pi), abs=1e-5)
 
