@@ -195,22 +195,31 @@ what = json.loads(sys.argv[1])
 torch.set_num_threads(what["threads"])
 torch.manual_seed(0)
 network = {"IART": IART, "IACNN": IACNN}[what["network"]](**what["options"]).eval()
+network = network.to(what["device"])
 iart_plugin.set_fused(what["fused"])
-lqs = torch.rand(1, what["size"][0], 3, *what["size"][1:])
-before = peak_bytes("cpu", reset=True)
+lqs = torch.rand(1, what["size"][0], 3, *what["size"][1:], device=what["device"])
+peak_bytes(what["device"], reset=True)
+before = peak_bytes(what["device"])
 if what["train"]:
     network(lqs).square().mean().backward()
 else:
     with torch.no_grad():
         for frame in network.forward_iter(lqs):
             pass
-print(peak_bytes("cpu") - before)
+print(peak_bytes(what["device"]) - before)
 """
 
 
-def peak(size: Sequence[int], network: str = "IART", options: dict | None = None, **what) -> float:
+def peak(
+    settings: Settings,
+    size: Sequence[int],
+    network: str = "IART",
+    options: dict | None = None,
+    **what,
+) -> float:
     """The growth of a fresh process's peak memory in GiB."""
     what = {"size": size, "network": network, "options": options or {}, **what}
+    what["device"] = settings.device.type
     what = {"train": False, "fused": True, "threads": torch.get_num_threads(), **what}
     done = subprocess.run(
         [sys.executable, "-c", PEAK, json.dumps(what)],
@@ -227,7 +236,7 @@ def peak_memory(size: tuple[int, int, int], goal: float, *, train: bool = False)
     def measure(settings: Settings) -> list[Row]:
         options = TRAINED_NETWORK if train else {}
         plain, fast = (
-            peak(size, options=options, train=train, fused=flag) for flag in (False, True)
+            peak(settings, size, options=options, train=train, fused=flag) for flag in (False, True)
         )
         what = "training step, 4 blocks a branch" if train else "forward"
         name = f"IART peak memory, {what}, {size[0]} frames of {size[1]}x{size[2]}"
@@ -248,7 +257,10 @@ def long_clips(settings: Settings) -> list[Row]:
         options = {**options, "cache": "disk"}
         lengths = (200, 1000)
         runs = [
-            [peak((t, side, side), network, options) - t * side**2 * 16 / 2**30 for t in lengths]
+            [
+                peak(settings, (t, side, side), network, options) - t * side**2 * 16 / 2**30
+                for t in lengths
+            ]
             for _ in range(settings.repeats)
         ]
         peaks = [median(column) for column in zip(*runs, strict=True)]
@@ -368,6 +380,8 @@ def main() -> None:
     print(f"{machine(settings.device)}\n\n| what | ratio | goal | measured |\n|---|---|---|---|")
     for name in tqdm(names, unit="row"):
         for row in known[name](settings):
+            if settings.device.type != "cpu":  # another row than a CPU's
+                row = row._replace(name=f"{row.name}, on {settings.device.type}")
             keep(row, args.output)
             line = f"| {row.name} | {row.ratio:.2f} {row.unit} | {row.goal:g} | {row.detail} |"
             tqdm.write(line, file=sys.stdout)

@@ -140,9 +140,10 @@ def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os
         check_fit(network, shared, strict=False)
     except CheckpointMismatch as error:
         raise CheckpointMismatch(f"{os.fspath(basicvsr)}: {error}") from error
+    state = {key: value.cpu() for key, value in network.state_dict().items()}
     changed = {
         key: value.half()
-        for key, value in network.state_dict().items()
+        for key, value in state.items()
         if key not in shared
         or not torch.allclose(value, shared[key], rtol=torch.finfo(torch.half).eps / 2, atol=1e-7)
     }
@@ -177,7 +178,7 @@ def export_official(network: IART) -> dict[str, Tensor]:
     op = network.implicit_warp
     if not hasattr(op, "window_encoding"):
         raise ValueError("the released program has implicit alignment only")
-    state = dict(network.state_dict())
+    state = {key: value.cpu() for key, value in network.state_dict().items()}
     dim = network.conv_first.out_channels
     for branch in BRANCHES:
         shapes = {"conv_first": (dim, 3), "conv_first_feat": (dim, 64)}

@@ -122,7 +122,8 @@ def _set_bilinear(op: ImplicitAlignment) -> None:
     generator = torch.Generator().manual_seed(0)
     for row in range(0, channels, head_dim):
         # Rows without a task: random queries on zero keys change nothing and can be learnt.
-        op.q.weight[row : row + head_dim].normal_(std=channels**-0.5, generator=generator)
+        queries = op.q.weight[row : row + head_dim]
+        queries.copy_(torch.empty(queries.shape).normal_(std=channels**-0.5, generator=generator))
         for axis in range(2):
             op.q.weight[row + axis].zero_()
             op.q.weight[row + axis, axis * half : (axis + 1) * half] = kernel[:-1].float()

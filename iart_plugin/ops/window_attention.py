@@ -79,8 +79,8 @@ def _by_kernel(q: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
     """By PyTorch's kernel; ``added`` holds for all of the windows."""
     k, v = key_value.unbind(2)
     width = q.shape[-1]
-    # Half-precision kernels want a multiple of 8.
-    padding = -width % 8 if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) else 0
+    # PyTorch's fused kernels want whole units of 16 bytes.
+    padding = -width % (16 // q.element_size()) if q.is_cuda else 0
     if padding:
         q, k, v = (F.pad(x, (0, padding)) for x in (q, k, v))
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
