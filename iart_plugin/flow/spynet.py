@@ -17,7 +17,7 @@ LEVELS = 6
 MULTIPLE = 2 ** (LEVELS - 1)
 """Sizes are rounded up to this, so that the coarsest level has whole pixels."""
 
-CHUNK_PIXELS = {"cpu": 2**16}
+CHUNK_PIXELS = {"cpu": 2**15}
 """How many pixels of frame pairs are estimated at once when nothing is trained, 700 bytes each, by
 type of device: more would be the peak of a whole run on small frames."""
 GPU_CHUNK_PIXELS = 2**20  # fewer would leave a GPU waiting for its next kernel
