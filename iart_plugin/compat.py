@@ -410,23 +410,16 @@ def allow_mmengine_checkpoints() -> None:
     (``runner/checkpoint.py``) and stores its message hub (``HistoryBuffer``, numpy arrays and
     scalars), so ``test.py`` and ``--resume`` refuse its own files. Only these types are added.
     """
-    import numpy as np
     import torch
 
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         return
     from mmengine.logging import HistoryBuffer
 
-    core = np.core if int(np.__version__.partition(".")[0]) < 2 else np._core
-    dtypes = {type(np.dtype(name)) for name in ("bool", "int32", "int64", "float32", "float64")}
-    types = [HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct]
-    # numpy 2 renamed the module that a file of numpy 1 names, and the reverse.
-    scalars = [
-        (core.multiarray.scalar, f"{module}.multiarray.scalar")
-        for module in ("numpy.core", "numpy._core")
-    ]
+    from iart_plugin.weight_files import numpy_globals
+
     torch.serialization.add_safe_globals(
-        [*types, *dtypes, *scalars, (_statistic_of_history_buffer, "builtins.getattr")]
+        [HistoryBuffer, *numpy_globals(), (_statistic_of_history_buffer, "builtins.getattr")]
     )
 
 

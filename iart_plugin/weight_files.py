@@ -111,6 +111,15 @@ def _attribute_of_log_buffer(owner: Any, name: str) -> None:
 
 
 def _log_buffer_globals() -> list[Any]:
+    return [
+        (_LogBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_attribute_of_log_buffer, "builtins.getattr"),
+        *numpy_globals(),
+    ]
+
+
+def numpy_globals() -> list[Any]:
+    """What NumPy's arrays and scalars in a checkpoint call, for PyTorch's allow-list."""
     core = np.core if int(np.__version__.partition(".")[0]) < 2 else np._core
     names = ("bool", "int32", "int64", "float32", "float64")
     moved = [  # numpy 2 renamed the module that a file of numpy 1 names, and the reverse
@@ -118,13 +127,7 @@ def _log_buffer_globals() -> list[Any]:
         for module in ("numpy.core", "numpy._core")
         for function in ("scalar", "_reconstruct")
     ]
-    return [
-        (_LogBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
-        (_attribute_of_log_buffer, "builtins.getattr"),
-        *(np.ndarray, np.dtype),
-        *{type(np.dtype(name)) for name in names},
-        *moved,
-    ]
+    return [np.ndarray, np.dtype, *{type(np.dtype(name)) for name in names}, *moved]
 
 
 def write_file(

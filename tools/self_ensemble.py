@@ -20,9 +20,9 @@ import cv2
 from torch import nn
 from tqdm import tqdm
 
-from iart_plugin.data.preparation import write_png
 from iart_plugin.inference import upscale
 from iart_plugin.inference.models import load_model
+from iart_plugin.png_files import write_png
 
 
 def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> None:
@@ -38,7 +38,7 @@ def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> 
     upscaled = upscale(frames, network, self_ensemble=True, **options)
     target.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(first.values(), upscaled, strict=True):
-        write_png(target / name, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        write_png(target / name, frame)
     for path in paths:
         if (original := first[path.read_bytes()]) != path.name:
             shutil.copy2(target / original, target / path.name)

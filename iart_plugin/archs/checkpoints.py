@@ -178,7 +178,7 @@ def export_official(network: IART) -> dict[str, Tensor]:
     op = network.implicit_warp
     if not hasattr(op, "window_encoding"):
         raise ValueError("the released program has implicit alignment only")
-    state = {key: value.cpu() for key, value in network.state_dict().items()}
+    state = dict(network.state_dict())
     dim = network.conv_first.out_channels
     for branch in BRANCHES:
         shapes = {"conv_first": (dim, 3), "conv_first_feat": (dim, 64)}

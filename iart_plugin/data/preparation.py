@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from iart_plugin.png_files import encode_png, write_png
+
 from .degradation import bicubic_downsample, gaussian_downsample
 
 DEGRADATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
@@ -116,7 +118,7 @@ def estimate_size(jobs: Sequence[FolderJob], degradation: str, scale: int = 4) -
     if not frames:
         return 0
     sample = frames[:: -(-len(frames) // ESTIMATED_FRAMES)]
-    sizes = [len(_encode(_reduced(path, degradation, scale))) for path in sample]
+    sizes = [len(encode_png(_reduced(path, degradation, scale))) for path in sample]
     return int(sum(sizes) / len(sizes) + 4096) * len(frames)  # files end in part of a block
 
 
@@ -156,7 +158,8 @@ def _make_folder(job: FolderJob, *, degradation: str, scale: int) -> int:
     cv2.setNumThreads(1)  # the processes share the machine already
     job.target.mkdir(parents=True, exist_ok=True)
     for name in job.names:
-        write_png(job.target / name, _reduced(job.source / name, degradation, scale))
+        image = _reduced(job.source / name, degradation, scale)
+        write_png(job.target / name, image[..., ::-1])
     return len(job.names)
 
 
@@ -168,21 +171,6 @@ def _reduced(path: Path, degradation: str, scale: int) -> np.ndarray:
     if height % scale or width % scale:
         raise ValueError(f"{path} is {width}x{height}, not a multiple of {scale}")
     return DEGRADATIONS[degradation](image, scale)
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write a frame (h, w, 3) uint8 BGR, whole or not at all.
-
-    Raises:
-        OSError: if the disk cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(_encode(image))
-    temporary.replace(path)
-
-
-def _encode(image: np.ndarray) -> bytes:
-    return cv2.imencode(".png", image)[1].tobytes()
 
 
 def read_frames(video: Path, count: int) -> Iterator[np.ndarray]:
@@ -243,8 +231,7 @@ def write_pair(root: Path, clip: str, index: int, gt: np.ndarray, scale: int = 4
     """
     for name, image in (("GT", gt), (f"BIx{scale}", bicubic_downsample(gt, scale))):
         path = root / name / clip / f"{index:08d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(path, image)
+        write_png(path, image[..., ::-1])
 
 
 def link_folder(source: Path, link: Path) -> None:

@@ -11,7 +11,6 @@ The layout is Sintel's own, and :mod:`iart_plugin.data.synthetic` writes the sam
 """
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from iart_plugin.data.degradation import bicubic_downsample
 from iart_plugin.data.flow_io import read_flow, write_flow
+from iart_plugin.png_files import write_png
 
 # Sintel's training clips and their numbers of frames: 1064 frames, 1041 flow fields.
 SINTEL_FRAMES = {
@@ -325,20 +325,8 @@ def prepare_low_resolution(
             if kept is not None and kept.shape[:2] == expected:
                 yield target, False
                 continue
-            write_frame(target, bicubic_downsample(frame, scale))
+            write_png(target, bicubic_downsample(frame, scale))
             yield target, True
-
-
-def write_frame(path: Path, frame: np.ndarray) -> None:
-    """Write uint8 RGB ``(h, w, 3)`` or grey ``(h, w)`` as PNG, replacing the file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part.png")
-    try:
-        if not cv2.imwrite(str(partial), frame[..., ::-1] if frame.ndim == 3 else frame):
-            raise OSError(f"{path} could not be written")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def clip_names(root: Path, clips: str | Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from iart_plugin.data.flow_io import write_flow
-from iart_plugin.data.sintel import write_frame
+from iart_plugin.png_files import write_png
 
 TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "brick", "grass", "rocket", "hubble_deep_field")
 TEST_PHOTOGRAPHS = ("motorcycle_left", "coffee", "gravel")
@@ -221,13 +221,13 @@ def write_clip(root: str | Path, name: str, clip: FlowClip, *, render: str = "cl
     """Write one clip in Sintel's layout below ``root/training``; no vector is void."""
     training = Path(root) / "training"
     for number, frame in enumerate(clip.frames, start=1):
-        write_frame(training / render / name / f"frame_{number:04d}.png", frame)
+        write_png(training / render / name / f"frame_{number:04d}.png", frame)
     (training / "flow" / name).mkdir(parents=True, exist_ok=True)
     for number, (flow, hidden) in enumerate(zip(clip.flows, clip.occlusions, strict=True), start=1):
         write_flow(training / "flow" / name / f"frame_{number:04d}.flo", flow)
         mask = hidden.astype(np.uint8) * 255
-        write_frame(training / "occlusions" / name / f"frame_{number:04d}.png", mask)
-        write_frame(training / "invalid" / name / f"frame_{number:04d}.png", np.zeros_like(mask))
+        write_png(training / "occlusions" / name / f"frame_{number:04d}.png", mask)
+        write_png(training / "invalid" / name / f"frame_{number:04d}.png", np.zeros_like(mask))
 
 
 @lru_cache(maxsize=16)

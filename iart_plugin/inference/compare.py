@@ -12,12 +12,14 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from iart_plugin.png_files import write_png
+
 from .colour import SRGB_AS_VIDEO
 from .encoding import choose_encoding, container_of
 from .muxing import assemble
 from .options import UpscaleOptions
 from .reader import ImageSource, VideoSource, open_source, to_dtype
-from .writer import VideoSegment, write_png
+from .writer import VideoSegment
 
 SWEEP_SECONDS = 4  # from one edge to the other and back
 

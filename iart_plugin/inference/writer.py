@@ -6,8 +6,6 @@ a finished segment leaves on disk is complete; what an unfinished one leaves is 
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import Protocol
 import av
 import cv2
 import numpy as np
+
+from iart_plugin.png_files import write_png
 
 from .colour import FromRGB
 from .encoding import Encoding, set_up
@@ -144,20 +144,6 @@ class PipeSink:
     def abort(self) -> None:
         """Stop sending; what went out went out."""
         self._container.close()
-
-
-def write_png(path: Path, rgb: np.ndarray, options: list[int] | None = None) -> None:
-    """Write (h, w, 3) uint8 or uint16 RGB, under its name only when it is complete.
-
-    Raises:
-        OSError: The disk is full, or the folder cannot be written.
-    """
-    done, data = cv2.imencode(".png", rgb[..., ::-1], options or [])
-    if not done:
-        raise OSError(errno.EIO, "cannot be encoded as PNG", str(path))
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(data.tobytes())
-    os.replace(unfinished, path)
 
 
 def write_timestamps(path: Path, times: list[int], time_base: Fraction) -> None:

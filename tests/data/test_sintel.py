@@ -18,8 +18,8 @@ from iart_plugin.data.sintel import (
     prepare_low_resolution,
     read_frame,
     truncated,
-    write_frame,
 )
+from iart_plugin.png_files import write_png
 
 HEIGHT, WIDTH = 24, 36
 
@@ -31,7 +31,7 @@ def make_clip(root, clip, *, frames=4, height=HEIGHT, width=WIDTH, seed=0):
         name = f"frame_{number:04d}"
         for render in ("clean", "final"):
             frame = rng.integers(0, 256, (height, width, 3), np.uint8)
-            write_frame(training / render / clip / f"{name}.png", frame)
+            write_png(training / render / clip / f"{name}.png", frame)
         if number == frames:
             continue
         (training / "flow" / clip).mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def make_clip(root, clip, *, frames=4, height=HEIGHT, width=WIDTH, seed=0):
         write_flow(training / "flow" / clip / f"{name}.flo", flow)
         for mask in ("occlusions", "invalid"):
             pixels = (rng.random((height, width)) < 0.2).astype(np.uint8) * 255
-            write_frame(training / mask / clip / f"{name}.png", pixels)
+            write_png(training / mask / clip / f"{name}.png", pixels)
 
 
 @pytest.fixture
@@ -111,12 +111,12 @@ def test_prepared_frames_are_read_and_resumed(root):
     assert len(first) == 7 and all(first.values())
     made = SintelFlowDataset(root, num_frames=2)[0]
     path = root / "training/clean_bicubic_x4/a/frame_0001.png"
-    write_frame(path, np.full((6, 9, 3), 17, np.uint8))
+    write_png(path, np.full((6, 9, 3), 17, np.uint8))
     again = dict(prepare_low_resolution(root, clips=["a", "b"]))
     assert not any(again.values())
     read = SintelFlowDataset(root, num_frames=2)[0]
     assert (read["lq"][0] * 255 == 17).all() and not (made["lq"][0] * 255 == 17).all()
-    write_frame(path, np.zeros((5, 9, 3), np.uint8))
+    write_png(path, np.zeros((5, 9, 3), np.uint8))
     with pytest.raises(ValueError, match=r"frame_0001\.png.*prepare_sintel"):
         SintelFlowDataset(root, num_frames=2)[0]
     path.write_bytes(b"half a file")
