@@ -107,7 +107,7 @@ def plain_align(
     window = []
     for index in range(op.window_size**2):
         i, j = divmod(index, op.window_size)
-        row, inside = op.window_pixel(base, i, j)
+        row, inside = op.window_pixel(base, i, j, (height, width))
         gathered = tokens.gather(1, row.flatten(1).unsqueeze(-1).expand(-1, -1, c))
         if inside is not None:
             gathered = gathered * inside.flatten(1).unsqueeze(-1)

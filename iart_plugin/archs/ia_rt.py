@@ -156,13 +156,13 @@ class IART(RecurrentNetwork):
             plans: the backbone's window plans.
         """
         weights = backbone.prepare()
-        output = previous = before = None  # the last two outputs, projected for alignment
+        output = before = None
         for i, current in enumerate(features):
-            if output is not None:
-                previous, before = self.implicit_warp.project_reference(output), previous
-            if previous is None:
+            previous = None  # the last output, projected for alignment; `before`, that before it
+            if output is None:
                 aligned = aligned_before = current
             else:
+                previous = self.implicit_warp.project_reference(output)
                 flow = flows[i - 1]
                 aligned = self.implicit_warp.align(previous, current, flow)
                 if before is None:
@@ -170,8 +170,11 @@ class IART(RecurrentNetwork):
                 else:
                     flow_before = flow + warp(flows[i - 2], flow)
                     aligned_before = self.implicit_warp.align(before, current, flow_before)
-            frames = torch.stack((aligned, current, aligned_before), 1)
-            del current, aligned, aligned_before
+            # Stacked as tokens, channels last, which is how the backbone reads them.
+            rows = [x.permute(0, 2, 3, 1) for x in (aligned, current, aligned_before)]
+            frames = torch.stack(rows, 1).permute(0, 1, 4, 2, 3)
+            before = previous
+            del current, aligned, aligned_before, rows, previous
             output = backbone(frames, plans, weights)
             yield output
 

@@ -511,7 +511,13 @@ class MFSABBackbone(nn.Module):
         tokens = self.patch_embed.norm(tokens)
         for layer, prepared in zip(self.layers[:-1], weights, strict=False):
             frames = to_frames(self._run(layer, tokens, plans, prepared), x)
-            tokens = tokens + to_tokens(layer.conv(frames))
+            if torch.is_grad_enabled() or is_traced(x):
+                tokens = tokens + to_tokens(layer.conv(frames))
+            else:  # one frame after another, in place: each is large
+                streams = to_frames(tokens, x).split(1)
+                for stream, frame in zip(streams, frames.split(1), strict=True):
+                    stream += layer.conv(frame)
+            del frames  # before the next layer, which makes as many
         # Nothing after the last attention mixes frames: only the output frame is taken further.
         last = self.layers[-1]
         frame = self._run(last, tokens, plans, weights[-1], self.output_frame)

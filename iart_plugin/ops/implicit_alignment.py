@@ -10,10 +10,14 @@ from iart_plugin.plain import plain_align
 
 from .positional_encoding import sinusoidal_encoding
 from .precision import full_precision, wide_dtype
+from .tracing import is_traced
 from .warp import check_flow, pixel_grid
 
 FAR = 2.0**23
 """Pixels: outside of any frame, and still exact in float32."""
+
+STRIP_PIXELS = 4096
+"""Aligned at once on a CPU without gradients: every pixel gathers eight times its features."""
 
 
 class ProjectedReference(NamedTuple):
@@ -160,16 +164,37 @@ class ImplicitAlignment(nn.Module):
         if keys_values.shape[-1] == c:
             return plain_align(self, keys_values, height, width, current, flow)
         base, decimal = self._split_position(flow)
+        whole = torch.is_grad_enabled() or flow.device.type != "cpu" or is_traced(flow)
+        step = height if whole else max(1, STRIP_PIXELS // width)
+        if step >= height:
+            out = self._attend(projected, current, base, decimal)
+        else:
+            out = None
+            for top in range(0, height, step):
+                rows = slice(top, top + step)
+                strip = (x[:, :, rows] for x in (current, base, decimal))
+                part = self._attend(projected, *strip)
+                if out is None:
+                    out = part.new_empty(n, height * width, c)
+                out[:, top * width : (top + step) * width] = part
+        return out.transpose(1, 2).unflatten(2, (height, width))  # channels last
+
+    def _attend(
+        self, projected: ProjectedReference, current: Tensor, base: Tensor, decimal: Tensor
+    ) -> Tensor:
+        """Aligns to some of the current frame's rows; (n, pixels, c)."""
+        keys_values, height, width = projected
+        n, c = current.shape[:2]
         # Scaled before the product with the keys, which could overflow half precision.
         query = self._query(current, decimal) * (c // self.num_heads) ** -0.5
-        key_table, value_table = self._window_tables(query.dtype, flow)
+        key_table, value_table = self._window_tables(query.dtype, decimal)
         keys_values = keys_values.reshape(n * height * width, 2 * c)
-        first_row = torch.arange(n, device=flow.device).view(n, 1, 1) * (height * width)
+        first_row = torch.arange(n, device=base.device).view(n, 1, 1) * (height * width)
 
         logits, values = [], []
         for index in range(self.window_size**2):
             i, j = divmod(index, self.window_size)
-            row, inside = self.window_pixel(base, i, j)
+            row, inside = self.window_pixel(base, i, j, (height, width))
             row = (first_row + row).flatten()
             pair = keys_values.index_select(0, row).view(n, -1, 2 * c)
             if inside is not None:  # what zeros are projected to
@@ -185,7 +210,7 @@ class ImplicitAlignment(nn.Module):
             weight.unsqueeze(-1) * value.unflatten(-1, (self.num_heads, -1))
             for weight, value in zip(weights.unbind(-1), values, strict=True)
         )  # (n, hw, heads, c / heads)
-        return out.flatten(2).transpose(1, 2).unflatten(2, (height, width))  # channels last
+        return out.flatten(2)
 
     def _split_position(self, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Splits p + flow into its integral base (int64) and decimal part, both (n, 2, h, w).
@@ -201,14 +226,16 @@ class ImplicitAlignment(nn.Module):
         base = base.nan_to_num(nan=0.0).clamp(-FAR, FAR)
         return base.detach().long(), decimal
 
-    def window_pixel(self, base: Tensor, i: int, j: int) -> tuple[Tensor, Tensor | None]:
-        """Finds pixel (i, j) of every window, from their bases (n, 2, h, w).
+    def window_pixel(
+        self, base: Tensor, i: int, j: int, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Finds pixel (i, j) of every window, in a frame of a size, from bases (n, 2, rows, w).
 
         Returns:
-            (n, h, w) its place in a frame's h * w pixels, within the frame; and (n, h, w) whether
+            (n, rows, w) its place in the frame's pixels, within the frame; and (n, rows, w) whether
             it lies there, or None if that makes no difference.
         """
-        height, width = base.shape[-2:]
+        height, width = size
         y, x = base[:, 1] + i, base[:, 0] + j
         inside = None
         if self.padding_mode == "zeros":
