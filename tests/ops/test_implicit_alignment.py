@@ -131,6 +131,18 @@ def test_projection_is_reusable():
         )
 
 
+@pytest.mark.parametrize("pixels", [1, 20, 60])
+@pytest.mark.parametrize("padding_mode", ["border", "zeros"])
+def test_strips_change_nothing(monkeypatch, pixels, padding_mode):
+    op = ImplicitAlignment(16, num_heads=4, padding_mode=padding_mode)
+    tensors = inputs()
+    with torch.no_grad():
+        expected = op(*tensors)
+        monkeypatch.setattr("iart_plugin.ops.implicit_alignment.STRIP_PIXELS", pixels)
+        torch.testing.assert_close(op(*tensors), expected)
+    assert op(*tensors).requires_grad
+
+
 def test_decimal_is_taken_from_the_position():
     """frac(flow) differs from frac(position + flow) by float32 rounding far from the origin."""
     op = ImplicitAlignment(8, num_heads=2)
