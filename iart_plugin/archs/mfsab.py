@@ -522,9 +522,11 @@ class MFSABBackbone(nn.Module):
         last = self.layers[-1]
         frame = self._run(last, tokens, plans, weights[-1], self.output_frame)
         out = last.conv(to_frames(frame, shortcut.unsqueeze(1)))
-        tokens = frame_of(tokens, n, t, self.output_frame) + to_tokens(out)
-        out = to_frames(self.norm(tokens), shortcut.unsqueeze(1))
-        return self.conv_after_body(out) + shortcut
+        del frame
+        out = _add(to_tokens(out), frame_of(tokens, n, t, self.output_frame))
+        del tokens
+        out = to_frames(self.norm(out), shortcut.unsqueeze(1))
+        return _add(self.conv_after_body(out), shortcut)
 
     def _run(
         self,
@@ -538,6 +540,13 @@ class MFSABBackbone(nn.Module):
         if self.use_checkpoint and torch.is_grad_enabled():
             return checkpoint(layer.residual_group, *arguments, use_reentrant=False)
         return layer.residual_group(*arguments)
+
+
+def _add(fresh: Tensor, other: Tensor) -> Tensor:
+    """A sum, in place of ``fresh`` where no gradient is wanted and autocast has not narrowed it."""
+    if torch.is_grad_enabled() or fresh.dtype != other.dtype:
+        return fresh + other
+    return fresh.add_(other)
 
 
 def frame_of(tokens: Tensor, batch: int, frames: int, frame: int) -> Tensor:
