@@ -510,14 +510,11 @@ class MFSABBackbone(nn.Module):
         tokens = x.permute(0, 1, 3, 4, 2).reshape(-1, c)  # (n * t * h * w, c)
         tokens = self.patch_embed.norm(tokens)
         for layer, prepared in zip(self.layers[:-1], weights, strict=False):
-            frames = to_frames(self._run(layer, tokens, plans, prepared), x)
-            if torch.is_grad_enabled() or is_traced(x):
-                tokens = tokens + to_tokens(layer.conv(frames))
-            else:  # one frame after another, in place: each is large
-                streams = to_frames(tokens, x).split(1)
-                for stream, frame in zip(streams, frames.split(1), strict=True):
-                    stream += layer.conv(frame)
-            del frames  # before the next layer, which makes as many
+            # Nested, and the sum by a function: a name here would hold a layer's result through the
+            # next layer, which makes one as large.
+            tokens = _add_convolved(
+                tokens, self._run(layer, tokens, plans, prepared), layer.conv, x
+            )
         # Nothing after the last attention mixes frames: only the output frame is taken further.
         last = self.layers[-1]
         frame = self._run(last, tokens, plans, weights[-1], self.output_frame)
@@ -540,6 +537,16 @@ class MFSABBackbone(nn.Module):
         if self.use_checkpoint and torch.is_grad_enabled():
             return checkpoint(layer.residual_group, *arguments, use_reentrant=False)
         return layer.residual_group(*arguments)
+
+
+def _add_convolved(tokens: Tensor, rows: Tensor, conv: nn.Conv2d, like: Tensor) -> Tensor:
+    """Tokens plus convolved rows; without gradients in place, one frame after another."""
+    frames = to_frames(rows, like)
+    if torch.is_grad_enabled() or is_traced(tokens):
+        return tokens + to_tokens(conv(frames))
+    for stream, frame in zip(to_frames(tokens, like).split(1), frames.split(1), strict=True):
+        stream += conv(frame)
+    return tokens
 
 
 def _add(fresh: Tensor, other: Tensor) -> Tensor:
