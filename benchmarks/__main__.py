@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from benchmarks.results import keep
 from iart_plugin.archs import IACNN, IART
 from iart_plugin.fused import fused
 from iart_plugin.ops import ImplicitAlignment
@@ -218,9 +219,16 @@ def peak(
     **what,
 ) -> float:
     """The growth of a fresh process's peak memory in GiB."""
-    what = {"size": size, "network": network, "options": options or {}, **what}
-    what["device"] = settings.device.type
-    what = {"train": False, "fused": True, "threads": torch.get_num_threads(), **what}
+    what = {
+        "size": size,
+        "network": network,
+        "options": options or {},
+        "train": False,
+        "fused": True,
+        "threads": torch.get_num_threads(),
+        "device": settings.device.type,
+        **what,
+    }
     done = subprocess.run(
         [sys.executable, "-c", PEAK, json.dumps(what)],
         cwd=ROOT,
@@ -382,16 +390,9 @@ def main() -> None:
         for row in known[name](settings):
             if settings.device.type != "cpu":  # another row than a CPU's
                 row = row._replace(name=f"{row.name}, on {settings.device.type}")
-            keep(row, args.output)
+            keep(row._asdict(), args.output)
             line = f"| {row.name} | {row.ratio:.2f} {row.unit} | {row.goal:g} | {row.detail} |"
             tqdm.write(line, file=sys.stdout)
-
-
-def keep(row: Row, path: Path) -> None:
-    """Puts a row into the file, in place of an older one of its name, as soon as it is known."""
-    rows = json.loads(path.read_text()) if path.exists() else []
-    rows = [old for old in rows if old["name"] != row.name]
-    path.write_text(json.dumps([*rows, row._asdict()], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
 ``total_iter`` and what is measured: the flow network must rest for four iterations and move after
 them. ``kills``: a run is killed 30 times at random moments and must end with the weights of one
 that was not. ``full`` takes the networks as they are, hours on a CPU; ``small`` narrows them.
-Writes a list of rows, each as soon as it is known and in place of an older one of the same check.
+Writes a list of rows, each as soon as it is known and in place of an older one of its name.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from typing import Any
 
 import torch
 import yaml
+
+from benchmarks.results import keep
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs" / "basicsr" / "train"
@@ -128,7 +130,7 @@ def check_options(
             models = here / "experiments" / name / "models"
             flow = [spynet(models / f"net_g_{i}.pth") for i in (1, FIX_FLOW, FIX_FLOW + 1)]
             yield {
-                "check": f"{name}, {network} network, {processes} processes",
+                "name": f"{name}, {network} network, {processes} processes",
                 "processes": processes,
                 "iterations": len(times),
                 "seconds an iteration": round(pace, 3),
@@ -170,14 +172,7 @@ def check_kills(folder: Path, data: Path) -> Iterator[dict[str, Any]]:
         for entry in ("params", "params_ema")
         for key, value in found[0][entry].items()
     )
-    yield {"check": f"{KILLS} kills", "iterations": 4 * KILLS, "same weights": same}
-
-
-def keep(row: dict[str, Any], path: Path) -> None:
-    """Puts a row into the file, in place of an older one of the same check."""
-    rows = json.loads(path.read_text()) if path.exists() else []
-    rows = [old for old in rows if old["check"] != row["check"]]
-    path.write_text(json.dumps([*rows, row], indent=1) + "\n")
+    yield {"name": f"{KILLS} kills", "iterations": 4 * KILLS, "same weights": same}
 
 
 def main() -> int:

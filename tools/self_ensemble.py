@@ -36,7 +36,6 @@ def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> 
     frames = [cv2.cvtColor(cv2.imread(str(source / n)), cv2.COLOR_BGR2RGB) for n in first.values()]
     options = {"chunk": len(frames), "tile": 0, "scene_detection": False, "precision": precision}
     upscaled = upscale(frames, network, self_ensemble=True, **options)
-    target.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(first.values(), upscaled, strict=True):
         write_png(target / name, frame)
     for path in paths:

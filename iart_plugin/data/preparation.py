@@ -156,21 +156,20 @@ def make_low_resolution(
 
 def _make_folder(job: FolderJob, *, degradation: str, scale: int) -> int:
     cv2.setNumThreads(1)  # the processes share the machine already
-    job.target.mkdir(parents=True, exist_ok=True)
     for name in job.names:
-        image = _reduced(job.source / name, degradation, scale)
-        write_png(job.target / name, image[..., ::-1])
+        write_png(job.target / name, _reduced(job.source / name, degradation, scale))
     return len(job.names)
 
 
 def _reduced(path: Path, degradation: str, scale: int) -> np.ndarray:
+    """A low-resolution frame, RGB."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"{path} is not a readable image; extract it again")
     height, width = image.shape[:2]
     if height % scale or width % scale:
         raise ValueError(f"{path} is {width}x{height}, not a multiple of {scale}")
-    return DEGRADATIONS[degradation](image, scale)
+    return DEGRADATIONS[degradation](image, scale)[..., ::-1]
 
 
 def read_frames(video: Path, count: int) -> Iterator[np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from itertools import zip_longest
@@ -35,12 +35,12 @@ def write_comparison(options: UpscaleOptions, result: Path, mode: Literal["side"
     Returns:
         The video's path. The PNG beside it shows the frame in the middle.
     """
-    with contextlib.ExitStack() as stack:
-        before = open_source(options.input, rate=options.fps)
-        stack.callback(before.close)
-        after = open_source(result, rate=options.fps if result.is_dir() else None)
-        stack.callback(after.close)
-        return _write(options, result, mode, before, after, stack)
+    rate = options.fps if result.is_dir() else None
+    with (
+        closing(open_source(options.input, rate=options.fps)) as before,
+        closing(open_source(result, rate=rate)) as after,
+    ):
+        return _write(options, result, mode, before, after)
 
 
 def _write(
@@ -49,7 +49,6 @@ def _write(
     mode: Literal["side", "slide"],
     before: VideoSource | ImageSource,
     after: VideoSource | ImageSource,
-    stack: contextlib.ExitStack,
 ) -> Path:
     suffix = ".mp4" if result.is_dir() else result.suffix
     path = result.with_name(f"{result.stem}.compare{suffix}")
@@ -62,22 +61,24 @@ def _write(
     encoding = choose_encoding(both, container_of(path), colour, scale=1, **quality)
     packets = path.with_name(path.name + ".packets")
     unfinished = path.with_name(f"{path.stem}.unfinished{suffix}")
-    for leftover in (packets, unfinished):
-        stack.callback(leftover.unlink, missing_ok=True)
     segment = VideoSegment(packets, encoding)
-    stack.callback(segment.abort)
     middle = (info.frames or 1) // 2
-    for low, high in zip_longest(before, after):
-        if low is None or high is None:
-            break
-        seconds = Fraction(low.index) / before.info.rate
-        picture = combine(low.rgb, high.rgb, mode, position=_sweep(float(seconds)))
-        segment.write(low, picture)
-        if low.index <= middle:
-            still = combine(low.rgb, high.rgb, mode, position=0.5)
-    segment.close()
-    assemble([packets], encoding, unfinished)
-    unfinished.replace(path)
+    try:
+        for low, high in zip_longest(before, after):
+            if low is None or high is None:
+                break
+            seconds = Fraction(low.index) / before.info.rate
+            picture = combine(low.rgb, high.rgb, mode, position=_sweep(float(seconds)))
+            segment.write(low, picture)
+            if low.index <= middle:
+                still = combine(low.rgb, high.rgb, mode, position=0.5)
+        segment.close()
+        assemble([packets], encoding, unfinished)
+        unfinished.replace(path)
+    finally:
+        segment.abort()
+        for leftover in (packets, unfinished):
+            leftover.unlink(missing_ok=True)
     write_png(path.with_suffix(".png"), still)
     return path
 
