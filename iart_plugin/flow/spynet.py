@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iart_plugin.ops import warp
+from iart_plugin.ops.parts import in_parts
 from iart_plugin.ops.precision import full_precision, wide_dtype
 from iart_plugin.ops.tracing import is_traced
 from iart_plugin.weight_files import read_state_dict
@@ -186,15 +187,7 @@ def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> T
 
     pixels = current[:, 0, 0].numel()
     at_once = m if torch.is_grad_enabled() else max(1, chunk_pixels(current.device) // pixels)
-    if at_once >= m:
-        return estimate(0, m)
-    first = estimate(0, at_once)
-    flows = first.new_empty(n, m, *first.shape[2:])
-    flows[:, :at_once] = first
-    for begin in range(at_once, m, at_once):
-        end = min(begin + at_once, m)
-        flows[:, begin:end] = estimate(begin, end)
-    return flows
+    return in_parts(estimate, m, at_once)
 
 
 def is_mirrored(clip: Tensor) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from iart_plugin.fused import is_fused
 from iart_plugin.plain import plain_align
 
+from .parts import in_parts
 from .positional_encoding import sinusoidal_encoding
 from .precision import full_precision, wide_dtype
 from .tracing import is_traced
@@ -164,30 +165,30 @@ class ImplicitAlignment(nn.Module):
         if keys_values.shape[-1] == c:
             return plain_align(self, keys_values, height, width, current, flow)
         base, decimal = self._split_position(flow)
+        tables = self._window_tables(flow)
+
+        def strip(top: int, bottom: int) -> Tensor:
+            rows = (x[:, :, top:bottom] for x in (current, base, decimal))
+            return self._attend(projected, tables, *rows)
+
         whole = torch.is_grad_enabled() or flow.device.type != "cpu" or is_traced(flow)
         step = height if whole else max(1, STRIP_PIXELS // width)
-        if step >= height:
-            out = self._attend(projected, current, base, decimal)
-        else:
-            out = None
-            for top in range(0, height, step):
-                rows = slice(top, top + step)
-                strip = (x[:, :, rows] for x in (current, base, decimal))
-                part = self._attend(projected, *strip)
-                if out is None:
-                    out = part.new_empty(n, height * width, c)
-                out[:, top * width : (top + step) * width] = part
-        return out.transpose(1, 2).unflatten(2, (height, width))  # channels last
+        return in_parts(strip, height, step).permute(0, 3, 1, 2)  # channels last
 
     def _attend(
-        self, projected: ProjectedReference, current: Tensor, base: Tensor, decimal: Tensor
+        self,
+        projected: ProjectedReference,
+        tables: tuple[Tensor, Tensor],
+        current: Tensor,
+        base: Tensor,
+        decimal: Tensor,
     ) -> Tensor:
-        """Aligns to some of the current frame's rows; (n, pixels, c)."""
+        """Aligns to some of the current frame's rows; (n, rows, w, c)."""
         keys_values, height, width = projected
         n, c = current.shape[:2]
         # Scaled before the product with the keys, which could overflow half precision.
         query = self._query(current, decimal) * (c // self.num_heads) ** -0.5
-        key_table, value_table = self._window_tables(query.dtype, decimal)
+        key_table, value_table = (table.to(query.dtype) for table in tables)
         keys_values = keys_values.reshape(n * height * width, 2 * c)
         first_row = torch.arange(n, device=base.device).view(n, 1, 1) * (height * width)
 
@@ -210,7 +211,7 @@ class ImplicitAlignment(nn.Module):
             weight.unsqueeze(-1) * value.unflatten(-1, (self.num_heads, -1))
             for weight, value in zip(weights.unbind(-1), values, strict=True)
         )  # (n, hw, heads, c / heads)
-        return out.flatten(2)
+        return out.flatten(2).unflatten(1, current.shape[2:])
 
     def _split_position(self, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Splits p + flow into its integral base (int64) and decimal part, both (n, 2, h, w).
@@ -251,19 +252,18 @@ class ImplicitAlignment(nn.Module):
             tokens = (tokens + encoding).to(self.q.weight.dtype)
         return self.q(tokens).unflatten(-1, (self.num_heads, -1))
 
-    def _window_tables(self, dtype: torch.dtype, flow: Tensor) -> tuple[Tensor, Tensor]:
+    def _window_tables(self, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Projects the window's encodings (Eq. 14): keys and values, (w * w, c) each."""
         w = self.window_size
         if not self.encode_window:
-            zeros = torch.zeros(w * w, self.channels, device=flow.device, dtype=dtype)
+            zeros = torch.zeros(w * w, self.channels, device=flow.device)
             return zeros, zeros
         encoding = self.window_encoding(flow.device, wide_dtype(self.k.weight))
         with full_precision(flow.device):
-            tables = [
-                (encoding @ layer.weight.to(encoding.dtype).t()).to(dtype)
-                for layer in (self.k, self.v)
-            ]
-        return tables[0], tables[1]
+            keys, values = (
+                encoding @ layer.weight.to(encoding.dtype).t() for layer in (self.k, self.v)
+            )
+        return keys, values
 
     def beside_positions(self, tokens: Tensor) -> Tensor:
         """Features (..., c) with zeros where only the encodings have channels."""
