@@ -89,7 +89,7 @@ def choose_encoding(
         info: The source.
         container: As :func:`container_of` names it.
         colour: The output's resolved tags.
-        codec: An encoder's name.
+        codec: An encoder's name, or a codec's, which stands for its first encoder.
         crf: Quality; smaller is better and larger.
         preset: The encoder's speed.
         pix_fmt: A pixel format of the encoder.
@@ -97,17 +97,26 @@ def choose_encoding(
         scale: Output pixels a source pixel.
 
     Raises:
-        ValueError: An encoder that PyAV lacks, or a pixel format that the encoder lacks.
+        ValueError: An encoder that PyAV lacks, or a pixel format that the encoder lacks; RGB of the
+            source's depth, for ``lossless``.
     """
-    depth = 8 if info.depth <= 8 else (10 if info.depth <= 10 else 12)
+    depth = next((d for d in (8, 10, 12) if info.depth <= d), 16 if lossless else 12)
     codec = codec or _default_codec(container, depth, lossless)
     try:
-        formats = [f.name for f in av.Codec(codec, "w").video_formats or ()]
+        encoder = av.Codec(codec, "w")
     except (av.FFmpegError, ValueError) as error:
         raise ValueError(f"--codec {codec}: this PyAV has no such encoder") from error
-    if pix_fmt is None:
-        pix_fmt = _lossless_format(formats, depth) if lossless else None
-        pix_fmt = pix_fmt or _nearest_format(codec, formats, depth, info.chroma)
+    codec = encoder.name  # "hevc" is accepted for libx265
+    formats = [f.name for f in encoder.video_formats or ()]
+    if pix_fmt is None and lossless:
+        pix_fmt = _lossless_format(formats, depth)
+        if pix_fmt is None:
+            raise ValueError(
+                f"--lossless: {codec} does not take RGB of {depth} bits: write to .mkv without "
+                "--codec, or say with --pix-fmt what is enough"
+            )
+    elif pix_fmt is None:
+        pix_fmt = _nearest_format(codec, formats, depth, info.chroma)
     elif formats and pix_fmt not in formats:
         raise ValueError(f"--pix-fmt {pix_fmt}: {codec} takes {', '.join(formats)}")
     return Encoding(
@@ -126,7 +135,7 @@ def choose_encoding(
 
 def _default_codec(container: str, depth: int, lossless: bool) -> str:
     if container == "webm":
-        return "libvpx-vp9" if depth == 8 else "libsvtav1"
+        return "libvpx-vp9" if depth == 8 or lossless else "libsvtav1"
     if lossless:
         if container == "matroska":
             return "ffv1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -200,11 +201,7 @@ class Engine:
         if forward_iter is None:
             frames: Iterable[Tensor] = self.network(lqs)[:, kept].unbind(1)
         else:
-            frames = (
-                frame
-                for i, frame in enumerate(forward_iter(lqs, flows))
-                if kept.start <= i < kept.stop
-            )
+            frames = islice(forward_iter(lqs, flows), kept.start, kept.stop)
         expected = (SCALE * lqs.shape[-2], SCALE * lqs.shape[-1])
         for frame in frames:
             if tuple(frame.shape[-2:]) != expected:
@@ -300,6 +297,7 @@ def upscale(
         plan = choose_plan(
             first.shape[0], first.shape[1], network, device=where, precision=precision,
             chunk=chunk, warm_up=warm_up, tile=tile, overlap=overlap,
+            self_ensemble=self_ensemble,
         )  # fmt: skip
         engine = make_engine(network, plan, where, precision, self_ensemble)
         marked = mark_scenes(_chain(first, checked), enabled=scene_detection)

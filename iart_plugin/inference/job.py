@@ -139,10 +139,11 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
         raise ValueError("-o -: a pipe can be neither shared, resumed nor compared; name a file")
     if options.input == "-" and (group.size > 1 or options.resume or options.compare):
         raise ValueError("input -: a pipe can be neither shared, resumed nor compared; name a file")
+    images_out = not to_pipe and _names_folder(options.output)
+    _refuse_unused(options, to_pipe, images_out)
     if work is not None and group.is_first:
         _refuse_to_overwrite(options, work)
     group.wait()
-    images_out = not to_pipe and _names_folder(options.output)
     if not images_out and not to_pipe:
         container_of(options.output)  # a wrong suffix fails before anything is loaded
     model = load_model(options.model, options.weights)
@@ -169,6 +170,20 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
         source.close()
         raise
     return job
+
+
+def _refuse_unused(options: UpscaleOptions, to_pipe: bool, to_images: bool) -> None:
+    """An option that would change nothing is a mistake: say so."""
+    unused = []
+    if to_pipe:
+        unused = ["codec", "crf", "preset", "lossless"]
+    elif to_images:  # a comparison of images is a video
+        unused = ["codec", "pix_fmt"] + ([] if options.compare else ["crf", "preset"])
+    given = [name for name in unused if getattr(options, name) not in (None, False)]
+    if given:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        kind = "raw frames" if to_pipe else "PNG files"
+        raise ValueError(f"-o {options.output}: {kind} have no encoder: leave out {names}")
 
 
 def _check_names(source: ImageSource) -> None:
@@ -254,6 +269,7 @@ def _plan(
         warm_up=options.warm_up,
         tile=None if tile is None else (tile[0], tile[1]),
         overlap=options.overlap,
+        self_ensemble=options.self_ensemble,
     )
     return plan, plan.chunk * -(-SHORTEST_SEGMENT // plan.chunk)
 

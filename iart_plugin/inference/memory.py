@@ -113,6 +113,7 @@ def choose_plan(
     warm_up: int = 10,
     tile: int | tuple[int, int] | None = None,
     overlap: int = 24,
+    self_ensemble: bool = False,
     budget: int | None = None,
 ) -> Plan:
     """Choose what was not fixed.
@@ -130,6 +131,7 @@ def choose_plan(
         warm_up: Frames on either side.
         tile: Sides in low-resolution pixels, 0 for whole frames, or None to choose.
         overlap: Of tiles.
+        self_ensemble: Whose eight results are added up in float32.
         budget: Bytes to stay within; a share of the free memory if None.
 
     Raises:
@@ -140,7 +142,7 @@ def choose_plan(
     if budget is None:
         budget = int(_SHARE * free_memory(device))
     plans = [
-        _plan(height, width, network, device, precision, frames, warm_up, tiling)
+        _plan(height, width, network, device, precision, frames, warm_up, tiling, self_ensemble)
         for tiling in _tilings(height, width, tile, overlap)
         for frames in (CHUNKS if chunk is None else (chunk,))
     ]
@@ -197,6 +199,7 @@ def _plan(
     frames: int,
     warm_up: int,
     tiling: Tiling,
+    self_ensemble: bool,
 ) -> Plan:
     cost = network_cost(network)
     factor = 1.0 if precision == "fp32" else 0.6  # flow and results stay in float32
@@ -206,7 +209,7 @@ def _plan(
     size = pixels * cost.step * factor + clip * (pixels * cost.frame * factor + whole * 28)
     if hasattr(network, "spynet"):
         size += _FLOW_STEP * min(2 * clip * whole, max(chunk_pixels(device), whole))
-    # Float32 pictures that tiles are blended in, and the frames read ahead.
-    blended = 192 if tiling.count(height, width) > 1 else 0
-    host = whole * (frames * blended + 2 * clip * 3)
+    # Float32 pictures that tiles are blended in, or views added up in; and the frames read ahead.
+    pictures = (tiling.count(height, width) > 1) + self_ensemble
+    host = whole * (frames * pictures * 192 + 2 * clip * 3)
     return Plan(frames, warm_up, tiling, int(size), int(host))

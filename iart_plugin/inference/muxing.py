@@ -12,6 +12,7 @@ import av
 
 from .encoding import Encoding, set_up
 from .packets import PacketTimes, read_packets, read_times
+from .reader import open_container
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class CopiedStreams:
 
     def open(self) -> av.container.InputContainer:
         """The container to copy from."""
-        return av.open(str(self._path), "r")
+        return open_container(self._path)
 
     def close(self, source: av.container.InputContainer) -> None:
         """Let go of what :meth:`open` gave."""
@@ -161,7 +162,9 @@ def assemble(
         options = {"avoid_negative_ts": "disabled"}
     source = extras.open() if extras else None
     try:
-        with av.open(str(output), "w", format=encoding.container, options=options) as file:
+        with av.open(
+            str(output.absolute()), "w", format=encoding.container, options=options
+        ) as file:
             video = _video_stream(file, encoding)
             copied: Iterator[av.Packet] = iter(())
             if extras and source:

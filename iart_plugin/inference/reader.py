@@ -365,13 +365,22 @@ def _conceal(source: VideoSource | ImageSource, problem: str) -> None:
     logger.warning("%s; concealed", message)
 
 
+def open_container(path: str | Path) -> av.container.InputContainer:
+    """Open a media file, or a pipe for ``-``; titles that are not UTF-8 do not matter.
+
+    Raises:
+        av.FFmpegError: It cannot be opened.
+    """
+    # Absolute, or FFmpeg would take what stands before a colon for a protocol.
+    file = sys.stdin.buffer if str(path) == "-" else str(Path(path).absolute())
+    return av.open(file, "r", metadata_errors="replace")
+
+
 def _open_container(path: str | Path) -> av.container.InputContainer:
-    if str(path) == "-":
-        return av.open(sys.stdin.buffer, "r")
-    if not Path(path).exists():
+    if str(path) != "-" and not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     try:
-        return av.open(str(path), "r")
+        return open_container(path)
     except av.FFmpegError as error:
         raise ValueError(f"{path}: not a video that can be opened ({error.strerror})") from error
 
@@ -425,13 +434,11 @@ def to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _read_image(path: Path) -> np.ndarray | None:
-    """RGB (h, w, 3) uint8 or uint16, grey spread, alpha dropped; None if it cannot be read."""
+    """RGB (h, w, 3) uint8 or uint16, upright, without alpha; None if it cannot be read."""
     # Through a buffer: OpenCV's own reader cannot open every name on Windows.
     data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    # Not IMREAD_UNCHANGED, which leaves photographs lying on their side.
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
     if image is None or image.dtype not in (np.uint8, np.uint16):
         return None
-    if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
-    return cv2.cvtColor(image, code)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

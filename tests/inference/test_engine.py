@@ -186,6 +186,22 @@ def test_out_of_memory_in_the_middle_of_a_clip():
     assert [int(f[0, 0, 0]) for f in out] == [0, 10, 20, 30, 40, 50]
 
 
+def test_frames_behind_the_kept_ones_are_not_made():
+    made = []
+
+    class Streaming(torch.nn.Module):
+        def forward_iter(self, lqs, flows):
+            for i, frame in enumerate(lqs.unbind(1)):
+                made.append(i)
+                yield nearest(frame)
+
+    engine = Engine(Streaming(), CPU, "fp32", Tiling((8, 8), 0), 2)
+    frames = [np.full((8, 8, 3), 10 * i, np.uint8) for i in range(6)]
+    out = list(engine.run(Clip(1, 4, 0, frames)))
+    assert [int(f[0, 0, 0]) for f in out] == [10, 20, 30]
+    assert made == [0, 1, 2, 3]
+
+
 def test_out_of_memory_for_good():
     engine = Engine(Limited(10), CPU, "fp32", Tiling((80, 150), 8), 1)
     with pytest.raises(MemoryError, match="a single frame in tiles of"):
@@ -275,6 +291,15 @@ def test_plan_keeps_what_is_fixed():
     fixed = plan(1080, 1920, 1, chunk=30, tile=256)
     assert (fixed.chunk, fixed.tiling.size) == (30, (256, 256))
     assert plan(1080, 1920, 1, tile=0).tiling.count(1080, 1920) == 1
+
+
+def test_plan_counts_the_self_ensemble():
+    """Its sums, 192 bytes a pixel and frame, beside those of blended tiles."""
+    for tile in (0, 64):
+        alone, eight = (
+            plan(128, 128, 64, chunk=30, tile=tile, self_ensemble=flag) for flag in (False, True)
+        )
+        assert eight.host_bytes - alone.host_bytes == 128 * 128 * 30 * 192
 
 
 @pytest.mark.parametrize("bad", [{"chunk": 0}, {"warm_up": -1}, {"tile": 16, "overlap": 16}])

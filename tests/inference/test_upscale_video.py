@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import struct
 import threading
 from fractions import Fraction
 from types import SimpleNamespace
@@ -195,6 +196,28 @@ def test_audio_is_copied(tmp_path, suffix):
         assert file.streams.audio[0].language == "eng"
 
 
+def test_names_with_colons(tmp_path, monkeypatch):
+    """Which FFmpeg would take for protocols."""
+    monkeypatch.chdir(tmp_path)
+    written = write_clip(tmp_path / "in.mp4", Clip(pictures(3), audio_seconds=0.1))
+    written.rename("S01E01: Pilot.mp4")
+    run("S01E01: Pilot.mp4", "12:30.mkv")
+    assert len(read_back(tmp_path / "12:30.mkv").frames) == 3
+
+
+def test_title_in_another_encoding(tmp_path):
+    """AVI's titles come in whatever the writing machine used."""
+    clip = Clip(pictures(3), codec="mpeg4", options={}, metadata={"title": "cafeteria"})
+    source = write_clip(tmp_path / "in.avi", clip)
+    content = source.read_bytes()
+    assert b"cafeteria" in content
+    source.write_bytes(content.replace(b"cafeteria", "caf\xe9 noir".encode("latin-1")))
+    run(source, tmp_path / "out.mkv")
+    after = read_back(tmp_path / "out.mkv")
+    assert len(after.frames) == 3
+    assert after.metadata["title"] == "caf\ufffd noir"
+
+
 def test_no_audio(tmp_path):
     source = write_clip(tmp_path / "in.mp4", Clip(pictures(3), audio_seconds=0.2))
     run(source, tmp_path / "out.mp4", audio=False)
@@ -339,6 +362,22 @@ def test_sixteen_bit_images(tmp_path):
     assert (image == 12345).all()
 
 
+def test_photographs_are_upright(tmp_path):
+    """EXIF's orientation 6: the first row of what is stored is the picture's right side."""
+    (tmp_path / "in").mkdir()
+    stored = np.full((8, 16, 3), 40, np.uint8)
+    stored[:2] = 220
+    jpeg = cv2.imencode(".jpg", stored)[1].tobytes()
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    (tmp_path / "in" / "a.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
+    run(tmp_path / "in", tmp_path / "out")
+    image = cv2.imread(str(tmp_path / "out" / "a.png"))
+    assert image.shape == (64, 32, 3)
+    assert image[:, -4:].mean() > 150 > image[:, :-16].mean()
+
+
 @pytest.mark.parametrize("first", [np.uint8, np.uint16])
 def test_images_of_two_depths(tmp_path, first):
     (tmp_path / "in").mkdir()
@@ -391,6 +430,50 @@ def test_lossless_is_lossless(tmp_path, suffix):
     run(folder, tmp_path / f"out.{suffix}", lossless=True)
     expected = cv2.imread(str(tmp_path / "png" / "a.png"))[..., ::-1]
     assert (read_back(tmp_path / f"out.{suffix}").frames[0] == expected).all()
+
+
+def test_lossless_keeps_sixteen_bits(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    noise = np.random.RandomState(0).randint(0, 2**16, (6, 8, 3)).astype(np.uint16)
+    cv2.imwrite(str(folder / "a.png"), noise)
+    run(folder, tmp_path / "png")
+    run(folder, tmp_path / "out.mkv", lossless=True)
+    expected = cv2.imread(str(tmp_path / "png" / "a.png"), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    with av.open(str(tmp_path / "out.mkv")) as file:
+        frame = next(file.decode(video=0))
+        assert frame.format.name == "gbrp16le"
+        assert (frame.to_ndarray(format="rgb48le") == expected).all()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
+def test_lossless_that_would_not_be(tmp_path, suffix):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.zeros((4, 4, 3), np.uint16))
+    with pytest.raises(ValueError, match="RGB of 16 bits: write to .mkv"):
+        run(folder, tmp_path / f"out.{suffix}", lossless=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_codec_by_its_own_name(tmp_path):
+    """ "hevc" has libx265's defaults."""
+    info = open_source(write_clip(tmp_path / "in.mp4", Clip(pictures(1)))).info
+    by_name, encoder = (
+        choose_encoding(info, "mp4", info.colour, codec=name) for name in ("hevc", "libx265")
+    )
+    assert by_name == encoder
+
+
+@pytest.mark.parametrize(
+    ("output", "options"),
+    [("out", {"codec": "libx264"}), ("out", {"crf": 1.0}), ("-", {"lossless": True})],
+)
+def test_options_without_an_encoder(tmp_path, output, options):
+    source = write_clip(tmp_path / "in.mp4", Clip(pictures(1)))
+    output = output if output == "-" else tmp_path / output
+    with pytest.raises(ValueError, match=f"have no encoder: leave out --{next(iter(options))}"):
+        run(source, output, **options)
 
 
 def test_comparison(tmp_path):
