@@ -14,11 +14,12 @@ import numpy as np
 
 from iart_plugin.png_files import write_png
 
-from .colour import SRGB_AS_VIDEO
-from .encoding import choose_encoding, container_of
+from .colour import MATRIX_RGB, SRGB_AS_VIDEO, Colour
+from .encoding import Encoding, choose_encoding, container_of
+from .engine import SCALE
 from .muxing import assemble
 from .options import UpscaleOptions
-from .reader import ImageSource, VideoSource, open_source, to_dtype
+from .reader import ImageSource, VideoInfo, VideoSource, open_source, to_dtype
 from .writer import VideoSegment
 
 SWEEP_SECONDS = 4  # from one edge to the other and back
@@ -50,17 +51,11 @@ def _write(
     before: VideoSource | ImageSource,
     after: VideoSource | ImageSource,
 ) -> Path:
-    suffix = ".mp4" if result.is_dir() else result.suffix
-    path = result.with_name(f"{result.stem}.compare{suffix}")
+    path = comparison_path(result, to_images=result.is_dir())
     info = after.info
-    width = info.width * (2 if mode == "side" else 1)
-    colour = info.colour if info.is_video and info.colour.matrix else SRGB_AS_VIDEO
-    # The comparison has its container's usual encoder, to which another's numbers mean nothing.
-    quality = {} if options.codec else {"crf": options.crf, "preset": options.preset}
-    both = replace(before.info, width=width, height=info.height)
-    encoding = choose_encoding(both, container_of(path), colour, scale=1, **quality)
+    encoding = comparison_encoding(options, path, before.info, info.colour)
     packets = path.with_name(path.name + ".packets")
-    unfinished = path.with_name(f"{path.stem}.unfinished{suffix}")
+    unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     segment = VideoSegment(packets, encoding)
     middle = (info.frames or 1) // 2
     try:
@@ -81,6 +76,30 @@ def _write(
             leftover.unlink(missing_ok=True)
     write_png(path.with_suffix(".png"), still)
     return path
+
+
+def comparison_path(result: Path, *, to_images: bool) -> Path:
+    """The comparison video's path, of a result in one file or in images."""
+    return result.with_name(f"{result.stem}.compare{'.mp4' if to_images else result.suffix}")
+
+
+def comparison_encoding(
+    options: UpscaleOptions, path: Path, before: VideoInfo, colour: Colour
+) -> Encoding:
+    """How a comparison is written.
+
+    Args:
+        options: Of the run.
+        path: Where to.
+        before: The source.
+        colour: The result's tags.
+    """
+    both = before if options.compare == "slide" else replace(before, width=before.width * 2)
+    if colour.matrix == MATRIX_RGB:
+        colour = SRGB_AS_VIDEO
+    # The container's usual encoder, to which another's numbers mean nothing.
+    quality = {} if options.codec else {"crf": options.crf, "preset": options.preset}
+    return choose_encoding(both, container_of(path), colour, scale=SCALE, **quality)
 
 
 def combine(

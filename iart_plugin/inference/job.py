@@ -16,12 +16,13 @@ import torch
 import iart_plugin
 
 from .colour import SRGB_AS_VIDEO
+from .compare import comparison_encoding, comparison_path
 from .distributed import Group
 from .encoding import Encoding, choose_encoding, container_of
 from .engine import SCALE, Engine, make_engine, pick_device, pick_precision
 from .memory import Plan, choose_plan
 from .models import LoadedModel, load_model
-from .muxing import CopiedStreams
+from .muxing import CopiedStreams, SpooledStreams, check_encoding
 from .options import UpscaleOptions
 from .reader import ImageSource, VideoSource, open_source
 from .resume import WorkFolder
@@ -79,7 +80,7 @@ class Job:
         )
 
     def record(self) -> dict[str, Any]:
-        """All that decides the output's bits."""
+        """All that decides the segments' bits; other streams are copied at the end."""
         o = self.options
         return {
             "software": {
@@ -90,7 +91,6 @@ class Job:
             "input": source_identity(self.source),
             "model": {"name": self.model.name, "sha256": self.model.digest},
             "encoding": "png" if self.encoding is None else self.encoding.as_dict(),
-            "streams": {"audio": o.audio, "subtitles": o.subtitles},
             "device": self.device.type,
             "precision": self.precision,
             "self_ensemble": o.self_ensemble,
@@ -156,9 +156,13 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
         encoding = None if images_out else _encoding(options, source)
         extras = None
         if encoding is not None and not to_pipe and isinstance(source, VideoSource):
-            extras = _extras(options, source)
-            if extras is not None and options.input != "-":
+            extras = _extras(options, source, work)
+            if extras is not None:
                 extras.check(encoding.container)
+        if encoding is not None and not to_pipe:
+            check_encoding(encoding)
+        if options.compare:
+            _check_comparison(options, source, encoding)
         model.network.to(device)
         plan, segment = group.share(_plan(options, source, model, device, precision, work))
         job = Job(
@@ -208,13 +212,15 @@ def _refuse_to_overwrite(options: UpscaleOptions, work: WorkFolder) -> None:
     continued = options.resume and work.exists()
     if occupied and not (options.overwrite or options.dry_run or continued):
         raise FileExistsError(f"{output} exists: pass -y to replace it, or choose another -o")
+    if options.compare and not (options.overwrite or options.dry_run or continued):
+        path = comparison_path(output, to_images=_names_folder(options.output))
+        for taken in filter(Path.exists, (path, path.with_suffix(".png"))):
+            raise FileExistsError(f"{taken} exists: pass -y to replace it, or choose another -o")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent}: no such folder to write {output.name} to")
     if work.exists() and not (options.resume or options.overwrite or options.dry_run):
-        raise FileExistsError(
-            f"{work.path} is left of an unfinished run: continue it with --resume, or start over "
-            "with -y"
-        )
+        how = "" if options.input == "-" else "continue it with --resume, or "
+        raise FileExistsError(f"{work.path} is left of an unfinished run: {how}start over with -y")
 
 
 def _encoding(options: UpscaleOptions, source: VideoSource | ImageSource) -> Encoding:
@@ -236,14 +242,25 @@ def _encoding(options: UpscaleOptions, source: VideoSource | ImageSource) -> Enc
     )
 
 
-def copied_kinds(options: UpscaleOptions) -> list[str]:
-    """The types of streams to copy."""
+def _extras(options: UpscaleOptions, source: VideoSource, work: WorkFolder) -> CopiedStreams:
+    """The other streams, from the source or from what will be put aside of a pipe."""
     kinds = ["audio"] if options.audio else []
-    return [*kinds, "subtitle", "attachment"] if options.subtitles else kinds
+    if options.subtitles:
+        kinds += ["subtitle", "attachment"]
+    if source.is_pipe:
+        return SpooledStreams(source.container, work.spool, kinds)
+    return CopiedStreams(source.path, kinds)
 
 
-def _extras(options: UpscaleOptions, source: VideoSource) -> CopiedStreams | None:
-    return CopiedStreams(source.path, copied_kinds(options)) if options.input != "-" else None
+def _check_comparison(
+    options: UpscaleOptions, source: VideoSource | ImageSource, encoding: Encoding | None
+) -> None:
+    path = comparison_path(Path(options.output), to_images=encoding is None)
+    colour = SRGB_AS_VIDEO if encoding is None else encoding.colour
+    try:
+        check_encoding(comparison_encoding(options, path, source.info, colour))
+    except ValueError as error:
+        raise ValueError(f"--compare {options.compare}: {error}") from error
 
 
 def _plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,9 +67,11 @@ class CopiedStreams:
         """
         source = self.open()
         try:
-            with av.open(io.BytesIO(), "w", format=container) as trial:
-                for stream in self.select(source):
-                    _add_copy(trial, stream)
+            for stream in self.select(source):
+                with _trial(container) as file:
+                    _add_copy(file, stream)
+                    if stream.type != "attachment":
+                        _start(file, stream)
         finally:
             self.close(source)
 
@@ -105,6 +108,51 @@ class SpooledStreams(CopiedStreams):
                 packet.stream = by_index[times.stream]
                 packet.time_base = packet.stream.time_base
                 yield packet
+
+
+def check_encoding(encoding: Encoding) -> None:
+    """Find out before any work whether the encoder opens and the container takes its video.
+
+    Raises:
+        ValueError: It does not; says what was refused.
+    """
+    with _trial(encoding.container) as file:
+        try:
+            video = _video_stream(file, encoding)
+        except ValueError:
+            raise ValueError(
+                f"{encoding.container} cannot hold what {encoding.codec} writes: choose another "
+                "--codec, or write to .mkv"
+            ) from None
+        try:
+            video.codec_context.open()
+            file.start_encoding()
+        except av.FFmpegError as error:
+            options = " ".join(f"{k}={v}" for k, v in encoding.options.items())
+            raise ValueError(
+                f"{encoding.codec} cannot encode {encoding.width}x{encoding.height} in "
+                f"{encoding.pix_fmt} with {options or 'its defaults'} ({error.strerror}): change "
+                "--codec, --preset, --crf or --pix-fmt"
+            ) from error
+
+
+@contextmanager
+def _trial(container: str) -> Iterator[av.container.OutputContainer]:
+    """A file in memory that nothing is written to but a header."""
+    file = av.open(io.BytesIO(), "w", format=container)
+    try:
+        yield file
+    finally:
+        with suppress(av.FFmpegError):  # AC-3, say, cannot be described without a packet of it
+            file.close()
+
+
+def _start(file: av.container.OutputContainer, stream: av.stream.Stream) -> None:
+    """Write the header, which some combinations are refused in."""
+    try:
+        file.start_encoding()
+    except av.FFmpegError:
+        raise _not_stored(file, stream) from None
 
 
 def _add_copy(output: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:

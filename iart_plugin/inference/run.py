@@ -16,8 +16,8 @@ from .chunks import Clip, iter_clips
 from .compare import write_comparison
 from .distributed import Group
 from .engine import Engine
-from .job import Job, copied_kinds, prepare
-from .muxing import CopiedStreams, SpooledStreams, assemble
+from .job import Job, prepare
+from .muxing import CopiedStreams, assemble
 from .options import UpscaleOptions
 from .packets import PacketWriter
 from .progress import Progress
@@ -129,6 +129,8 @@ def _say(error: OSError) -> str:
 
 
 def _advice(job: Job) -> str:
+    if job.options.input == "-":
+        return "a pipe cannot be continued: start over with -y"
     finished = len(job.work.finished())
     return f"{finished} finished segment(s) are kept, so run the same command again with --resume"
 
@@ -261,11 +263,10 @@ def _upscaled(
 
 
 def _copied(job: Job, run: _SegmentedRun) -> CopiedStreams | None:
-    """The other streams, from the source or from what was put aside of a pipe."""
-    if run.spool is None:
-        return job.extras
-    run.spool.close()
-    return SpooledStreams(job.source.container, job.work.spool, copied_kinds(job.options))
+    """The other streams; what was put aside of a pipe is complete."""
+    if run.spool is not None:
+        run.spool.close()
+    return job.extras
 
 
 def _finish(job: Job, run: _SegmentedRun) -> None:
@@ -284,6 +285,8 @@ def _finish(job: Job, run: _SegmentedRun) -> None:
         assemble(segments, job.encoding, assembled, extras=_copied(job, run))
         _synced(assembled)
         os.replace(assembled, output)
+        if job.options.resume:
+            _partial(job).unlink(missing_ok=True)
     work.remove()
 
 
@@ -305,20 +308,37 @@ def _synced(path: Path) -> None:
 def _leave_partial(job: Job, run: _SegmentedRun) -> str:
     """Put what there is in a playable file; the message for the user."""
     work = job.work
-    how = f"continue with the same command and --resume ({work.path} is kept)"
     if not job.group.is_first:
         return "interrupted"
+    if job.options.input == "-":
+        how = "a pipe cannot be continued, so the rest has to start over"
+    else:
+        how = f"continue with the same command and --resume ({work.path} is kept)"
+    try:
+        return f"{_save_partial(job, run)}; {how}"
+    finally:
+        if job.options.input == "-":
+            work.remove()
+
+
+def _partial(job: Job) -> Path:
+    return job.output.with_name(f"{job.output.stem}.partial{job.output.suffix}")
+
+
+def _save_partial(job: Job, run: _SegmentedRun) -> str:
+    work = job.work
     if job.to_images:
-        return f"interrupted; {how}"
+        return "interrupted"
     parts = work.finished()
     if work.tail.exists() and run.sink_segment == len(parts):
         parts = [*parts, work.tail]
     if not parts:
-        return f"interrupted before the first frame was done; {how}"
-    partial = job.output.with_name(f"{job.output.stem}.partial{job.output.suffix}")
+        return "interrupted before the first frame was done"
+    partial, unfinished = _partial(job), work.path / f"partial{job.output.suffix}"
     try:
-        assemble(parts, job.encoding, partial, extras=_copied(job, run), trim=True)
+        assemble(parts, job.encoding, unfinished, extras=_copied(job, run), trim=True)
+        os.replace(unfinished, partial)
     except Exception as error:  # the run can be continued all the same
         logger.warning("%s could not be written: %s", partial, error)
-        return f"interrupted; {how}"
-    return f"interrupted; the part so far is {partial}; {how}"
+        return "interrupted"
+    return f"interrupted; the part so far is {partial}"

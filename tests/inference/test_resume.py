@@ -17,7 +17,7 @@ import pytest
 from iart_plugin.inference import UpscaleOptions, cli, upscale_video
 from iart_plugin.inference.models import Bicubic
 from iart_plugin.inference.run import Interrupted
-from tests.inference.videos import Clip, moving_picture, read_back, write_clip
+from tests.inference.videos import Clip, feeding, moving_picture, read_back, write_clip
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +107,29 @@ def test_interrupted_images(source, tmp_path, monkeypatch):
     upscale_video(options(source, tmp_path / "out", resume=True))
     assert len(list((tmp_path / "out").glob("*.png"))) == 18
     assert cv2.imread(str(tmp_path / "out" / "00000017.png")).shape == (96, 128, 3)
+
+
+def test_interrupted_pipe(source, tmp_path, monkeypatch):
+    """What there is, and no word of --resume."""
+    failing_after(monkeypatch, 2, KeyboardInterrupt)
+    with feeding(source.read_bytes()) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        with pytest.raises(Interrupted, match=r"out\.partial\.mkv; a pipe cannot be continued"):
+            upscale_video(options("-", tmp_path / "out.mkv"))
+    assert len(read_back(tmp_path / "out.partial.mkv").frames) == 8
+    assert not (tmp_path / "out.mkv.unfinished").exists()
+
+
+def test_resumed_without_sound(source, tmp_path, monkeypatch):
+    """Other streams join at the end, so a run can be saved from one that cannot be written."""
+    mend = failing_after(monkeypatch, 2, KeyboardInterrupt)
+    with pytest.raises(Interrupted):
+        upscale_video(options(source, tmp_path / "out.mp4"))
+    mend()
+    assert (tmp_path / "out.partial.mp4").exists()
+    upscale_video(options(source, tmp_path / "out.mp4", resume=True, audio=False))
+    assert "audio" not in read_back(tmp_path / "out.mp4").packets
+    assert not (tmp_path / "out.partial.mp4").exists()
 
 
 @pytest.mark.parametrize("name", ["out", "out.mp4"])

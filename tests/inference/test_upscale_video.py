@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import struct
-import threading
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -18,7 +16,7 @@ import pytest
 from iart_plugin.inference import UpscaleOptions, upscale_video
 from iart_plugin.inference.encoding import choose_encoding
 from iart_plugin.inference.reader import BrokenFrameError, open_source
-from tests.inference.videos import Clip, moving_picture, read_back, write_clip
+from tests.inference.videos import Clip, feeding, moving_picture, read_back, write_clip
 
 
 def run(source, output, **options):
@@ -229,6 +227,46 @@ def test_stream_that_the_container_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match=r"stream 1 .*aac.* webm.*--no-audio"):
         run(source, tmp_path / "out.webm")
     assert not (tmp_path / "out.webm.unfinished").exists()
+
+
+def test_stream_that_only_the_header_refuses(tmp_path):
+    clip = Clip(pictures(3), audio_seconds=0.2, audio_codec="libopus")
+    source = write_clip(tmp_path / "in.mkv", clip)
+    with pytest.raises(ValueError, match=r"stream 1 .*opus.* mov.*--no-audio"):
+        run(source, tmp_path / "out.mov")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "message"),
+    [
+        ("mp4", {"preset": "fsat"}, "libx264 cannot encode 128x96 .*preset=fsat.*--preset"),
+        ("webm", {"codec": "libx264"}, "webm cannot hold what libx264 writes"),
+    ],
+)
+def test_encoder_is_tried_before_any_work(tmp_path, suffix, options, message):
+    source = write_clip(tmp_path / "in.mp4", Clip(pictures(3)))
+    with pytest.raises(ValueError, match=message):
+        run(source, tmp_path / f"out.{suffix}", **options)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_comparison_is_tried_before_any_work(tmp_path):
+    """Beside each other, two of the pictures are wider than x264's 16384 pixels."""
+    source = write_clip(tmp_path / "in.mkv", Clip(pictures(1, width=2056), codec="ffv1"))
+    with pytest.raises(ValueError, match="--compare side: libx264 cannot encode 16448x96"):
+        run(source, tmp_path / "out.mp4", compare="side")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize("name", ["out.compare.mp4", "out.compare.png"])
+def test_comparison_does_not_overwrite(tmp_path, name):
+    source = write_clip(tmp_path / "in.mp4", Clip(pictures(3)))
+    (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match=f"{name} exists: pass -y"):
+        run(source, tmp_path / "out.mp4", compare="side")
+    run(source, tmp_path / "out.mp4", compare="side", overwrite=True)
+    assert (tmp_path / name).stat().st_size
 
 
 SUBTITLES = """1
@@ -543,20 +581,13 @@ def test_pipe_in(tmp_path, monkeypatch):
     assert after.times == before.times
 
 
-@contextlib.contextmanager
-def feeding(data):
-    """A text stream, as sys.stdin is, over a pipe that ``data`` is written to."""
-    out, into = os.pipe()
-
-    def feed():
-        with os.fdopen(into, "wb") as file:
-            file.write(data)
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    with os.fdopen(out, "r") as stdin:
-        yield stdin
-    thread.join()
+def test_pipe_with_a_stream_that_cannot_be_stored(tmp_path, monkeypatch):
+    source = write_clip(tmp_path / "in.mkv", Clip(pictures(24), audio_seconds=1.0))
+    with feeding(source.read_bytes()) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        with pytest.raises(ValueError, match=r"stream 1 .*aac.* webm.*--no-audio"):
+            run("-", tmp_path / "out.webm")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mkv"]
 
 
 class PipeEnd:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -158,3 +161,19 @@ def read_back(path: Path) -> Read:
             "duration": stream.duration and stream.duration * stream.time_base,
         }
         return Read(frames, times, video, packets, packet_times, dict(file.metadata))
+
+
+@contextlib.contextmanager
+def feeding(data):
+    """A text stream, as sys.stdin is, over a pipe that ``data`` is written to."""
+    out, into = os.pipe()
+
+    def feed():
+        with os.fdopen(into, "wb") as file:
+            file.write(data)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    with os.fdopen(out, "r") as stdin:
+        yield stdin
+    thread.join()
