@@ -7,10 +7,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 import av
 
+from .clock import Clock
 from .encoding import Encoding, set_up
 from .packets import PacketTimes, read_packets, read_times
 from .reader import open_container
@@ -201,7 +203,8 @@ def assemble(
     times = [t for path in segments for t in read_times(path)]
     decode_times = increasing_dts(times)
     end = max(t.pts + t.duration for t in times) * encoding.time_base
-    if encoding.container in ("mp4", "mov"):
+    in_mp4 = encoding.container in ("mp4", "mov")
+    if in_mp4:
         # A late start is written in units of the movie's own clock, by default milliseconds.
         unit = encoding.time_base.denominator
         clock = unit * -(-1000 // unit)
@@ -221,7 +224,10 @@ def assemble(
                 targets = {s.index: _add_copy(file, s) for s in streams}
                 taken = [s for s in streams if s.type != "attachment"]
                 copied = extras.packets(source, taken)
-                copied = _retargeted(copied, targets, end if trim else None)
+                file.start_encoding()  # which settles the units of time
+                copied = _retargeted(
+                    copied, targets, Clock(source), end if trim else None, distinct=in_mp4
+                )
             _interleave(file, _video_packets(segments, decode_times, encoding, video), copied)
     finally:
         if extras and source:
@@ -258,13 +264,44 @@ def _video_packets(
 
 
 def _retargeted(
-    packets: Iterator[av.Packet], targets: dict[int, av.stream.Stream], end: Fraction | None
+    packets: Iterator[av.Packet],
+    targets: dict[int, av.stream.Stream],
+    clock: Clock,
+    end: Fraction | None,
+    *,
+    distinct: bool,
 ) -> Iterator[av.Packet]:
+    """Packets for the output's streams, with times that its format takes."""
+    last: dict[int, int] = {}
     for packet in packets:
-        late = end is not None and packet.pts is not None and packet.pts * packet.time_base >= end
-        if not late:
-            packet.stream = targets[packet.stream.index]
-            yield packet
+        target, unit = targets[packet.stream.index], packet.time_base
+        _shift(packet, clock)
+        if end is not None and packet.pts is not None and packet.pts * unit >= end:
+            continue
+        if packet.dts is not None:
+            # MP4's times must differ in its own unit; Matroska takes equal ones.
+            apart = ceil(max(1, target.time_base / unit)) if distinct else 0
+            if target.index in last:
+                packet.dts = max(packet.dts, last[target.index] + apart)
+            last[target.index] = packet.dts
+            if packet.pts is not None:
+                packet.pts = max(packet.pts, packet.dts)
+        packet.stream = target
+        yield packet
+
+
+def _shift(packet: av.Packet, clock: Clock) -> None:
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    if stamp is None:
+        return
+    unit, stream = packet.time_base, packet.stream
+    times = (stamp * unit, (packet.duration or 0) * unit)
+    offset = clock.offset(*times, stream=stream.index, may_step=stream.type != "subtitle")
+    offset = round(offset / unit)
+    if packet.pts is not None:
+        packet.pts += offset
+    if packet.dts is not None:
+        packet.dts += offset
 
 
 def _interleave(

@@ -20,6 +20,7 @@ import av
 import cv2
 import numpy as np
 
+from .clock import Clock
 from .colour import RGB_FULL, Colour, ToRGB, chroma_subsampling, pixel_depth
 from .options import OnError
 from .packets import PacketWriter
@@ -64,7 +65,7 @@ class Frame:
 
     Attributes:
         index: Counted from 0 in display order.
-        pts: Presentation time in the source's ``time_base``, strictly increasing.
+        pts: Presentation time in ``time_base`` by :class:`Clock`, strictly increasing.
         duration: In ``time_base``.
         rgb: The picture.
         name: File name without its suffix, for images.
@@ -266,6 +267,7 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[Frame]:
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
+        clock, unit = Clock(self.container), self.info.time_base
         frame, pts = self._first
         last_pts: int | None = None
         index = 0
@@ -275,12 +277,19 @@ class VideoSource:
                     f"{self.path}: frame {index} is {frame.width}x{frame.height}, the first was "
                     f"{self._size[0]}x{self._size[1]}; a video that changes size must be split"
                 )
+            duration = frame.duration or step
             if pts is None:
                 pts = 0 if last_pts is None else last_pts + step
+            else:
+                steps = clock.steps
+                pts += round(clock.offset(pts * unit, duration * unit) / unit)
+                if clock.steps > steps:
+                    self.problems.append(f"its clock steps back at frame {index}: joined there")
+                    logger.warning("%s: %s", self.path, self.problems[-1])
             if last_pts is not None and pts <= last_pts:  # encoders take increasing times only
                 pts = last_pts + 1
             rgb = _upright(self._to_rgb(frame), self._turn)
-            yield Frame(index, pts, frame.duration or step, rgb)
+            yield Frame(index, pts, duration, rgb)
             last_pts = pts
             index += 1
             frame, pts = next(self._decoded, (None, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import struct
 from fractions import Fraction
 from types import SimpleNamespace
@@ -101,13 +102,46 @@ def test_rational_rate_and_late_start(tmp_path):
     assert after.times[1] - after.times[0] == 1 / rate
 
 
-def test_late_start_in_a_transport_stream(tmp_path):
-    """Whose clock ticks 90,000 times a second, and which begins at 1/12 s here."""
-    source = write_clip(tmp_path / "in.ts", Clip(pictures(6)))
-    run(source, tmp_path / "out.mp4")
-    before, after = read_back(source), read_back(tmp_path / "out.mp4")
-    assert before.times[0] == Fraction(1, 12)
-    assert after.times == before.times
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_running_clock_of_a_transport_stream(tmp_path, suffix):
+    """It stands at ten hours here; sound and picture stay together."""
+    hours = {"output_ts_offset": "36000"}
+    clip = Clip(pictures(6), audio_seconds=0.25, container_options=hours)
+    source = write_clip(tmp_path / "in.ts", clip)
+    run(source, tmp_path / f"out.{suffix}")
+    before, after = read_back(source), read_back(tmp_path / f"out.{suffix}")
+    assert min(before.times) >= 36000
+    shift = before.times[0] - after.times[0]
+    start = min(before.times[0], before.packet_times["audio"][0])
+    assert abs(start - shift) < Fraction(1, 1000)
+    for ours, theirs in (
+        (after.times, before.times),
+        (after.packet_times["audio"], before.packet_times["audio"]),
+    ):
+        assert len(ours) == len(theirs)
+        apart = (abs(a + shift - b) for a, b in zip(ours, theirs, strict=True))
+        assert max(apart) <= Fraction(1, 1000)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_joined_recordings(tmp_path, suffix):
+    """The clock begins anew in the middle; picture and sound go on."""
+    parts = [
+        write_clip(tmp_path / f"{i}.ts", Clip(pictures(48, scene=i), audio_seconds=2.0))
+        for i in range(2)
+    ]
+    source = tmp_path / "in.ts"
+    source.write_bytes(b"".join(p.read_bytes() for p in parts))
+    result = run(source, tmp_path / f"out.{suffix}")
+    assert result.problems == ["its clock steps back at frame 48: joined there"]
+    after = read_back(tmp_path / f"out.{suffix}")
+    assert len(after.times) == 96
+    expected = [Fraction(i, 24) for i in range(96)]
+    shown = [t - after.times[0] for t in after.times]
+    assert max(abs(a - b) for a, b in zip(shown, expected, strict=True)) <= Fraction(1, 900)
+    sound = after.packet_times["audio"]
+    assert len(sound) == 2 * len(read_back(parts[0]).packet_times["audio"])
+    assert all(0 < b - a < Fraction(1, 24) for a, b in itertools.pairwise(sound))
 
 
 def test_colour_tags_are_carried_over(tmp_path):
