@@ -15,6 +15,7 @@ custom_hooks = [
         priority='ABOVE_NORMAL'),
     dict(type='FrozenFlowHook', iterations=5000),
     dict(type='CheckpointFitHook'),
+    dict(type='ResumeOwnHook'),
 ]
 
 # Losses, rates, PSNR, SSIM and a frame of every validated clip, on disk and in TensorBoard.
