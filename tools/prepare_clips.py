@@ -16,8 +16,11 @@ made of that. Written below --output:
     val/GT, val/BIx4            the start of the held-out videos, under REDS4's numbers
     meta_info_GT.txt            for BasicSR
     clips.txt                   which number is which video or rendered clip
+    recipe.json                 the same with what else the clips depend on
 
-Clips that are there already are kept, so the command can be interrupted and given again.
+Clips that are there already are kept, so the command can be interrupted and given again, also with
+more --rendered. Where another argument or another video would make a clip that is there a different
+one, the command is refused: a held-out video could else stay among those that are trained on.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from tqdm import tqdm
 from iart_plugin.data import preparation
 from iart_plugin.data.degradation import imresize
 from iart_plugin.data.preparation import REDS4, REDS_CLIP_LENGTH
+from iart_plugin.data.recipe import RECIPE, record_recipe
 from iart_plugin.data.synthetic import random_clip
 
 SCALE = 4
@@ -58,10 +62,14 @@ def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
 
 
 class Clip(NamedTuple):
-    """A clip to be written: its number, what it is, and what gives its frames."""
+    """A clip to be written: its number, what it is, and what gives its frames.
+
+    ``size`` is that of the video's file in bytes; None for a rendered clip.
+    """
 
     number: str
     label: str
+    size: int | None
     held_out: bool
     make: Callable[[], list[np.ndarray]]
 
@@ -146,20 +154,49 @@ def plan(args: argparse.Namespace) -> list[Clip]:
         out = video.stem in args.held_out
         length = args.validation_frames if out else REDS_CLIP_LENGTH
         make = partial(video_frames, video, length, args.short_side)
-        clips.append(Clip(next(reserved if out else free), video.name, out, make))
+        number = next(reserved if out else free)
+        clips.append(Clip(number, video.name, video.stat().st_size, out, make))
     if args.photographs is not None:
         photographs = find(args.photographs, PHOTOGRAPH_SUFFIXES, "photographs")
         for seed in range(args.rendered):
             make = partial(rendered_frames, photographs, seed, args.short_side)
-            clips.append(Clip(next(free), f"rendered {seed}", False, make))
+            clips.append(Clip(next(free), f"rendered {seed}", None, False, make))
     if all(clip.held_out for clip in clips):
         raise ValueError("every video is held out, none is left to train on")
     return clips
 
 
+def record(args: argparse.Namespace, clips: list[Clip]) -> None:
+    """Write down what the clips will be, before the first one is there.
+
+    Raises:
+        ValueError: if the output holds other clips, or some that nothing is known of.
+    """
+    unknown = next(args.output.glob("*/GT/*"), None)
+    if unknown is not None and not (args.output / RECIPE).exists():
+        raise ValueError(
+            f"{unknown} is there, and {args.output} has no {RECIPE} that says what it shows; "
+            "give another --output, or remove this one"
+        )
+    recipe = {"short side": args.short_side}
+    if args.photographs is not None:
+        found = find(args.photographs, PHOTOGRAPH_SUFFIXES, "photographs")
+        recipe["photographs"] = {path.name: path.stat().st_size for path in found}
+    for clip in clips:
+        length = args.validation_frames if clip.held_out else REDS_CLIP_LENGTH
+        recipe[clip.number] = {
+            "made of": clip.label,
+            "bytes": clip.size,
+            "held out": clip.held_out,
+            "frames": length,
+        }
+    record_recipe(args.output, recipe, grows=True)
+
+
 def prepare(args: argparse.Namespace) -> None:
     """Do what the module says."""
     clips = plan(args)
+    record(args, clips)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [
             pool.submit(

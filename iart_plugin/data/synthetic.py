@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from iart_plugin.data.flow_io import write_flow
+from iart_plugin.data.recipe import record_recipe
 from iart_plugin.png_files import write_png
 
 TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "brick", "grass", "rocket", "hubble_deep_field")
@@ -190,18 +191,11 @@ def write_dataset(
         ValueError: If the folder holds a set made with other options.
     """
     root = Path(root)
-    recipe = {"seed": seed, "render": render, **clip_options}
-    recipe_file = root / "recipe.json"
-    if recipe_file.exists():
-        found = json.loads(recipe_file.read_text(encoding="utf-8"))
-        if found != recipe:
-            raise ValueError(f"{root} holds a set made with {found}, not {recipe}; use another")
+    record_recipe(root, {"seed": seed, "render": render, **clip_options})
     splits = {
         "train": [f"train_{i:03d}" for i in range(num_train)],
         "test": [f"test_{i:03d}" for i in range(num_test)],
     }
-    root.mkdir(parents=True, exist_ok=True)
-    recipe_file.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     (root / "split.json").write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
     for number, (split, names) in enumerate(splits.items()):
         photographs = TRAIN_PHOTOGRAPHS if split == "train" else TEST_PHOTOGRAPHS

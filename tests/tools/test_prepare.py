@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -287,6 +288,35 @@ def test_clips_of_photographs_follow_the_videos(videos, tmp_path) -> None:
     assert "2.png is not a readable picture" in said
     said = tool("prepare_clips", videos, "--photographs", videos, "--output", clean, fails=True)
     assert "holds no photographs" in said
+
+
+def test_clips_of_another_plan_are_refused(videos, tmp_path) -> None:
+    """Whatever would make a number stand for something else; nothing is written then."""
+    output = tmp_path / "clips"
+    made = ("--output", output, "--short-side", 16, "--validation-frames", 3)
+    tool("prepare_clips", videos, "--held-out", "b", *made)
+    kept = {path: path.stat().st_mtime_ns for path in output.rglob("*.*")}
+    more = tmp_path / "more"
+    shutil.copytree(videos, more)
+    shutil.copy(videos / "a.avi", more / "aa.avi")
+    for arguments, named in (
+        ((videos, "--held-out", "c", *made), "001 = .*a.avi|000 = .*b.avi"),
+        ((videos, "--held-out", "b", "c", *made), "002 = .*c.avi"),
+        ((more, "--held-out", "b", *made), "002 = .*c.avi"),
+        ((videos, "--held-out", "b", *made, "--short-side", 20), "short side = 16, not 20"),
+        ((videos, "--held-out", "b", *made, "--validation-frames", 2), "000 = .*'frames': 3"),
+    ):
+        said = tool("prepare_clips", *arguments, fails=True)
+        assert re.search(rf"{output} holds files made with ({named})", said), said
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.*")} == kept
+    shutil.copy(videos / "a.avi", more / "d.avi")  # numbered after the others: the set grows
+    (more / "aa.avi").unlink()
+    tool("prepare_clips", more, "--held-out", "b", *made)
+    assert "003 d.avi" in (output / "clips.txt").read_text()
+    assert all(path.stat().st_mtime_ns == kept[path] for path in kept if path.suffix == ".png")
+    (output / "recipe.json").unlink()
+    said = tool("prepare_clips", more, "--held-out", "b", *made, fails=True)
+    assert "has no recipe.json" in said
 
 
 def test_clips_refuse_what_they_cannot_hold_out(videos, tmp_path) -> None:

@@ -1,0 +1,41 @@
+"""What a folder's files were made with, recorded beside them so that no others get mixed in."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RECIPE = "recipe.json"
+
+
+def record_recipe(folder: Path, recipe: Mapping[str, Any], *, grows: bool = False) -> None:
+    """Write down what a folder's files are made with, or compare with what it says already.
+
+    Args:
+        folder: Made if absent.
+        recipe: What JSON can hold.
+        grows: Whether entries may be added to a recipe that is there.
+
+    Raises:
+        ValueError: If the folder's files were made with something else, or its record is damaged.
+    """
+    path = folder / RECIPE
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged; remove {folder} and start again") from error
+        for key in [*found, *(() if grows else recipe)]:
+            if found.get(key) != recipe.get(key):
+                raise ValueError(
+                    f"{folder} holds files made with {key} = {found.get(key)}, not "
+                    f"{recipe.get(key)}; use another folder, or remove it"
+                )
+        if len(found) == len(recipe):
+            return
+    folder.mkdir(parents=True, exist_ok=True)
+    # Of this process alone: several may fill one folder.
+    unfinished = folder / f".{RECIPE}.{os.getpid()}"
+    unfinished.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
