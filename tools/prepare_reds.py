@@ -28,10 +28,15 @@ from iart_plugin.data.preparation import REDS4
 VALIDATION_OFFSET = 240
 
 
-def find(download: Path, name: str) -> Path | None:
-    """The folder of clips called ``name``, wherever the archive put it; ``X4`` inside it if so."""
-    found = [p for p in sorted(download.rglob(name)) if p.is_dir() and not p.is_symlink()]
-    for folder in found:
+def find(args: argparse.Namespace, name: str) -> Path | None:
+    """The folder of clips called ``name``, wherever the archive put it; ``X4`` inside it if so.
+
+    What this tool has linked is passed over: the download may lie in the output.
+    """
+    output = args.output.resolve()
+    for folder in sorted(args.download.rglob(name)):
+        if folder.is_symlink() and folder.resolve().is_relative_to(output):
+            continue
         for clips in (folder / "X4", folder):
             if any(p.is_dir() and p.name.isdigit() for p in clips.glob("*")):
                 return clips
@@ -55,10 +60,10 @@ def regroup(train: Path, validation: Path | None, target: Path) -> list[str]:
 
 def prepare(args: argparse.Namespace) -> None:
     """Do what the module says."""
-    train = find(args.download, "train_sharp")
+    train = find(args, "train_sharp")
     if train is None:
         raise FileNotFoundError(f"{args.download} holds no folder train_sharp with numbered clips")
-    validation = find(args.download, "val_sharp")
+    validation = find(args, "val_sharp")
     if validation is None:
         print("val_sharp is not there: clips 240..269 are left out.", file=sys.stderr)
     gt = args.output / "train_sharp_with_val"
@@ -66,9 +71,9 @@ def prepare(args: argparse.Namespace) -> None:
 
     label = "bicubic" if args.degradation == "BI" else args.degradation
     lq = args.output / f"train_sharp_{label}_with_val" / "X4"
-    ready = find(args.download, "train_sharp_bicubic") if label == "bicubic" else None
+    ready = find(args, "train_sharp_bicubic") if label == "bicubic" else None
     if ready is not None:
-        made = regroup(ready, find(args.download, "val_sharp_bicubic"), lq)
+        made = regroup(ready, find(args, "val_sharp_bicubic"), lq)
         print(f"{len(made)} low-resolution clips were downloaded, {len(clips) - len(made)} to make")
     preparation.complete_tree(gt, lq, clips, args.degradation, workers=args.workers)
     preparation.write_meta(args.output / "meta_info_REDS_GT.txt", clips, gt)

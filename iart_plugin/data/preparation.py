@@ -247,7 +247,9 @@ def link_folder(source: Path, link: Path) -> None:
         raise FileExistsError(f"{link} shows {link.resolve()}, not {source}; remove it first")
     link.parent.mkdir(parents=True, exist_ok=True)
     try:
-        link.symlink_to(os.path.relpath(source, link.parent), target_is_directory=True)
+        # The system follows `..` from where a folder really is, not from the path's text.
+        shown = source.parent.resolve() / source.name
+        link.symlink_to(os.path.relpath(shown, link.parent.resolve()), target_is_directory=True)
     except OSError:
         shutil.copytree(source, link, copy_function=_hard_link)
 

@@ -116,6 +116,21 @@ def test_reds_takes_downloaded_bicubic_frames(reds, tmp_path) -> None:
     assert (tmp_path / "REDS/train_sharp_bicubic_with_val/X4/001").is_symlink()
 
 
+def test_reds_through_symbolic_links(reds, tmp_path) -> None:
+    """Both the download and the output lie on another disk, at another depth."""
+    (tmp_path / "disk/deep/REDS").mkdir(parents=True)
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/REDS").symlink_to(tmp_path / "disk/deep/REDS")
+    (tmp_path / "download").mkdir()
+    (tmp_path / "download/train_sharp").symlink_to(reds / "download/train/train_sharp")
+    output = tmp_path / "datasets/REDS"
+    for _ in range(2):
+        tool("prepare_reds", tmp_path / "download", "--output", output, "--workers", 1)
+    assert (output / "train_sharp_with_val/001/00000000.png").is_file()
+    assert (output / "train_sharp/001/00000000.png").is_file()
+    assert (tmp_path / "datasets/REDS4/GT/000/00000000.png").is_file()
+
+
 def test_vimeo_bi_bd_and_lmdb(tmp_path) -> None:
     download = tmp_path / "vimeo_septuplet"
     for seed, clip in enumerate(("00001/0001", "00001/0002", "00002/0001")):
