@@ -236,7 +236,8 @@ def write_pair(root: Path, clip: str, index: int, gt: np.ndarray, scale: int = 4
 def link_folder(source: Path, link: Path) -> None:
     """Make ``link`` show ``source``, relatively, so that the tree can be moved as a whole.
 
-    Where the file system has no symbolic links, the files are hard-linked or copied.
+    Where the file system has no symbolic links, the files are hard-linked or copied, and ``link``
+    is there only when all of them are.
 
     Raises:
         FileExistsError: if ``link`` is something else already.
@@ -251,7 +252,10 @@ def link_folder(source: Path, link: Path) -> None:
         shown = source.parent.resolve() / source.name
         link.symlink_to(os.path.relpath(shown, link.parent.resolve()), target_is_directory=True)
     except OSError:
-        shutil.copytree(source, link, copy_function=_hard_link)
+        unfinished = link.with_name(f".{link.name}.part")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(source, unfinished, copy_function=_hard_link)
+        unfinished.rename(link)
 
 
 def _hard_link(source: str, target: str) -> None:

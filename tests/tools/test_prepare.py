@@ -131,6 +131,30 @@ def test_reds_through_symbolic_links(reds, tmp_path) -> None:
     assert (tmp_path / "datasets/REDS4/GT/000/00000000.png").is_file()
 
 
+def test_copies_in_place_of_links_are_whole(tmp_path, monkeypatch) -> None:
+    for frame in range(3):
+        write(tmp_path / f"source/{frame}.png", frame)
+
+    def refused(*_arguments, **_options):
+        raise OSError
+
+    def interrupted(source, target):
+        if source.endswith("2.png"):
+            raise KeyboardInterrupt
+        return copy(source, target)
+
+    copy = shutil.copy2
+    monkeypatch.setattr(preparation.os, "symlink", refused)
+    monkeypatch.setattr(preparation.os, "link", refused)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(preparation.shutil, "copy2", interrupted)
+        preparation.link_folder(tmp_path / "source", tmp_path / "output/clip")
+    assert not (tmp_path / "output/clip").exists()
+    preparation.link_folder(tmp_path / "source", tmp_path / "output/clip")
+    assert len(list((tmp_path / "output/clip").iterdir())) == 3
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["clip"]
+
+
 def test_vimeo_bi_bd_and_lmdb(tmp_path) -> None:
     download = tmp_path / "vimeo_septuplet"
     for seed, clip in enumerate(("00001/0001", "00001/0002", "00002/0001")):
