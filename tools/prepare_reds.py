@@ -13,7 +13,8 @@ made. Written below --output, by links where possible:
     train_sharp, train_sharp_bicubic                            train_sharp_bicubic
 
 and beside it REDS4/GT and REDS4/sharp_bicubic: clips 000, 011, 015 and 020. What is there already
-is kept, so the command can be interrupted and given again.
+is kept, so the command can be interrupted and given again. Where the download is --output itself,
+as in MMagic's layout, its train_sharp stays as it is, and MMagic's lists name its clips alone.
 """
 
 from __future__ import annotations
@@ -79,12 +80,7 @@ def prepare(args: argparse.Namespace) -> None:
     preparation.write_meta(args.output / "meta_info_REDS_GT.txt", clips, gt)
     held_out = [clip for clip in REDS4 if clip in clips]
     rest = [clip for clip in clips if clip not in REDS4]
-    for name, part in (
-        ("meta_info_REDS4_test_GT.txt", held_out),
-        ("meta_info_reds4_val.txt", held_out),
-        ("meta_info_reds4_train.txt", rest),
-    ):
-        preparation.write_meta(args.output / name, part, gt)
+    preparation.write_meta(args.output / "meta_info_REDS4_test_GT.txt", held_out, gt)
     reds4 = args.output.parent / "REDS4"
     for clip in held_out:
         preparation.link_folder(gt / clip, reds4 / "GT" / clip)
@@ -92,6 +88,17 @@ def prepare(args: argparse.Namespace) -> None:
     for link, shown in (("train_sharp", gt), (f"train_sharp_{label}", lq.parent)):
         if not (args.output / link).exists():  # the download may lie in --output itself
             preparation.link_folder(shown, args.output / link)
+    trees = (args.output / "train_sharp", args.output / f"train_sharp_{label}" / "X4")
+    lacking = [clip for clip in clips if not all((tree / clip).is_dir() for tree in trees)]
+    if lacking:
+        print(
+            f"{' or '.join(map(str, trees))} is your own and lacks {len(lacking)} clips, "
+            f"{lacking[0]} the first: MMagic's lists leave them out.",
+            file=sys.stderr,
+        )
+    for name, part in (("val", held_out), ("train", rest)):
+        listed = [clip for clip in part if clip not in lacking]
+        preparation.write_meta(args.output / f"meta_info_reds4_{name}.txt", listed, gt)
     if args.lmdb:
         for tree, name in ((gt, gt.name), (lq, lq.parent.name)):
             preparation.make_lmdb(tree, args.output / f"{name}.lmdb", clips)

@@ -89,6 +89,7 @@ def test_reds_is_regrouped_and_reduced(reds) -> None:
     assert np.array_equal(gt, cv2.imread(str(reds / "download/val_sharp/002/00000007.png")))
     lq = cv2.imread(str(out / "train_sharp_bicubic_with_val/X4/242/00000007.png"))
     assert np.array_equal(lq, bicubic_downsample(gt))
+    assert "242 100" in (out / "meta_info_reds4_train.txt").read_text()
     meta = (out / "meta_info_REDS_GT.txt").read_text().splitlines()
     assert meta == [f"{clip} 100 (48,64,3)" for clip in ("000", "001", "242")]
     assert (out / "meta_info_REDS4_test_GT.txt").read_text() == "000 100 (48,64,3)\n"
@@ -129,6 +130,17 @@ def test_reds_through_symbolic_links(reds, tmp_path) -> None:
     assert (output / "train_sharp_with_val/001/00000000.png").is_file()
     assert (output / "train_sharp/001/00000000.png").is_file()
     assert (tmp_path / "datasets/REDS4/GT/000/00000000.png").is_file()
+
+
+def test_reds_downloaded_to_the_output_itself(reds, tmp_path) -> None:
+    """MMagic's lists name no clip that its train_sharp lacks."""
+    shutil.copytree(reds / "download/train/train_sharp", tmp_path / "REDS/train_sharp")
+    shutil.copytree(reds / "download/val_sharp", tmp_path / "REDS/val_sharp")
+    tool("prepare_reds", tmp_path / "REDS", "--output", tmp_path / "REDS", "--workers", 1)
+    lists = {n: tmp_path / f"REDS/meta_info_{n}.txt" for n in ("reds4_train", "REDS_GT")}
+    clips = {n: [line[:3] for line in p.read_text().splitlines()] for n, p in lists.items()}
+    assert clips == {"reds4_train": ["001"], "REDS_GT": ["000", "001", "242"]}
+    assert [p.name for p in (tmp_path / "REDS/train_sharp").iterdir() if p.is_symlink()] == []
 
 
 def test_copies_in_place_of_links_are_whole(tmp_path, monkeypatch) -> None:
