@@ -185,7 +185,7 @@ def read_frames(video: Path, count: int) -> Iterator[np.ndarray]:
     Raises:
         ValueError: if no frame can be read.
     """
-    frames = decode(video, count)
+    frames = list(decode(video, count))
     for index in range(count):
         yield frames[back_and_forth(index, len(frames))]
 
@@ -196,23 +196,27 @@ def back_and_forth(index: int, length: int) -> int:
     return min(index % period, -index % period)
 
 
-def decode(video: Path, count: int) -> list[np.ndarray]:
-    """Up to ``count`` frames (h, w, 3) uint8 BGR from the start of a video.
+def decode(video: Path, count: int) -> Iterator[np.ndarray]:
+    """Up to ``count`` frames from the start of a video, read one by one as they are asked for.
+
+    Yields:
+        Frames (h, w, 3), uint8, BGR.
 
     Raises:
         ValueError: if no frame can be read.
     """
     capture = cv2.VideoCapture(str(video))
-    frames = []
-    while len(frames) < count:
-        ok, frame = capture.read()
-        if not ok:
-            break
-        frames.append(frame)
-    capture.release()
-    if not frames:
-        raise ValueError(f"no frame can be read from {video}")
-    return frames
+    try:
+        for index in range(count):
+            ok, frame = capture.read()
+            if ok:
+                yield frame
+            elif index:
+                return
+            else:
+                raise ValueError(f"no frame can be read from {video}")
+    finally:
+        capture.release()
 
 
 def write_pair(root: Path, clip: str, index: int, gt: np.ndarray, scale: int = 4) -> None:

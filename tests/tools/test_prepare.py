@@ -7,6 +7,7 @@ import importlib.util
 import io
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 import cv2
@@ -308,6 +309,25 @@ def test_videos_become_clips_in_reds_layout(videos, tmp_path) -> None:
     assert np.abs(read[1].astype(int) - read[2]).max() > 0
     low = cv2.imread(str(tmp_path / "train/BIx4/002/00000000.png"))
     np.testing.assert_array_equal(low, bicubic_downsample(read[0], 4))
+
+
+def test_videos_are_shrunk_frame_by_frame(videos, monkeypatch) -> None:
+    """Of 4K videos, 100 frames are 2.5 GB: none is kept at its full size."""
+    spec = importlib.util.spec_from_file_location("prepare_clips", TOOLS / "prepare_clips.py")
+    clips = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(clips)
+    alive, most, decode = [], [], preparation.decode
+
+    def watched(video, count):
+        for frame in decode(video, count):
+            alive.append(weakref.ref(frame))
+            most.append(sum(one() is not None for one in alive))
+            yield frame
+
+    monkeypatch.setattr(preparation, "decode", watched)
+    frames = clips.video_frames(videos / "a.avi", 7, 16)
+    assert [frame.shape for frame in frames] == 7 * [(16, 24, 3)]
+    assert max(most) <= 2  # the one that comes, and the one before it
 
 
 def test_clips_of_photographs_follow_the_videos(videos, tmp_path) -> None:
