@@ -186,21 +186,15 @@ def _load_resume_state(opt: dict) -> dict | None:
         a new run.
 
     Raises:
-        ValueError: if the state that the option file names is missing or unreadable.
+        ValueError: if the state that the option file names is missing or unreadable, or the
+            processes do not find the same one.
     """
     from basicsr.utils import check_resume
 
     if opt["auto_resume"]:
-        folder = Path(opt["path"]["training_states"])
-        states = sorted(folder.glob("*.state"), key=lambda p: int(p.stem), reverse=True)
-        for path in states:
-            try:
-                state = _read_training_state(path, opt)
-            except ValueError as error:
-                warnings.warn(f"{error} Trying the checkpoint before it.", stacklevel=2)
-                continue
-            break
-        else:
+        path, state = _newest_training_state(opt)
+        _check_same_everywhere(path, Path(opt["path"]["training_states"]))
+        if state is None:
             return None
     elif opt["path"].get("resume_state"):
         path = Path(opt["path"]["resume_state"])
@@ -210,6 +204,37 @@ def _load_resume_state(opt: dict) -> dict | None:
     opt["path"]["resume_state"] = str(path)
     check_resume(opt, state["iter"])
     return state
+
+
+def _newest_training_state(opt: dict) -> tuple[Path, dict] | tuple[None, None]:
+    """The newest state that is whole, and its file."""
+    folder = Path(opt["path"]["training_states"])
+    for path in sorted(folder.glob("*.state"), key=lambda p: int(p.stem), reverse=True):
+        try:
+            return path, _read_training_state(path, opt)
+        except ValueError as error:
+            warnings.warn(f"{error} Trying the checkpoint before it.", stacklevel=3)
+    return None, None
+
+
+def _check_same_everywhere(path: Path | None, folder: Path) -> None:
+    """Refuse to resume where machines see different states: each would train at its own iteration.
+
+    Raises:
+        ValueError: on every process, if they did not all choose the same file.
+    """
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, path and path.name)
+    if len(set(found)) > 1:
+        listed = "; ".join(f"process {rank}: {name or 'none'}" for rank, name in enumerate(found))
+        raise ValueError(
+            f"The run cannot be resumed: its processes find different newest states in {folder} "
+            f"({listed}). All machines need to see the same folder."
+        )
 
 
 def _read_training_state(path: Path, opt: dict | None) -> dict:

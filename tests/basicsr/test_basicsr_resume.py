@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 import iart_plugin.basicsr  # noqa: F401  registers
@@ -105,6 +107,36 @@ def two_checkpoints(tmp_path) -> dict:
 def test_auto_resume_takes_the_newest(two_checkpoints) -> None:
     assert _load_resume_state(two_checkpoints)["iter"] == 10
     assert two_checkpoints["path"]["pretrain_network_g"].endswith("net_g_10.pth")
+
+
+def _resume_in_one_of_two(rank: int, options: list[dict], folder: Path) -> None:
+    """A process of a run; writes down what came of resuming."""
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        state = _load_resume_state(options[rank])
+        said = f"resumed at {state['iter']}"
+    except ValueError as error:
+        said = str(error)
+    (folder / f"said {rank}").write_text(said)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_machines_that_see_different_states_are_told(two_checkpoints, tmp_path, shared) -> None:
+    other = copy.deepcopy(two_checkpoints)
+    if not shared:
+        other["path"]["training_states"] = str(tmp_path / "elsewhere")
+    # The processes start as copies of this one: importing BasicSR again takes seconds.
+    torch.multiprocessing.start_processes(
+        _resume_in_one_of_two, ([two_checkpoints, other], tmp_path), nprocs=2, start_method="fork"
+    )
+    for rank in range(2):
+        said = (tmp_path / f"said {rank}").read_text()
+        if shared:
+            assert said == "resumed at 10"
+        else:
+            assert "process 0: 10.state; process 1: none" in said
+            assert "need to see the same folder" in said
 
 
 @pytest.mark.parametrize(
