@@ -209,7 +209,8 @@ def _load_resume_state(opt: dict) -> dict | None:
 def _newest_training_state(opt: dict) -> tuple[Path, dict] | tuple[None, None]:
     """The newest state that is whole, and its file."""
     folder = Path(opt["path"]["training_states"])
-    for path in sorted(folder.glob("*.state"), key=lambda p: int(p.stem), reverse=True):
+    states = [path for path in folder.glob("*.state") if path.stem.isdecimal()]  # BasicSR's own
+    for path in sorted(states, key=lambda p: int(p.stem), reverse=True):
         try:
             return path, _read_training_state(path, opt)
         except ValueError as error:

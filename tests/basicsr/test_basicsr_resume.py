@@ -139,6 +139,11 @@ def test_machines_that_see_different_states_are_told(two_checkpoints, tmp_path, 
             assert "need to see the same folder" in said
 
 
+def test_auto_resume_ignores_states_that_are_no_iteration(two_checkpoints, tmp_path) -> None:
+    (tmp_path / "states/backup.state").write_bytes((tmp_path / "states/2.state").read_bytes())
+    assert _load_resume_state(two_checkpoints)["iter"] == 10
+
+
 @pytest.mark.parametrize(
     ("broken", "kept"),
     [
