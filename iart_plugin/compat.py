@@ -203,6 +203,11 @@ def _load_resume_state(opt: dict) -> dict | None:
         return None
     opt["path"]["resume_state"] = str(path)
     check_resume(opt, state["iter"])
+    # BasicSR changes `params_ema` alone; with `~` or another name the average would be read.
+    ignored = opt["path"].get("ignore_resume_networks") or []
+    for key in opt["path"]:
+        if key.startswith("param_key") and key.replace("param_key", "network", 1) not in ignored:
+            opt["path"][key] = "params"
     return state
 
 

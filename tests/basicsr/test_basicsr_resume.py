@@ -109,6 +109,17 @@ def test_auto_resume_takes_the_newest(two_checkpoints) -> None:
     assert two_checkpoints["path"]["pretrain_network_g"].endswith("net_g_10.pth")
 
 
+@pytest.mark.parametrize("key", [None, "state_dict", "params_ema"])
+def test_resume_goes_on_with_the_trained_weights(two_checkpoints, key) -> None:
+    """Whatever entry of another file the run has started from."""
+    two_checkpoints["path"].update(param_key_g=key, param_key_d=key)
+    two_checkpoints["path"]["ignore_resume_networks"] = ["network_d"]
+    _load_resume_state(two_checkpoints)
+    assert two_checkpoints["path"]["param_key_g"] == "params"
+    if key != "params_ema":  # which BasicSR changes
+        assert two_checkpoints["path"]["param_key_d"] == key
+
+
 def _resume_in_one_of_two(rank: int, options: list[dict], folder: Path) -> None:
     """A process of a run; writes down what came of resuming."""
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
