@@ -38,7 +38,7 @@ from iart_plugin.archs import read_state_dict
 from iart_plugin.basicsr import resume
 from iart_plugin.basicsr.checks import OptionError, check_options
 from iart_plugin.basicsr.progress import clip_progress
-from iart_plugin.weight_files import OPTIONS
+from iart_plugin.weight_files import OPTIONS, read_file
 
 AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # As in BasicSR: the networks whose training `fix_flow` delays.
@@ -384,7 +384,7 @@ def _read_weights(path: str, param_key: str | None) -> tuple[dict[str, Tensor], 
     state, container, _ = read_state_dict(path)
     if param_key is None or container in ("", param_key):
         return state, container
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_file(path)
     if param_key not in content:
         return state, container
     return {k.removeprefix("module."): v for k, v in content[param_key].items()}, param_key

@@ -231,6 +231,24 @@ def test_state_of_another_model_is_taken_as_far_as_it_goes(make, tmp_path) -> No
     assert other.optimizers[0].state_dict()["state"]
 
 
+def test_mmagics_checkpoint_is_a_start(make, tmp_path) -> None:
+    """Its log buffers, pickled objects of MMEngine's, are in nobody's way."""
+    logging = pytest.importorskip("mmengine.logging")
+    buffer = logging.HistoryBuffer()
+    buffer.update(0.5)
+    weights = {key: value + 1 for key, value in state_of(make()).items()}
+    state = {f"generator.{key}": value for key, value in weights.items()}
+    hub = {"log_scalars": {"train/loss": buffer}}
+    torch.save({"state_dict": state, "message_hub": hub}, tmp_path / "iter_4.pth")
+    allowed = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()  # the MMagic adapter's, if it was imported here
+    try:
+        model = make(path__pretrain_network_g=str(tmp_path / "iter_4.pth"))
+    finally:
+        torch.serialization.add_safe_globals(allowed)
+    assert torch.equal(model.net_g.conv_last.weight, weights["conv_last.weight"])
+
+
 def test_saved_weights_are_read_by_basicsr_and_by_this_package(make, tmp_path) -> None:
     from iart_plugin.archs import load_checkpoint
 
