@@ -42,7 +42,7 @@ from tqdm import tqdm
 from iart_plugin.data import preparation
 from iart_plugin.data.degradation import imresize
 from iart_plugin.data.preparation import REDS4, REDS_CLIP_LENGTH
-from iart_plugin.data.recipe import RECIPE, record_recipe
+from iart_plugin.data.recipe import record_recipe
 from iart_plugin.data.synthetic import random_clip
 
 SCALE = 4
@@ -172,12 +172,6 @@ def record(args: argparse.Namespace, clips: list[Clip]) -> None:
     Raises:
         ValueError: if the output holds other clips, or some that nothing is known of.
     """
-    unknown = next(args.output.glob("*/GT/*"), None)
-    if unknown is not None and not (args.output / RECIPE).exists():
-        raise ValueError(
-            f"{unknown} is there, and {args.output} has no {RECIPE} that says what it shows; "
-            "give another --output, or remove this one"
-        )
     recipe = {"short side": args.short_side}
     if args.photographs is not None:
         found = find(args.photographs, PHOTOGRAPH_SUFFIXES, "photographs")
@@ -190,7 +184,7 @@ def record(args: argparse.Namespace, clips: list[Clip]) -> None:
             "held out": clip.held_out,
             "frames": length,
         }
-    record_recipe(args.output, recipe, grows=True)
+    record_recipe(args.output, recipe, files="*/GT/*", grows=True)
 
 
 def prepare(args: argparse.Namespace) -> None:

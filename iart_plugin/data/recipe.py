@@ -9,16 +9,20 @@ from typing import Any
 RECIPE = "recipe.json"
 
 
-def record_recipe(folder: Path, recipe: Mapping[str, Any], *, grows: bool = False) -> None:
+def record_recipe(
+    folder: Path, recipe: Mapping[str, Any], *, files: str | None = None, grows: bool = False
+) -> None:
     """Write down what a folder's files are made with, or compare with what it says already.
 
     Args:
         folder: Made if absent.
         recipe: What JSON can hold.
+        files: A pattern of files that are of unknown make where there is no recipe.
         grows: Whether entries may be added to a recipe that is there.
 
     Raises:
-        ValueError: If the folder's files were made with something else, or its record is damaged.
+        ValueError: If the folder's files were made with something else or nobody knows what, or
+            its record is damaged.
     """
     path = folder / RECIPE
     if path.exists():
@@ -34,6 +38,11 @@ def record_recipe(folder: Path, recipe: Mapping[str, Any], *, grows: bool = Fals
                 )
         if len(found) == len(recipe):
             return
+    elif files and (unknown := next(folder.glob(files), None)):
+        raise ValueError(
+            f"{unknown} is there, and {path}, which would say what it was made with, is not; use "
+            "another folder, or remove it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     # Of this process alone: several may fill one folder.
     unfinished = folder / f".{RECIPE}.{os.getpid()}"

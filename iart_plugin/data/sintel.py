@@ -24,6 +24,7 @@ from torch import Tensor
 
 from iart_plugin.data.degradation import bicubic_downsample
 from iart_plugin.data.flow_io import read_flow, write_flow
+from iart_plugin.data.recipe import record_recipe
 from iart_plugin.png_files import write_png
 
 # Sintel's training clips and their numbers of frames: 1064 frames, 1041 flow fields.
@@ -90,7 +91,8 @@ class SintelFlowDataset(torch.utils.data.Dataset):
             item.
         scale: Factor between the two grids.
         flow: ``'gt'``, or ``'spynet'`` or ``'raft'`` estimated between the low-resolution
-            frames. Estimates are computed once and kept in ``cache_dir``.
+            frames. Estimates are computed once and kept in ``cache_dir``, which records the
+            weights that they are from.
         augment: Called with every item, for example
             :class:`~iart_plugin.data.augment.FlowAugmentation`.
         on_missing: With ``'error'``, any missing file stops the construction by name; a set
@@ -103,7 +105,8 @@ class SintelFlowDataset(torch.utils.data.Dataset):
 
     Raises:
         FileNotFoundError: If something that the arguments ask for is missing.
-        ValueError: If an argument is none of the above or no window is long enough.
+        ValueError: If an argument is none of the above, no window is long enough, or ``cache_dir``
+            holds the flow of other weights or frames.
     """
 
     def __init__(
@@ -138,6 +141,8 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         self.flow_weights = flow_weights
         default_cache = self.training / f"flow_{flow}_{render}_x{scale}"
         self.cache_dir = Path(cache_dir) if cache_dir is not None else default_cache
+        if flow != "gt":
+            self._check_cache()
         self.clips = clip_names(self.root, clips)
         self.windows = [
             window for clip in self.clips for window in self._windows_of(clip, num_frames)
@@ -173,6 +178,24 @@ class SintelFlowDataset(torch.utils.data.Dataset):
             "key": f"{window.clip}/{window.first:04d}",
         }
         return sample if self.augment is None else self.augment(sample)
+
+    def _check_cache(self) -> None:
+        """Keep the estimates of different weights apart; a complete cache needs no weights."""
+        if self.flow_weights is None and self.flow_source == "raft":
+            weights = "torchvision's"
+        elif self.flow_weights is not None and Path(self.flow_weights).is_file():
+            from iart_plugin.inference.models import file_digest
+
+            weights = file_digest(self.flow_weights)
+        else:
+            return
+        made_with = {"flow": self.flow_source, "render": self.render, "scale": self.scale}
+        try:
+            record_recipe(self.cache_dir, {**made_with, "weights": weights}, files="*/*.flo")
+        except PermissionError as error:
+            raise PermissionError(
+                f"{self.cache_dir} cannot be written to; pass a writable cache_dir"
+            ) from error
 
     # What there is ---------------------------------------------------------------------------
 

@@ -198,6 +198,15 @@ def test_estimated_flow_is_computed_once(root, tmp_path, monkeypatch):
         expected = network(item["lq"][:-1], item["lq"][1:])
     torch.testing.assert_close(item["flows"], expected, rtol=1e-4, atol=1e-5)
     assert len(list((tmp_path / "cache/b").iterdir())) == 2
+    other = tmp_path / "other.pth"
+    torch.save({"params": SPyNet().state_dict()}, other)
+    for changes in ({"flow_weights": other}, {"flow_weights": weights, "render": "final"}):
+        with pytest.raises(ValueError, match=r"cache holds files made with (weights|render) = "):
+            SintelFlowDataset(root, **options, **changes)
+    shutil.move(tmp_path / "cache/recipe.json", tmp_path)
+    with pytest.raises(ValueError, match=r"recipe.json, which would say.* is not"):
+        SintelFlowDataset(root, flow_weights=weights, **options)
+    shutil.move(tmp_path / "recipe.json", tmp_path / "cache")
     weights.unlink()  # no network is built any more
     again = SintelFlowDataset(root, flow_weights=weights, **options)[0]
     assert torch.equal(again["flows"], item["flows"])

@@ -387,7 +387,7 @@ def test_clips_of_another_plan_are_refused(videos, tmp_path) -> None:
     assert all(path.stat().st_mtime_ns == kept[path] for path in kept if path.suffix == ".png")
     (output / "recipe.json").unlink()
     said = tool("prepare_clips", more, "--held-out", "b", *made, fails=True)
-    assert "has no recipe.json" in said
+    assert "recipe.json, which would say" in said
 
 
 def test_clips_refuse_what_they_cannot_hold_out(videos, tmp_path) -> None:
