@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 BASICSR_STEP = re.compile(r"\[epoch:\s*\d+, iter:\s*([\d,]+), lr:\(([^)]*)\)\]")
+BASICSR_START = re.compile(r"Start training from epoch: \d+, iter: (\d+)")
 BASICSR_VALUE = re.compile(r"(\w+): (nan|[-+]?inf|[-+]?\d\.\d+e[-+]\d+)")
 BASICSR_METRIC = re.compile(r"^\t # (\w+): ([-+.\w]+)")
 MMENGINE_OTHERS = {"iter", "step", "epoch", "time", "data_time", "memory"}
@@ -35,7 +36,11 @@ class Record(NamedTuple):
 
 
 def read_basicsr(path: Path) -> Iterator[Record]:
-    """The records of one BasicSR log; a validation belongs to the iteration logged before it."""
+    """The records of one BasicSR log.
+
+    A validation belongs to the iteration logged before it, in a resumed run's log to the one at
+    which that was taken up where none is.
+    """
     iteration, dataset = 0, ""
     for line in path.read_text(errors="replace").splitlines():
         if step := BASICSR_STEP.search(line):
@@ -45,6 +50,8 @@ def read_basicsr(path: Path) -> Iterator[Record]:
             for name, value in BASICSR_VALUE.findall(line[step.end() :]):
                 if name.startswith("l_"):
                     yield Record("loss", name, iteration, float(value))
+        elif start := BASICSR_START.search(line):
+            iteration = int(start[1])
         elif "INFO: Validation " in line:
             dataset = line.rsplit("Validation ", 1)[1].strip()
         elif metric := BASICSR_METRIC.match(line):
@@ -93,7 +100,9 @@ def read_run(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
     logs = find_logs(run)
     for path in logs:
         records = list((read_mmengine if path.suffix == ".json" else read_basicsr)(path))
-        first = min((r.iteration for r in records), default=math.inf)
+        # A validation replaces one of the same iteration, and only what follows that.
+        repeated = (r.iteration + (r.panel == "validation") for r in records)
+        first = min(repeated, default=math.inf)
         for panel in curves.values():
             for name, points in panel.items():
                 # A resumed run repeats what came after its checkpoint.

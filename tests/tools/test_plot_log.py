@@ -46,6 +46,18 @@ def test_basicsr_run(tmp_path) -> None:
     assert curves["validation"]["REDS4 ssim"][0] == (1000, 0.9404)
 
 
+def test_resumed_log_that_starts_with_a_validation(tmp_path) -> None:
+    """That is before the first logged iteration, and replaces nothing of what came earlier."""
+    write_run(tmp_path)
+    line = "2026-01-03 00:00:00,000 INFO: Start training from epoch: 3, iter: 1100\n"
+    text = line + VALIDATION.format(32) + BASICSR.format(1200, "9.0000e-03")
+    (tmp_path / "train_run_20260103_000000.log").write_text(text)
+    curves = plot_log.read_run(tmp_path)
+    iterations = [iteration for iteration, _ in curves["loss"]["l_pix"]]
+    assert iterations == [900, 1000, 1025, 1100, 1200]
+    assert curves["validation"]["REDS4 psnr"] == [(1000, 30.0), (1100, 32.0)]
+
+
 def test_mmagic_run(tmp_path) -> None:
     """Its validation steps are 0; they belong to the iteration before."""
     scalars = tmp_path / "20260101_000000" / "vis_data" / "scalars.json"
