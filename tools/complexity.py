@@ -5,7 +5,7 @@
     python tools/complexity.py --train --only IART   # one training step, before you start one
     python tools/complexity.py --docs docs           # write docs/complexity.md
 
-FLOPs count twice the multiply-accumulates, for a network per output frame.
+FLOPs count twice the multiply-accumulates of a forward pass, for a network per output frame.
 """
 
 import argparse
@@ -80,10 +80,11 @@ def _page(rows: list[dict], args: argparse.Namespace) -> str:
 <!-- Written by tools/complexity.py. Do not edit: run it again. -->
 
 Low-resolution frames of {height}x{width}, clips of {args.frames} frames, aligners on
-{args.channels} channels. FLOPs are PyTorch's counter's, twice the multiply-accumulates of matrix
-products and convolutions; time, memory and FLOPs of a network are those of {what}, time and FLOPs
-per output frame. Memory is the growth of the process's peak. Measured on {args.device}
-({platform.machine()}, {threads} threads, PyTorch {torch.__version__}), the faster of two runs.
+{args.channels} channels. FLOPs are PyTorch's counter's of a forward pass, twice the
+multiply-accumulates of matrix products and convolutions; time and memory are those of {what}. A
+network's FLOPs and time are those of an output frame. Memory is the growth of the process's peak.
+Measured on {args.device} ({platform.machine()}, {threads} threads, PyTorch {torch.__version__}),
+the faster of two runs.
 "ms" is time on the clock and depends on what else the machine does; "CPU ms" is processor time.
 
 {table(rows, "markdown")}

@@ -71,6 +71,14 @@ def test_complexity_prints_what_was_asked_for(call):
     }
 
 
+def test_complexity_page_says_what_was_measured(call, tmp_path):
+    arguments = ("--count-only", "--size", 8, 8, "--channels", 60, "--only", "deformable")
+    call("complexity", *arguments, "--train", "--docs", tmp_path)
+    text = " ".join((tmp_path / "complexity.md").read_text().split())
+    assert "FLOPs are PyTorch's counter's of a forward pass" in text
+    assert "time and memory are those of a training step." in text
+
+
 def test_frequency_response_page(call, tmp_path):
     coarse = ("--steps", 1, "--frequencies", 4, "--shifts", 2)
     call("frequency_response", *coarse, "--docs", tmp_path)
