@@ -10,6 +10,7 @@ so that a shift, a wrong kernel or a wrong frame is found. Ends with 1 if anythi
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,9 @@ def basicsr_sets(config: Path) -> Iterator[tuple[str, list[FramePair] | str]]:
     opt = yaml.load(config.read_text(), Loader=yaml.FullLoader)
     for phase, dataset in opt["datasets"].items():
         dataset = {**dataset, "phase": phase, "scale": opt.get("scale", 4)}
+        for key in ("dataroot_gt", "dataroot_lq"):  # and no other, as BasicSR does
+            if dataset.get(key):
+                dataset[key] = os.path.expanduser(dataset[key])
         name = f"{phase} ({dataset['name']})"
         if not known_dataset(dataset):
             print(f"{name}: {dataset['type']} is not one that is checked")

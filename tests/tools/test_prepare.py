@@ -247,6 +247,16 @@ def test_check_passes_what_was_prepared(config) -> None:
     assert output.count("degradation: BI") == 2
 
 
+def test_check_finds_the_home_folder(reds, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(reds))
+    opt = options(reds)
+    for dataset in opt["datasets"].values():
+        for key in ("dataroot_gt", "dataroot_lq"):
+            dataset[key] = dataset[key].replace(str(reds), "~")
+    (tmp_path / "train.yml").write_text(yaml.safe_dump(opt))
+    assert tool("check_dataset", tmp_path / "train.yml", "--frames", 2).count("in order") == 2
+
+
 def test_check_finds_what_is_wrong(reds, tmp_path) -> None:
     """A missing, a truncated, a shifted and a wrongly made frame, each named."""
     gt = reds / "datasets/REDS/train_sharp_with_val"
