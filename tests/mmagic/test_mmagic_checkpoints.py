@@ -178,12 +178,13 @@ def _train(work_dir, iterations, **options):
     runner = Runner(
         _Line(),
         work_dir=str(work_dir),
-        train_dataloader=DataLoader(TensorDataset(torch.ones(1, 1))),
+        # More samples than iterations: MMEngine sleeps between epochs.
+        train_dataloader=DataLoader(TensorDataset(torch.ones(9, 1))),
         train_cfg={"by_epoch": False, "max_iters": iterations},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}},
         default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False}},
         custom_hooks=[iart_plugin.mmagic.ResumeOwnHook(), Recorder()],
-        default_scope="mmengine",
+        default_scope="mmagic",
         experiment_name=f"resume-{uuid4()}",
         log_level="ERROR",
         **options,
