@@ -1,9 +1,11 @@
 """Weight files as they lie on a disk: PyTorch's or safetensors, of either framework's layout."""
 
+import hashlib
 import json
 import os
 import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,15 @@ OPTIONS = "options"
 
 class CheckpointMismatch(RuntimeError):
     """A checkpoint cannot be read, does not fit a network, or nothing here recognises it."""
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str, str]:

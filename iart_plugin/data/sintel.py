@@ -26,6 +26,7 @@ from iart_plugin.data.degradation import bicubic_downsample
 from iart_plugin.data.flow_io import read_flow, write_flow
 from iart_plugin.data.recipe import record_recipe
 from iart_plugin.png_files import write_png
+from iart_plugin.weight_files import file_digest
 
 # Sintel's training clips and their numbers of frames: 1064 frames, 1041 flow fields.
 SINTEL_FRAMES = {
@@ -184,8 +185,6 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         if self.flow_weights is None and self.flow_source == "raft":
             weights = "torchvision's"
         elif self.flow_weights is not None and Path(self.flow_weights).is_file():
-            from iart_plugin.inference.models import file_digest
-
             weights = file_digest(self.flow_weights)
         else:
             return

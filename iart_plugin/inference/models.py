@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from iart_plugin.weight_files import file_digest
 
 MODELS = {
     "ia-cnn": "IA-CNN: BasicVSR with implicit alignment",
@@ -43,15 +44,6 @@ class LoadedModel:
     network: nn.Module
     digest: str
     summary: str
-
-
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def load_model(name: str, weights: str | Path | None) -> LoadedModel:
