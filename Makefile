@@ -45,4 +45,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) results experiments tb_logger work_dirs
+	rm -rf $(VENV)  # and no training's folders

@@ -107,7 +107,10 @@ def _load(path: str) -> Any:
         # and dropped, so that its checkpoints open where it is not installed.
         if not hasattr(torch.serialization, "safe_globals"):  # PyTorch before 2.5
             raise
-        with torch.serialization.safe_globals(_log_buffer_globals()):
+        # Leaving the context forbids all that it allowed, also what was allowed before.
+        allowed = torch.serialization.get_safe_globals()
+        added = [entry for entry in _log_buffer_globals() if entry not in allowed]
+        with torch.serialization.safe_globals(added):
             return torch.load(path, map_location="cpu", weights_only=True)
 
 

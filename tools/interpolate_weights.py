@@ -21,13 +21,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("output", help=".pth or .safetensors")
     args = parser.parse_args(argv)
     try:
-        network, _ = load_checkpoint(args.start)
-        start, trained = network.state_dict(), load_checkpoint(args.trained)[0].state_dict()
+        network, other = (load_checkpoint(path)[0] for path in (args.start, args.trained))
+        start, trained = network.state_dict(), other.state_dict()
+        if network.options != other.options:
+            raise ValueError(
+                f"{args.trained} is of another network than {args.start}: {other.options}, not "
+                f"{network.options}"
+            )
         mixed = {key: value.lerp(trained[key], args.share) for key, value in start.items()}
         network.load_state_dict(mixed)
         save_checkpoint(network, args.output)
-    except KeyError as error:
-        sys.exit(f"error: {args.trained} is of another network than {args.start}: no {error}")
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
 

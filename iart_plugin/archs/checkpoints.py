@@ -16,7 +16,7 @@ from iart_plugin.weight_files import (
 
 from .ia_cnn import IACNN
 from .ia_rt import BRANCHES, IART
-from .keys import Recognised, check_fit, recognise, rename
+from .keys import Recognised, alignment_settings, check_fit, recognise, rename
 from .mfsab import relative_position_index
 from .warm_start import ALIGNMENT_OPTIONS, warm_start
 
@@ -47,6 +47,8 @@ def build_network(recognised: Recognised) -> nn.Module:
         return IART(**recognised.options)
     if recognised.network in ("IACNN", "BasicVSR"):
         return IACNN(**recognised.options)
+    if recognised.network == "AlignmentStudyNet":
+        raise CheckpointMismatch("an AlignmentStudyNet is built from its config, not from weights")
     raise CheckpointMismatch(f"a {recognised.network} alone is not a super-resolution network")
 
 
@@ -173,11 +175,18 @@ def export_official(network: IART) -> dict[str, Tensor]:
     it as ``{'params': export_official(network)}``.
 
     Raises:
-        ValueError: if the network's alignment is not the implicit one.
+        ValueError: if the network's alignment is not the released one's.
     """
     op = network.implicit_warp
     if not hasattr(op, "window_encoding"):
         raise ValueError("the released program has implicit alignment only")
+    released, settings = alignment_settings({}), alignment_settings(network.options)
+    for name in ("encode_window", "encode_decimal", "position_channels", "padding_mode"):
+        if settings[name] != released[name]:
+            raise ValueError(
+                f"the released program's alignment has {name}={released[name]}, not "
+                f"{settings[name]}"
+            )
     state = dict(network.state_dict())
     dim = network.conv_first.out_channels
     for branch in BRANCHES:

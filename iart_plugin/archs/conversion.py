@@ -82,7 +82,8 @@ def read_weights(path: str | os.PathLike) -> Weights:
     recognised = recognise(state) if state else None
     if recognised is None:
         raise CheckpointMismatch(
-            f"{path} holds no IA-RT, PSRT-recurrent, IA-CNN or BasicVSR; keys: {list(loaded)[:3]}"
+            f"{path} holds no IA-RT, PSRT-recurrent, IA-CNN, BasicVSR or AlignmentStudyNet; keys: "
+            f"{list(loaded)[:3]}"
         )
     return Weights(recognised, _renamed(trained), _renamed(averaged), read_options(path))
 
@@ -165,6 +166,7 @@ def _official(weights: Weights) -> State:
     """The best set with every key that the released program wants, its own dead weights kept."""
     if weights.recognised.network != "IART":
         raise ValueError(f"the released program has no {weights.recognised.network}")
-    network = build_network(weights.recognised)
+    options = weights.recognised.options | weights.options
+    network = build_network(Recognised("IART", options))
     network.load_state_dict(weights.best)
     return export_official(network) | weights.best

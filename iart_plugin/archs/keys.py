@@ -6,12 +6,14 @@ output depends on and buffers that the constructor recomputes. A hook on load ta
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import Parameter, signature
 from typing import Any
 
 from torch import Size, Tensor, nn
 
+from iart_plugin.alignment import ALIGNMENTS
 from iart_plugin.flow import rename_spynet_key
 from iart_plugin.weight_files import CheckpointMismatch
 
@@ -45,7 +47,7 @@ class Recognised:
     """What a state dict is.
 
     Attributes:
-        network: 'IART', 'IACNN', 'BasicVSR' or 'SPyNet'.
+        network: 'IART', 'IACNN', 'BasicVSR', 'AlignmentStudyNet' or 'SPyNet'.
         options: the constructor's options that the shapes give away.
     """
 
@@ -108,6 +110,8 @@ def recognise(shapes: Mapping[str, Tensor | Size]) -> Recognised | None:
         return Recognised("IART", _iart_options(sizes))
     if "fusion.weight" in sizes and "backward_trunk.main.0.weight" in sizes:
         return _recognise_cnn(sizes)
+    if "fusion.patch_embed.norm.weight" in sizes:
+        return Recognised("AlignmentStudyNet")
     if "basic_module.0.basic_module.0.weight" in sizes:
         return Recognised("SPyNet")
     return None
@@ -166,13 +170,56 @@ def translate(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
             state_dict[prefix + name] = value
 
 
-def check_fit(network: nn.Module, state_dict: Mapping[str, Tensor], strict: bool) -> None:
-    """Raises CheckpointMismatch, in one line, if a state dict does not fit a network."""
+def check_fit(
+    network: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    strict: bool,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Raises CheckpointMismatch, in one line, if a state dict does not fit a network.
+
+    Args:
+        network: what it is loaded into.
+        state_dict: the weights.
+        strict: whether all must be there, and no others.
+        options: what the file records, see :func:`iart_plugin.weight_files.read_options`. Of
+            those that no shape tells, the alignment's must be the network's where ``strict``.
+    """
     given = {rename(key): value for key, value in state_dict.items()}
     given = {key: value for key, value in given.items() if not is_dead(key)}
     problem = _explain(network.state_dict(), given, strict)
+    if not problem and strict and options and hasattr(network, "options"):
+        problem = _differing_alignment(network.options, options)
     if problem:
         raise CheckpointMismatch(f"the checkpoint does not fit {type(network).__name__}: {problem}")
+
+
+def _differing_alignment(own: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
+    """Says how the alignment of a file was set otherwise, or None."""
+    here, there = alignment_settings(own), alignment_settings(saved)
+    differing = [
+        f"its alignment has {name}={there.get(name)}, the network's {name}={here.get(name)}"
+        for name in sorted({*here, *there})
+        if here.get(name) != there.get(name)
+    ]
+    return "; ".join(differing) or None
+
+
+def alignment_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides what a network's alignment computes, defaults filled in.
+
+    Args:
+        options: a network's ``options``, or what a file records of them.
+    """
+    name, heads = options.get("alignment", "implicit"), options.get("num_heads")
+    constructor = signature(ALIGNMENTS[name]).parameters.values() if name in ALIGNMENTS else ()
+    settings = {p.name: p.default for p in constructor if p.default is not Parameter.empty}
+    settings["name"] = name
+    if name == "implicit":
+        settings["num_heads"] = heads[0] if isinstance(heads, Sequence) else heads
+    settings |= options.get("alignment_options") or {}
+    settings.pop("check_finite", None)  # changes no number
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
 
 def _explain(own: Mapping[str, Tensor], given: Mapping[str, Tensor], strict: bool) -> str | None:

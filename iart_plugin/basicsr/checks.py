@@ -97,7 +97,7 @@ def _check_fit(opt: dict[str, Any]) -> None:
 
     from iart_plugin.archs.keys import check_fit
     from iart_plugin.flow import SPyNet
-    from iart_plugin.weight_files import read_state_dict
+    from iart_plugin.weight_files import read_options, read_state_dict
 
     network, paths = opt.get("network_g"), opt["path"]
     arch = ARCH_REGISTRY.get(network["type"]) if network else None
@@ -108,9 +108,9 @@ def _check_fit(opt: dict[str, Any]) -> None:
     key = "path.pretrain_network_g"
     try:
         if path and not resumed:
-            check_fit(
-                _build(arch, network), read_state_dict(path)[0], paths.get("strict_load_g", True)
-            )
+            strict = paths.get("strict_load_g", True)
+            state, options = read_state_dict(path)[0], read_options(path)
+            check_fit(_build(arch, network), state, strict, options)
         if path := network.get("spynet_path"):
             key = "network_g.spynet_path"
             SPyNet(path)

@@ -16,10 +16,10 @@ from mmengine.runner import BaseLoop, Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from iart_plugin.archs.checkpoints import read_state_dict
 from iart_plugin.archs.conversion import behind, mmagic_file
 from iart_plugin.archs.keys import check_fit, recognise
 from iart_plugin.archs.upsampler import UpsamplingNetwork
+from iart_plugin.weight_files import OPTIONS, read_options, read_state_dict
 
 SCHEMES = ("", "http://", "https://")
 """Where a file may come from: a path ('') or an address."""
@@ -54,7 +54,8 @@ class CheckpointFitHook(Hook):
         if not isinstance(model.generator, UpsamplingNetwork):
             return
         state = checkpoint.get("state_dict", checkpoint)
-        check_fit(model.generator, behind("generator.", state), strict=not self.partial)
+        weights, options = behind("generator.", state), checkpoint.get(OPTIONS)
+        check_fit(model.generator, weights, strict=not self.partial, options=options)
 
 
 @HOOKS.register_module()
@@ -105,10 +106,10 @@ def _translating(loader: Loader) -> Loader:
     def load(filename: str, map_location: Any = None, *args: Any, **options: Any) -> Any:
         path = os.path.expanduser(filename)
         if path.endswith(".safetensors") and os.path.isfile(path):
-            return _as_mmagic(read_state_dict(path)[0], path)
+            return _as_mmagic(read_state_dict(path)[0], path, read_options(path))
         loaded = loader(filename, map_location, *args, **options)
         state = _foreign_state_dict(loaded)
-        return loaded if state is None else _as_mmagic(state, filename)
+        return loaded if state is None else _as_mmagic(state, filename, loaded.get(OPTIONS))
 
     load.accepts_other_checkpoints = True
     return load
@@ -130,6 +131,8 @@ def _foreign_state_dict(loaded: Any) -> dict[str, Tensor] | None:
     return None if recognised is None or recognised.network == "SPyNet" else state
 
 
-def _as_mmagic(state: dict[str, Tensor], path: str) -> dict[str, Any]:
+def _as_mmagic(
+    state: dict[str, Tensor], path: str, options: dict[str, Any] | None
+) -> dict[str, Any]:
     print_log(f"{path}: {recognise(state)}, loaded as the generator", logger="current")
-    return mmagic_file(state)
+    return mmagic_file(state) | ({OPTIONS: options} if options else {})

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from iart_plugin.archs import (
     recognise,
     save_checkpoint,
 )
+from iart_plugin.archs.keys import check_fit
 
 CNN = {"num_feat": 8, "num_block": 2}
 RT = {"mid_channels": 8, "embed_dim": 12, "depths": [2, 1], "num_heads": [2, 3]}
@@ -165,6 +167,25 @@ def test_mmengines_own_checkpoint_opens_without_mmengine(tmp_path):
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
+def test_what_may_be_unpickled_stays_as_it_was(tmp_path):
+    """PyTorch's context forgets what was allowed before it, as this package allows for MMagic."""
+    script = (
+        "import numpy, torch\n"
+        "from iart_plugin.weight_files import _LogBuffer, numpy_globals, read_file\n"
+        "name = 'mmengine.logging.history_buffer.HistoryBuffer'\n"
+        "buffer = type('HistoryBuffer', (), {'__module__': name.rpartition('.')[0]})\n"
+        "import sys, types; module = types.ModuleType(buffer.__module__)\n"
+        "module.HistoryBuffer = buffer; sys.modules[buffer.__module__] = module\n"
+        f"path = {str(tmp_path / 'log.pth')!r}\n"
+        "torch.save({'buffer': buffer()}, path)\n"
+        "torch.serialization.add_safe_globals(numpy_globals())\n"
+        "before = set(map(str, torch.serialization.get_safe_globals()))\n"
+        "assert isinstance(read_file(path)['buffer'], _LogBuffer)\n"
+        "assert set(map(str, torch.serialization.get_safe_globals())) == before\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
 def test_averaged_weights_are_preferred(tmp_path):
     plain, averaged = IACNN(**CNN), IACNN(**CNN)
     torch.save(
@@ -208,6 +229,25 @@ def test_what_does_not_fit_is_said_in_a_line(given, network, message):
     with pytest.raises(CheckpointMismatch, match=message) as raised:
         network().load_state_dict(given().state_dict(), strict=True)
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "saved", "differs"),
+    [
+        ({"num_heads": 2}, {"num_heads": 4}, "num_heads=4, the network's num_heads=2"),
+        ({}, {"alignment_options": {"padding_mode": "zeros"}}, "padding_mode=zeros, .*=border"),
+        ({}, {"alignment_options": {"window_size": 2}}, None),  # the default
+    ],
+)
+def test_alignment_that_no_shape_tells_is_compared(own, saved, differs):
+    network, given = (IACNN(**(CNN | options)) for options in (own, saved))
+    fit = partial(check_fit, network, given.state_dict(), options=given.options)
+    if differs:
+        with pytest.raises(CheckpointMismatch, match=f"its alignment has {differs}"):
+            fit(strict=True)
+    else:
+        fit(strict=True)
+    fit(strict=False)
 
 
 def test_few_differing_keys_are_listed():

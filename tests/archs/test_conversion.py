@@ -11,6 +11,7 @@ from torch import nn
 from iart_plugin.archs import (
     IACNN,
     IART,
+    AlignmentStudyNet,
     CheckpointMismatch,
     export_official,
     load_checkpoint,
@@ -118,6 +119,38 @@ def test_network_trained_here_becomes_an_official_file(tmp_path):
     again = _ia_rt()
     again.load_state_dict(official)
     _assert_same(again.state_dict(), network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"window_size": 3}, None),
+        ({"padding_mode": "zeros"}, "padding_mode=border, not zeros"),
+        ({"encode_window": False}, "encode_window=True, not False"),
+    ],
+)
+def test_recorded_options_reach_an_official_file(tmp_path, options, refused):
+    network = IART(**{**_ia_rt().options, "alignment_options": options})
+    save_checkpoint(network, tmp_path / "ours.pth")
+    weights = read_weights(tmp_path / "ours.pth")
+    if refused:
+        with pytest.raises(ValueError, match=refused):
+            write_weights(weights, tmp_path / "official.pth", "official")
+    else:
+        write_weights(weights, tmp_path / "official.pth", "official")
+        official = torch.load(tmp_path / "official.pth", weights_only=True)["params"]
+        assert official["implicit_warp.position_bias"].shape == (1, 9, 12)
+
+
+def test_study_network_goes_to_mmagic_and_back(tmp_path):
+    network = AlignmentStudyNet(embed_dim=12, mid_channels=8, depths=[1], num_heads=2)
+    torch.save({"params": network.state_dict()}, tmp_path / "basicsr.pth")
+    write_weights(read_weights(tmp_path / "basicsr.pth"), tmp_path / "mmagic.pth", "mmagic")
+    write_weights(read_weights(tmp_path / "mmagic.pth"), tmp_path / "again.pth", "basicsr")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)["params"]
+    _assert_same(again, network.state_dict())
+    with pytest.raises(CheckpointMismatch, match="built from its config"):
+        load_checkpoint(tmp_path / "basicsr.pth")
 
 
 def test_single_set_is_the_average_unless_told(basicsr, tmp_path):

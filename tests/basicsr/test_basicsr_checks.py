@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import iart_plugin.basicsr  # noqa: F401  registers
-from iart_plugin.archs import IACNN
+from iart_plugin.archs import IACNN, save_checkpoint
 from iart_plugin.basicsr.checks import OptionError, check_dataset, check_options
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel, choose_amp_dtype
 from tests.basicsr.basicsr_driver import (
@@ -136,6 +136,16 @@ def test_weights_of_another_network_are_told_in_few_words(options, tmp_path) -> 
     assert str(path) in str(caught.value)
     assert "16" in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+def test_alignment_that_the_file_records_is_compared(options, tmp_path) -> None:
+    """Its heads: the network would load and give other numbers."""
+    opt = parsed(options())
+    network = {k: v for k, v in opt["network_g"].items() if k not in ("type", "spynet_path")}
+    save_checkpoint(IACNN(**(network | {"num_heads": 1})), tmp_path / "one.pth")
+    opt["path"]["pretrain_network_g"] = str(tmp_path / "one.pth")
+    with pytest.raises(OptionError, match=r"one\.pth does not fit: .*num_heads=1, the network's"):
+        check_options(opt)
 
 
 def test_whole_set_passes(train_set) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import iart_plugin.mmagic
-from iart_plugin.archs import IACNN, IART, CheckpointMismatch, export_official
+from iart_plugin.archs import IACNN, IART, CheckpointMismatch, export_official, save_checkpoint
 
 CNN = {"type": "IACNN", "num_feat": 8, "num_block": 1, "num_heads": 2}
 RT = {
@@ -140,6 +140,19 @@ def test_wrong_network_is_refused(tmp_path):
     hook = iart_plugin.mmagic.CheckpointFitHook()
     with pytest.raises(CheckpointMismatch, match="it holds a IART, the network is a IACNN"):
         hook.after_load_checkpoint(_runner(_build(CNN)), _load_checkpoint(str(path)))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_alignment_that_the_file_records_is_compared(tmp_path, suffix):
+    from mmengine.runner.checkpoint import _load_checkpoint
+
+    path = tmp_path / f"ia_cnn.{suffix}"
+    save_checkpoint(_network(IACNN, CNN | {"num_heads": 4}, 5), path)
+    hook = iart_plugin.mmagic.CheckpointFitHook()
+    with pytest.raises(CheckpointMismatch, match="num_heads=4, the network's num_heads=2"):
+        hook.after_load_checkpoint(_runner(_build(CNN)), _load_checkpoint(str(path)))
+    fitting = _runner(_build(CNN | {"num_heads": 4}))
+    hook.after_load_checkpoint(fitting, _load_checkpoint(str(path)))
 
 
 def test_part_of_the_network_is_refused_unless_asked_for(tmp_path):

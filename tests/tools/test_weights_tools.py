@@ -59,7 +59,8 @@ def test_weights_on_the_line_between_two_checkpoints(files, tmp_path):
     )
     torch.testing.assert_close(between["fusion.bias"], start["fusion.bias"] + 0.125)
     torch.testing.assert_close(between["fusion.weight"], start["fusion.weight"])
-    said = tool(
-        "interpolate_weights", files / "start.pth", files / "basicvsr.pth", 0.5, output, fails=True
-    )
-    assert "another network" in said
+    for two in (("start.pth", "basicvsr.pth"), ("basicvsr.pth", "trained.pth")):
+        paths = (files / name for name in two)
+        said = tool("interpolate_weights", *paths, 0.5, tmp_path / "no.pth", fails=True)
+        assert "another network" in said
+        assert not (tmp_path / "no.pth").exists()
