@@ -20,11 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from iart_plugin import archs
 from iart_plugin.alignment import ALIGNMENTS, build_alignment
+from iart_plugin.alignment.offsets import groups_of
 from iart_plugin.fused import fused
 
 PAPER_SIZE = (180, 320)  # the low-resolution frames of REDS
 PAPER_IA_GFLOPS = 14.93
 PAPER_CHANNELS = 120
+PAPER_HEADS = 6
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "IART": archs.IART,
@@ -68,7 +70,9 @@ class Case:
         """The network or aligner."""
         if self.kind == "network":
             return NETWORKS[self.name]()
-        options = {"num_heads": 6} if self.name == "implicit" else {}
+        options = {}
+        if self.name == "implicit":  # the paper's heads, or the most below that fit the channels
+            options["num_heads"] = groups_of(self.channels, None, PAPER_HEADS)
         return build_alignment(self.name, self.channels, **options)
 
     def inputs(self, device: str) -> list:

@@ -34,6 +34,16 @@ def test_deformable_convolution_is_counted():
     assert flops["parameters"] == 250_962
 
 
+def test_implicit_alignment_at_any_even_width():
+    heads = {
+        channels: Case(kind="plain", name="implicit", height=4, width=5, channels=channels)
+        .build()
+        .num_heads
+        for channels in (120, 60, 64)
+    }
+    assert heads == {120: 6, 60: 6, 64: 4}
+
+
 def test_networks_scale_with_their_frames_pixels():
     small, large = (
         count(Case(kind="network", name="AlignmentStudyNet, none", height=h, width=32, frames=1))
