@@ -117,8 +117,9 @@ def measure(case: Case, *, device: str = "cpu") -> dict[str, float]:
 
     Returns:
         ``seconds`` (a frame's for a network), ``cpu_seconds`` (the same in processor time of all
-        threads, which a busy machine hardly changes) and ``memory_mib``: on a GPU the peak of
-        PyTorch's allocations, on a CPU the growth of the process's peak resident memory.
+        threads, which a busy machine hardly changes) and ``memory_mib``: how far above what
+        weights and inputs take the peak lay, on a GPU that of PyTorch's allocations, on a CPU
+        that of the process's resident memory.
     """
     # Spawned: a forked child would inherit the parent's memory peak.
     context = multiprocessing.get_context("spawn")
@@ -154,11 +155,10 @@ def _measure_here(case: Case, device: str) -> dict[str, float]:
 
 
 def peak_bytes(device: str, *, reset: bool = False) -> int:
-    """Largest memory so far in bytes; with ``reset``, from here on."""
+    """Largest memory so far in bytes; with ``reset``, counted anew from what is held now."""
     if device == "cuda":
         if reset:
             torch.cuda.reset_peak_memory_stats()
-            return 0
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():

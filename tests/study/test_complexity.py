@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from iart_plugin.study.complexity import (
     NETWORKS,
@@ -11,6 +12,7 @@ from iart_plugin.study.complexity import (
     cases,
     count,
     measure,
+    peak_bytes,
     table,
 )
 
@@ -65,6 +67,16 @@ def test_measurement():
     assert result["seconds"] > 0 and result["cpu_seconds"] > 0
     # Its result alone is 16 MiB.
     assert 16 <= result["memory_mib"] < 400
+
+
+def test_a_gpus_peak_counts_from_what_is_held(monkeypatch):
+    held, peak = 300, [1000]  # a large temporary has been freed since
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.append(held))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak[-1])
+    before = peak_bytes("cuda", reset=True)
+    assert before == peak_bytes("cuda") == held  # weights and inputs are no growth
+    peak.append(450)
+    assert peak_bytes("cuda") - before == 150
 
 
 def test_every_case_is_there_and_tables_agree():
