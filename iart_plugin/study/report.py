@@ -186,6 +186,9 @@ def _caveats(study: Study) -> str:
         "of training are others.",
         "Ground-truth flow of these clips is exact and their motion rigid by layer, which favours "
         "sub-pixel resampling and disfavours patch alignment.",
+        "Outside the frame IA reads the nearest pixel of the border where the other aligners read "
+        "zeros, and PSNR counts all pixels, also those without a match: a part of the differences "
+        "is padding.",
     ]
     if len(study.seeds) == 1:
         lines.append(

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,6 +166,24 @@ def test_report_has_every_number_and_says_what_is_missing(study, tmp_path):
     assert "Not run: FGDC (GT, seed 0)" in write_report(more, tmp_path).read_text()
     with pytest.raises(ValueError, match="no result yet"):
         write_report(replace(study, folder=tmp_path), tmp_path)
+
+
+def test_report_names_the_padding_that_aligners_do_not_share(study, tmp_path):
+    outside = torch.full((1, 2, 16, 16), 100.0)
+    reference, current = torch.rand(2, 1, 8, 16, 16)
+    reads = set()
+    for key in ("nearest", "bilinear", "bicubic", "fgdc", "fgda", "patch", "implicit"):
+        aligner = SCALE.build(ROWS[key].network, seed=0).alignment
+        with torch.no_grad():
+            once, twice = (aligner(factor * reference, current, outside) for factor in (1, 2))
+        if not torch.allclose(once, twice):
+            reads.add(key)
+    assert reads == {"implicit"}
+    said = next(
+        line for line in write_report(study, tmp_path).read_text().splitlines() if "padding" in line
+    )
+    page = Path(__file__).parents[2] / "docs/alignment_study.md"
+    assert said in page.read_text(encoding="utf-8").splitlines()
 
 
 def test_rank_correlation():
