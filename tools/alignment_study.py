@@ -3,20 +3,21 @@
     python tools/alignment_study.py                # every aligner, ground-truth flow, one seed
     python tools/alignment_study.py --full --spynet weights/spynet.pth
 
-A stopped run goes on where it was; ``--report-only`` writes the page from what there is.
+A stopped run goes on where it was. ``--report-only`` writes the page from what the folder holds:
+at the scale that it was run at, with every row, flow and seed that has a result unless told which.
 """
 
 import argparse
 import shlex
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
 from iart_plugin.study.report import write_report
 from iart_plugin.study.rows import ROWS
-from iart_plugin.study.run import DEFAULT_ROWS, Study, run
+from iart_plugin.study.run import DEFAULT_ROWS, RUN_FLOWS, Study, recorded, run
 from iart_plugin.study.training import Scale
 
 
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("results/alignment_study"))
     parser.add_argument("--full", action="store_true", help="all flows, tables and three seeds")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="instead of the default")
-    parser.add_argument("--flows", nargs="+", choices=("gt", "noise", "spynet", "raft"))
+    parser.add_argument("--flows", nargs="+", choices=RUN_FLOWS)
     parser.add_argument("--spynet", help="SPyNet's weights, for its flow")
     parser.add_argument("--raft", help="weights of torchvision's raft_large, for its flow")
     parser.add_argument("--seeds", type=int, nargs="+")
@@ -35,13 +36,15 @@ def main() -> None:
             parser.add_argument(f"--{name}", type=int, default=item.default)
     parser.add_argument("--threads", type=int, help="PyTorch's threads")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--report-only", action="store_true")
+    parser.add_argument(
+        "--report-only", action="store_true", help="run nothing, and take the scale from --folder"
+    )
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     weights = {name: getattr(args, name) for name in ("spynet", "raft") if getattr(args, name)}
     scale = {f.name: getattr(args, f.name) for f in fields(Scale) if f.type is int}
-    study = Study(
+    study = asked = Study(
         folder=args.folder,
         scale=Scale(**scale),
         rows=args.rows or (tuple(ROWS) if args.full else DEFAULT_ROWS),
@@ -49,11 +52,32 @@ def main() -> None:
         seeds=args.seeds or ((0, 1, 2) if args.full else (0,)),
         flow_weights=weights,
     )
-    if not args.report_only:
+    if args.report_only:
+        study = _of_folder(asked, args)
+    else:
         run(study, report=lambda line: print(line, flush=True))
     words = [word for word in sys.argv[1:] if word != "--report-only"]
     command = shlex.join(["python", "tools/alignment_study.py", *words])
+    if study.scale != asked.scale or _result_files(study) != _result_files(asked):
+        command = ""  # it would run another study than the page is about
     print(f"wrote {write_report(study, args.docs, command=command)}")
+
+
+def _of_folder(asked: Study, args: argparse.Namespace) -> Study:
+    """The folder's study, with the rows, flows and seeds that were asked for, or all it has."""
+    found = recorded(args.folder)
+    lists = {}
+    for name in ("rows", "flows", "seeds"):
+        here, wanted = getattr(found, name), getattr(asked, name)
+        if getattr(args, name):
+            lists[name] = wanted
+        elif args.full:  # name what is missing as not run
+            lists[name] = list(dict.fromkeys((*here, *wanted)))
+    return replace(found, **lists)
+
+
+def _result_files(study: Study) -> set[Path]:
+    return {study.result_file(*job) for job in study.jobs()}
 
 
 if __name__ == "__main__":

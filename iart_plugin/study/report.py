@@ -46,7 +46,7 @@ def write_report(study: Study, folder: Path, *, command: str = "") -> Path:
         f"![PSNR by aligner and flow]({PLOT})" if plotted else "",
         _comparison(results),
         _baselines(results),
-        _caveats(study),
+        _caveats(study, results),
         "Not run: " + ", ".join(missing) + "." if missing else "",
     ]
     page = folder / PAGE
@@ -159,7 +159,7 @@ def _baselines(results: dict) -> str:
     aligned = [
         _mean(entries)
         for (key, flow), entries in results.items()
-        if flow == "gt" and ROWS[key].network["alignment"] not in (None, "none")
+        if flow == "gt" and ROWS[key].reads_flow
     ]
     lines = []
     for key in ("no_propagation", "no_alignment"):
@@ -180,7 +180,7 @@ def _baselines(results: dict) -> str:
     return "\n".join(lines)
 
 
-def _caveats(study: Study) -> str:
+def _caveats(study: Study, results: dict) -> str:
     lines = [
         "Numbers compare with each other, not with Table 1: the clips, the network and the length "
         "of training are others.",
@@ -190,9 +190,11 @@ def _caveats(study: Study) -> str:
         "zeros, and PSNR counts all pixels, also those without a match: a part of the differences "
         "is padding.",
     ]
-    if len(study.seeds) == 1:
+    alone = [len(entries) == 1 for entries in results.values()]
+    if any(alone):
         lines.append(
-            "One seed: without a spread, differences of a few hundredths of a dB say nothing."
+            f"One seed{'' if all(alone) else ' of some rows'}: without a spread, differences of a "
+            "few hundredths of a dB say nothing."
         )
     if study.scale.iterations < 2000:
         lines.append(
@@ -216,7 +218,7 @@ def _plot(results: dict, path: Path) -> bool:
     flows = sorted(_flows(results), key=lambda f: f != "gt")
     for key in dict.fromkeys(key for key, _ in results):
         values = [_mean(results[key, f]) if (key, f) in results else np.nan for f in flows]
-        if ROWS[key].network["alignment"] in (None, "none"):
+        if not ROWS[key].reads_flow:
             axes.axhline(values[0], color="0.6", linestyle=":", zorder=0)
             axes.annotate(ROWS[key].label, (len(flows) - 0.9, values[0]), color="0.4", fontsize=8)
             continue

@@ -43,6 +43,11 @@ class Row:
     flows: tuple[str, ...] = FLOWS
     paper: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def reads_flow(self) -> bool:
+        """Whether its results depend on the flow."""
+        return self.network["alignment"] not in (None, "none")
+
 
 def _table_1(
     key: str, label: str, alignment: str, *paper: float, tables: Sequence[str] = (), **options

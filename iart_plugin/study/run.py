@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from iart_plugin.data import SintelFlowDataset
@@ -16,6 +16,7 @@ from .training import Scale, add_flow_noise, describe, evaluate, train
 DEFAULT_ROWS = tuple(
     row.key for row in rows_of(("Table 1", "Fig. 3")) if not row.key.startswith("image_")
 )
+RUN_FLOWS = ("gt", "noise", "spynet", "raft")
 NOISE_SIGMA = 0.5  # low-resolution pixels, about SPyNet's own error on Sintel's harder clips
 DATA = {"num_train": 24, "num_test": 6, "num_frames": 5, "height": 128, "width": 128}
 
@@ -28,7 +29,8 @@ class Study:
         folder: Holds the data, the checkpoints and the results; a second call goes on there.
         scale: Steps and sizes, the same for all rows.
         rows: Keys of :data:`~iart_plugin.study.rows.ROWS`.
-        flows: 'gt', 'noise' (ground truth with noise), and 'spynet' or 'raft' with weights.
+        flows: Of :data:`RUN_FLOWS`: 'gt', 'noise' (ground truth with noise), and 'spynet' or 'raft'
+            with weights.
         seeds: Each is a whole run.
         flow_weights: Weights of the flow networks by name.
         data: Options of :func:`~iart_plugin.data.synthetic.write_dataset`.
@@ -50,11 +52,42 @@ class Study:
             for seed in self.seeds
             for flow in self.flows
             for row in chosen
-            if flow == self.flows[0] or row.network["alignment"] not in (None, "none")
+            if flow == self.flows[0] or row.reads_flow
         ]
 
     def result_file(self, row: Row, flow: str, seed: int) -> Path:
         return self.folder / "results" / f"{row.key}-{flow}-{seed}.json"
+
+    @property
+    def scale_file(self) -> Path:
+        return self.folder / "scale.json"
+
+
+def recorded(folder: Path) -> Study:
+    """The study that a folder holds: its scale, and every row, flow and seed with a result.
+
+    Raises:
+        FileNotFoundError: If no study was run there.
+    """
+    path = Study(folder=folder).scale_file
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run the study there, or give its folder")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    scale = {item.name: found[item.name] for item in fields(Scale)}
+    results = [
+        json.loads(result.read_text(encoding="utf-8")) for result in folder.glob("results/*.json")
+    ]
+    rows, flows, seeds = ({result[key] for result in results} for key in ("row", "flow", "seed"))
+    # Where a study has rows without flow, their results are under its first flow only.
+    first = {result["flow"] for result in results if not ROWS[result["row"]].reads_flow}
+    return Study(
+        folder=folder,
+        scale=Scale(**{**scale, "depths": tuple(scale["depths"])}),
+        rows=[key for key in ROWS if key in rows],
+        flows=sorted(flows, key=lambda flow: (flow not in first, RUN_FLOWS.index(flow))),
+        seeds=sorted(seeds),
+        data=found["data"],
+    )
 
 
 def run(study: Study, *, report: Callable[[str], None] = print) -> list[dict]:
@@ -135,7 +168,7 @@ def _end_point_error(clips, truth) -> float:
 
 
 def _check_same_study(study: Study) -> None:
-    path = study.folder / "scale.json"
+    path = study.scale_file
     scale = {**describe(study.scale), "data": study.data}
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.study import ROWS, experiments
 from iart_plugin.study.report import collect, rank_correlation, write_report
-from iart_plugin.study.run import DEFAULT_ROWS, Study, run
+from iart_plugin.study.run import DEFAULT_ROWS, Study, recorded, run
 from iart_plugin.study.training import Scale, add_flow_noise, evaluate, psnr, train
 
 pytest.importorskip("skimage", reason="the clips are made from its photographs")
@@ -166,6 +167,35 @@ def test_report_has_every_number_and_says_what_is_missing(study, tmp_path):
     assert "Not run: FGDC (GT, seed 0)" in write_report(more, tmp_path).read_text()
     with pytest.raises(ValueError, match="no result yet"):
         write_report(replace(study, folder=tmp_path), tmp_path)
+
+
+def test_report_says_which_rows_have_one_seed(study, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(study.folder / "results", folder / "results")
+    interrupted = replace(study, folder=folder, seeds=(0, 1, 2))
+    assert "* One seed: without a spread" in write_report(interrupted, tmp_path).read_text()
+    for key, flow in (("no_alignment", "gt"), ("nearest", "gt")):
+        path = study.result_file(ROWS[key], flow, 0)
+        second = {**json.loads(path.read_text()), "seed": 1}
+        interrupted.result_file(ROWS[key], flow, 1).write_text(json.dumps(second))
+    assert "* One seed of some rows:" in write_report(interrupted, tmp_path).read_text()
+    for path in (*folder.glob("results/implicit-*"), *folder.glob("results/nearest-noise*")):
+        path.unlink()
+    assert "One seed" not in write_report(interrupted, tmp_path).read_text()
+
+
+def test_recorded_study_is_the_one_that_was_run(study, tmp_path):
+    found = recorded(study.folder)
+    assert (found.scale, found.data) == (study.scale, study.data)
+    assert found.jobs() == study.jobs()
+    shutil.copytree(study.folder, tmp_path / "study", ignore=shutil.ignore_patterns("data"))
+    noise_first = tmp_path / "study/results/no_alignment-noise-0.json"
+    path = tmp_path / "study/results/no_alignment-gt-0.json"
+    noise_first.write_text(json.dumps({**json.loads(path.read_text()), "flow": "noise"}))
+    path.unlink()
+    assert list(recorded(tmp_path / "study").flows) == ["noise", "gt"]
+    with pytest.raises(FileNotFoundError, match=r"scale\.json is missing: run the study there"):
+        recorded(tmp_path)
 
 
 def test_report_names_the_padding_that_aligners_do_not_share(study, tmp_path):

@@ -60,6 +60,17 @@ def test_study_runs_and_reports(call, tmp_path, monkeypatch):
     _, output = call("alignment_study", "--rows", "bilinear", "implicit", "--report-only", *places)
     assert "seed 0" not in output and (tmp_path / "docs/alignment_study.md").read_text() == first
 
+    # Told nothing but the folder: its own scale and all its results, and no command to repeat.
+    places = ("--folder", tmp_path / "runs", "--docs", tmp_path / "docs")
+    call("alignment_study", "--report-only", *places)
+    text = (tmp_path / "docs/alignment_study.md").read_text()
+    without_command = [part for part in first.split("\n\n") if not part.startswith("By `")]
+    assert text.split("\n\n") == without_command
+    assert "2 steps are far from convergence" in text and " 8 channels" in text
+    call("alignment_study", "--report-only", "--full", *places)
+    text = (tmp_path / "docs/alignment_study.md").read_text()
+    assert "| IA |" in text and "Not run: w/o Prop. (GT, seed 0)" in text
+
 
 def test_complexity_prints_what_was_asked_for(call):
     arguments = ("--count-only", "--size", 8, 8, "--channels", 60, "--style", "json")
