@@ -182,11 +182,8 @@ class SintelFlowDataset(torch.utils.data.Dataset):
 
     def _check_cache(self) -> None:
         """Keep the estimates of different weights apart; a complete cache needs no weights."""
-        if self.flow_weights is None and self.flow_source == "raft":
-            weights = "torchvision's"
-        elif self.flow_weights is not None and Path(self.flow_weights).is_file():
-            weights = file_digest(self.flow_weights)
-        else:
+        weights = weights_of_flow(self.flow_source, self.flow_weights)
+        if weights is None:
             return
         made_with = {"flow": self.flow_source, "render": self.render, "scale": self.scale}
         try:
@@ -318,6 +315,25 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         from iart_plugin.flow import build_flow_estimator
 
         return build_flow_estimator(self.flow_source, self.flow_weights)
+
+
+def weights_of_flow(flow: str, path: str | Path | None) -> str | None:
+    """What tells the estimates of different weights apart: a digest, None where there is no file.
+
+    Args:
+        flow: ``'spynet'`` or ``'raft'``.
+        path: The weights that were asked for; a warning says so if they are not there.
+    """
+    if path is None:
+        return "torchvision's" if flow == "raft" else None
+    if Path(path).is_file():
+        return file_digest(path)
+    warnings.warn(
+        f"flow_weights {path} is not a file, so {flow} flow that was estimated before is used "
+        "whatever weights it is from; correct the path unless the file was removed on purpose",
+        stacklevel=4,
+    )
+    return None
 
 
 def prepare_low_resolution(
