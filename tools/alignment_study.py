@@ -17,7 +17,7 @@ import torch
 
 from iart_plugin.study.report import write_report
 from iart_plugin.study.rows import ROWS
-from iart_plugin.study.run import DEFAULT_ROWS, RUN_FLOWS, Study, recorded, run
+from iart_plugin.study.run import DEFAULT_ROWS, ESTIMATED_FLOWS, RUN_FLOWS, Study, recorded, run
 from iart_plugin.study.training import Scale
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    weights = {name: getattr(args, name) for name in ("spynet", "raft") if getattr(args, name)}
+    weights = {name: getattr(args, name) for name in ESTIMATED_FLOWS if getattr(args, name)}
     scale = {f.name: getattr(args, f.name) for f in fields(Scale) if f.type is int}
     study = asked = Study(
         folder=args.folder,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from iart_plugin.data import SintelFlowDataset
+from iart_plugin.data.sintel import weights_of_flow
 from iart_plugin.data.synthetic import write_dataset
 
 from .rows import ROWS, Row, rows_of
@@ -16,7 +17,9 @@ from .training import Scale, add_flow_noise, describe, evaluate, train
 DEFAULT_ROWS = tuple(
     row.key for row in rows_of(("Table 1", "Fig. 3")) if not row.key.startswith("image_")
 )
-RUN_FLOWS = ("gt", "noise", "spynet", "raft")
+ESTIMATED_FLOWS = ("spynet", "raft")
+RUN_FLOWS = ("gt", "noise", *ESTIMATED_FLOWS)
+WEIGHTS = "flow_weights"  # the entry of the scale's file that tells estimated flows' weights apart
 NOISE_SIGMA = 0.5  # low-resolution pixels, about SPyNet's own error on Sintel's harder clips
 DATA = {"num_train": 24, "num_test": 6, "num_frames": 5, "height": 128, "width": 128}
 
@@ -101,7 +104,7 @@ def run(study: Study, *, report: Callable[[str], None] = print) -> list[dict]:
         The results of all jobs: row, flow, seed, PSNR and how they were got.
 
     Raises:
-        ValueError: If the folder holds a study at another scale.
+        ValueError: If the folder holds a study at another scale, or of other flow weights.
     """
     _check_same_study(study)
     root = study.folder / "data"
@@ -170,8 +173,15 @@ def _end_point_error(clips, truth) -> float:
 def _check_same_study(study: Study) -> None:
     path = study.scale_file
     scale = {**describe(study.scale), "data": study.data}
+    weights = {
+        flow: weights_of_flow(flow, study.flow_weights.get(flow))
+        for flow in study.flows
+        if flow in ESTIMATED_FLOWS
+    }
+    weights = {flow: digest for flow, digest in weights.items() if digest is not None}
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
+        known = found.pop(WEIGHTS, {})  # of the flows run so far; none in older files
         if found != scale:
             changed = {
                 key: (found.get(key), scale.get(key))
@@ -181,5 +191,13 @@ def _check_same_study(study: Study) -> None:
             raise ValueError(
                 f"{study.folder} holds a study at another scale ({changed}); give another folder"
             )
+        for flow, digest in weights.items():
+            if known.get(flow, digest) != digest:
+                raise ValueError(
+                    f"{study.folder} holds a study of other {flow} weights than "
+                    f"{study.flow_weights.get(flow, digest)}; give another folder"
+                )
+        weights = {**known, **weights}
     study.folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(scale, indent=2) + "\n", encoding="utf-8")
+    kept = {**scale, WEIGHTS: weights} if weights else scale
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")

@@ -156,6 +156,34 @@ def test_results_are_kept_and_not_made_twice(study):
         run(replace(study, scale=replace(SCALE, iterations=5)))
 
 
+def test_results_of_other_flow_weights_are_not_taken(study, tmp_path):
+    shutil.copytree(study.folder, tmp_path / "study", ignore=shutil.ignore_patterns("checkpoints"))
+    estimated = replace(study, folder=tmp_path / "study", rows=("nearest",), flows=("spynet",))
+    path = study.result_file(ROWS["nearest"], "gt", 0)
+    finished = {**json.loads(path.read_text()), "flow": "spynet"}
+    estimated.result_file(ROWS["nearest"], "spynet", 0).write_text(json.dumps(finished))
+
+    def results(content=None):
+        file = tmp_path / "spynet.pth"
+        file.unlink(missing_ok=True)
+        if content:
+            file.write_bytes(content)
+        return run(replace(estimated, flow_weights={"spynet": str(file)}), report=lambda _: None)
+
+    before = json.loads(estimated.scale_file.read_text())
+    assert results(b"one") == [finished]  # an older folder does not say whose its results are
+    recorded_weights = json.loads(estimated.scale_file.read_text())
+    assert set(recorded_weights) - set(before) == {"flow_weights"}
+    assert results(b"one") == [finished]
+    with pytest.raises(ValueError, match=r"holds a study of other spynet weights than .*pth; give"):
+        results(b"two")
+    with pytest.warns(UserWarning, match=r"spynet.pth is not a file"):
+        assert results() == [finished]
+    run(replace(study, folder=estimated.folder), report=lambda _: None)  # reads no estimate
+    assert json.loads(estimated.scale_file.read_text()) == recorded_weights
+    assert recorded(estimated.folder).scale == study.scale
+
+
 def test_report_has_every_number_and_says_what_is_missing(study, tmp_path):
     path = study.result_file(ROWS["nearest"], "gt", 0)
     text = write_report(study, tmp_path).read_text()
