@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from iart_plugin.ops.processor import cpu_name
 from iart_plugin.study.complexity import (
     PAPER_CHANNELS,
     PAPER_IA_GFLOPS,
@@ -68,6 +69,7 @@ def _page(rows: list[dict], args: argparse.Namespace) -> str:
     height, width = args.size
     what = "a training step" if args.train else "a forward pass"
     threads = args.threads or torch.get_num_threads()
+    processor = cpu_name() or platform.machine()
     sizes = {"height": PAPER_SIZE[0], "width": PAPER_SIZE[1]}
     plain, ours = (
         count(Case(kind=kind, name="implicit", **sizes))["flops"] / 1e9
@@ -83,7 +85,7 @@ Low-resolution frames of {height}x{width}, clips of {args.frames} frames, aligne
 {args.channels} channels. FLOPs are PyTorch's counter's of a forward pass, twice the
 multiply-accumulates of matrix products and convolutions; time and memory are those of {what}. A
 network's FLOPs and time are those of an output frame. Memory is the growth of the process's peak.
-Measured on {args.device} ({platform.machine()}, {threads} threads, PyTorch {torch.__version__}),
+Measured on {args.device} ({processor}, {threads} threads, PyTorch {torch.__version__}),
 the faster of two runs.
 "ms" is time on the clock and depends on what else the machine does; "CPU ms" is processor time.
 
