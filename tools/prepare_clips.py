@@ -64,13 +64,15 @@ def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
 class Clip(NamedTuple):
     """A clip to be written: its number, what it is, and what gives its frames.
 
-    ``size`` is that of the video's file in bytes; None for a rendered clip.
+    ``size`` is that of the video's file in bytes; None for a rendered clip. ``length`` is in
+    frames; a held-out video may have fewer.
     """
 
     number: str
     label: str
     size: int | None
     held_out: bool
+    length: int
     make: Callable[[], list[np.ndarray]]
 
 
@@ -155,12 +157,13 @@ def plan(args: argparse.Namespace) -> list[Clip]:
         length = args.validation_frames if out else REDS_CLIP_LENGTH
         make = partial(video_frames, video, length, args.short_side)
         number = next(reserved if out else free)
-        clips.append(Clip(number, video.name, video.stat().st_size, out, make))
+        clips.append(Clip(number, video.name, video.stat().st_size, out, length, make))
     if args.photographs is not None:
         photographs = find(args.photographs, PHOTOGRAPH_SUFFIXES, "photographs")
         for seed in range(args.rendered):
             make = partial(rendered_frames, photographs, seed, args.short_side)
-            clips.append(Clip(next(free), f"rendered {seed}", None, False, make))
+            label = f"rendered {seed}"
+            clips.append(Clip(next(free), label, None, False, REDS_CLIP_LENGTH, make))
     if all(clip.held_out for clip in clips):
         raise ValueError("every video is held out, none is left to train on")
     return clips
@@ -177,12 +180,11 @@ def record(args: argparse.Namespace, clips: list[Clip]) -> None:
         found = find(args.photographs, PHOTOGRAPH_SUFFIXES, "photographs")
         recipe["photographs"] = {path.name: path.stat().st_size for path in found}
     for clip in clips:
-        length = args.validation_frames if clip.held_out else REDS_CLIP_LENGTH
         recipe[clip.number] = {
             "made of": clip.label,
             "bytes": clip.size,
             "held out": clip.held_out,
-            "frames": length,
+            "frames": clip.length,
         }
     record_recipe(args.output, recipe, files="*/GT/*", grows=True)
 
@@ -198,7 +200,7 @@ def prepare(args: argparse.Namespace) -> None:
                 clip.make,
                 args.output / ("val" if clip.held_out else "train"),
                 clip.number,
-                None if clip.held_out else REDS_CLIP_LENGTH,
+                None if clip.held_out else clip.length,
             )
             for clip in clips
         ]
