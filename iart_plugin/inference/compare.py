@@ -25,13 +25,13 @@ from .writer import VideoSegment
 SWEEP_SECONDS = 4  # from one edge to the other and back
 
 
-def write_comparison(options: UpscaleOptions, result: Path, mode: Literal["side", "slide"]) -> Path:
+def write_comparison(options: UpscaleOptions, result: Path) -> Path:
     """Write ``RESULT.compare.mp4`` (its own container for a video) and ``RESULT.compare.png``.
 
     Args:
-        options: Of the run; its input is read again.
+        options: Of the run; its input is read again. ``compare`` is "side" by side, or a dividing
+            line that "slide"s across the picture.
         result: What the run wrote.
-        mode: "side" by side, or a dividing line that "slide"s across the picture.
 
     Returns:
         The video's path. The PNG beside it shows the frame in the middle.
@@ -41,13 +41,12 @@ def write_comparison(options: UpscaleOptions, result: Path, mode: Literal["side"
         closing(open_source(options.input, rate=options.fps)) as before,
         closing(open_source(result, rate=rate)) as after,
     ):
-        return _write(options, result, mode, before, after)
+        return _write(options, result, before, after)
 
 
 def _write(
     options: UpscaleOptions,
     result: Path,
-    mode: Literal["side", "slide"],
     before: VideoSource | ImageSource,
     after: VideoSource | ImageSource,
 ) -> Path:
@@ -63,10 +62,11 @@ def _write(
             if low is None or high is None:
                 break
             seconds = Fraction(low.index) / before.info.rate
-            picture = combine(low.rgb, high.rgb, mode, position=_sweep(float(seconds)))
+            position = _sweep(float(seconds))
+            picture = combine(low.rgb, high.rgb, options.compare, position=position)
             segment.write(low, picture)
             if low.index <= middle:
-                still = combine(low.rgb, high.rgb, mode, position=0.5)
+                still = combine(low.rgb, high.rgb, options.compare, position=0.5)
         segment.close()
         assemble([packets], encoding, unfinished)
         unfinished.replace(path)

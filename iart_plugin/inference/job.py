@@ -142,7 +142,7 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
     images_out = not to_pipe and _names_folder(options.output)
     _refuse_unused(options, to_pipe, images_out)
     if work is not None and group.is_first:
-        _refuse_to_overwrite(options, work)
+        _refuse_to_overwrite(options, work, images_out)
     group.wait()
     if not images_out and not to_pipe:
         container_of(options.output)  # a wrong suffix fails before anything is loaded
@@ -205,17 +205,17 @@ def _names_folder(output: str) -> bool:
     return output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
 
 
-def _refuse_to_overwrite(options: UpscaleOptions, work: WorkFolder) -> None:
+def _refuse_to_overwrite(options: UpscaleOptions, work: WorkFolder, to_images: bool) -> None:
     output = work.output
     occupied = output.exists() and not (output.is_dir() and not any(output.iterdir()))
+    taken = [output] if occupied else []
+    if options.compare:
+        path = comparison_path(output, to_images=to_images)
+        taken += filter(Path.exists, (path, path.with_suffix(".png")))
     # A run that was interrupted while finishing has its output in place, or a part of it.
     continued = options.resume and work.exists()
-    if occupied and not (options.overwrite or options.dry_run or continued):
-        raise FileExistsError(f"{output} exists: pass -y to replace it, or choose another -o")
-    if options.compare and not (options.overwrite or options.dry_run or continued):
-        path = comparison_path(output, to_images=_names_folder(options.output))
-        for taken in filter(Path.exists, (path, path.with_suffix(".png"))):
-            raise FileExistsError(f"{taken} exists: pass -y to replace it, or choose another -o")
+    if taken and not (options.overwrite or options.dry_run or continued):
+        raise FileExistsError(f"{taken[0]} exists: pass -y to replace it, or choose another -o")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent}: no such folder to write {output.name} to")
     if work.exists() and not (options.resume or options.overwrite or options.dry_run):

@@ -203,7 +203,7 @@ class VideoSource:
         self._spool: PacketWriter | None = None
         self._early: list[av.Packet] = []  # a pipe's other packets before anyone asked for them
         self.problems: list[str] = []
-        self.container = _open_container(self.path)
+        self.container = open_container(self.path)
         try:
             self.stream = _video_stream(self.container, self.path)
             # Frame threads report an error with a later packet; slices keep the two together.
@@ -378,18 +378,15 @@ def open_container(path: str | Path) -> av.container.InputContainer:
     """Open a media file, or a pipe for ``-``; titles that are not UTF-8 do not matter.
 
     Raises:
-        av.FFmpegError: It cannot be opened.
+        FileNotFoundError: No such file.
+        ValueError: It cannot be opened.
     """
-    # Absolute, or FFmpeg would take what stands before a colon for a protocol.
-    file = sys.stdin.buffer if str(path) == "-" else str(Path(path).absolute())
-    return av.open(file, "r", metadata_errors="replace")
-
-
-def _open_container(path: str | Path) -> av.container.InputContainer:
     if str(path) != "-" and not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
+    # Absolute, or FFmpeg would take what stands before a colon for a protocol.
+    file = sys.stdin.buffer if str(path) == "-" else str(Path(path).absolute())
     try:
-        return open_container(path)
+        return av.open(file, "r", metadata_errors="replace")
     except av.FFmpegError as error:
         raise ValueError(f"{path}: not a video that can be opened ({error.strerror})") from error
 

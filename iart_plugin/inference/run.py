@@ -80,7 +80,7 @@ def _carry_out(job: Job) -> Result:
     frames = run(job)
     comparison = None
     if job.options.compare and job.group.is_first:
-        comparison = write_comparison(job.options, job.output, job.options.compare)
+        comparison = write_comparison(job.options, job.output)
     return Result(job.options.output, frames, list(job.source.problems), comparison)
 
 
