@@ -59,14 +59,18 @@ def read_basicsr(path: Path) -> Iterator[Record]:
 
 
 def read_mmengine(path: Path) -> Iterator[Record]:
-    """The records of one scalars.json; its validations carry no usable iteration of their own."""
+    """The records of one scalars.json.
+
+    A validation's step is 0 where MMEngine counts epochs: it belongs to the iteration before it,
+    and is left out where none was logged.
+    """
     iteration = 0
     for line in path.read_text().splitlines():
         values = json.loads(line)
         training = "iter" in values
         iteration = values["iter"] if training else max(iteration, values.get("step", 0))
         for name, value in values.items():
-            if name in MMENGINE_OTHERS or not isinstance(value, (int, float)):
+            if not iteration or name in MMENGINE_OTHERS or not isinstance(value, (int, float)):
                 continue
             if not training:
                 yield Record("validation", name, iteration, value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmagic.registry import VISUALIZERS
@@ -14,17 +17,23 @@ class MiddleFrameVisualizer(ConcatImageVisualizer):
     """Shows the middle frame: ground truth, input and output beside each other.
 
     MMagic's puts every frame of a clip into one picture: of 100 frames of 1280x720, one of 276 MB.
-    Its arguments are this one's.
+    It also names the picture after the first frame's file, which all clips of a data set share: the
+    last clip would be the only one shown. Its arguments are this one's.
     """
 
     def add_datasample(self, data_sample: Any, step: int = 0) -> None:
         """Hands one frame of a sample to the backends.
 
         Args:
-            data_sample: an MMagic DataSample whose pictures are (t, 3, h, w) or (3, h, w).
+            data_sample: an MMagic DataSample whose pictures are (t, 3, h, w) or (3, h, w), with
+                their files under ``fn_key``.
             step: the iteration.
         """
-        super().add_datasample(_Shown(_middle(data_sample.to_dict())), step)
+        content = _middle(data_sample.to_dict())
+        # The output names the files too.
+        content |= content.pop("output", {})
+        content[self.fn_key] = _name(content[self.fn_key])
+        super().add_datasample(_Shown(content), step)
 
 
 class _Shown(NamedTuple):
@@ -34,6 +43,12 @@ class _Shown(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         return self.content
+
+
+def _name(paths: str | Sequence[str]) -> str:
+    """Folder, clip and frame of the file in the middle, as one word: MMagic keeps the last."""
+    path = paths if isinstance(paths, str) else paths[len(paths) // 2]
+    return re.sub(r"[\s./\\]+", "_", "_".join(Path(path).with_suffix("").parts[-3:])).strip("_")
 
 
 def _middle(value: Any) -> Any:

@@ -22,9 +22,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mmagic")
     data = root / "data"
     reds = data / "REDS"
-    _clip(reds / "train_sharp", [reds / "train_sharp_bicubic/X4"], "000", 100)
-    for split in ("train", "val"):
-        (reds / f"meta_info_reds4_{split}.txt").write_text(f"000 100 ({SIZE},{SIZE},3)\n")
+    for clip in ("000", "001"):
+        _clip(reds / "train_sharp", [reds / "train_sharp_bicubic/X4"], clip, 100)
+    line = f"000 100 ({SIZE},{SIZE},3)\n"
+    (reds / "meta_info_reds4_train.txt").write_text(line)
+    (reds / "meta_info_reds4_val.txt").write_text(line + line.replace("000", "001", 1))
 
     vimeo = data / "vimeo90k"
     _clip(vimeo / "GT", [vimeo / "BIx4", vimeo / "BDx4"], "00001/0001", 7, "im{}.png", 1)

@@ -80,10 +80,17 @@ def test_tensorboard_shows_the_training(trained):
     scalars = events.Tags()["scalars"]
     assert {"loss", "lr"} <= set(scalars)
     assert {"PSNR", "SSIM"} <= {name.rpartition("/")[2] for name in scalars}
-    (name,) = events.Tags()["images"]
-    image = events.Images(name)[0]
-    # One frame: truth, input, output.
-    assert (image.height, image.width) == (SIZE, 2 * SIZE + SIZE // 4)
+    for name in scalars:
+        if name.endswith(("PSNR", "SSIM")):
+            assert [value.step for value in events.Scalars(name)] == [2, 4]
+    # The middle one of three frames of each clip.
+    names = ["train_sharp_000_00000001", "train_sharp_001_00000001"]
+    assert sorted(events.Tags()["images"]) == names
+    for name in names:
+        images = events.Images(name)
+        assert len(images) == 2
+        # One frame: truth, input, output.
+        assert {(i.height, i.width) for i in images} == {(SIZE, 2 * SIZE + SIZE // 4)}
 
 
 def test_mim_resumes_a_training(workspace, trained, train):

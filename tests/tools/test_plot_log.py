@@ -73,6 +73,20 @@ def test_mmagic_run(tmp_path) -> None:
     assert curves["validation"] == {"PSNR": [(2, 28.5)], "SSIM": [(2, 0.88)]}
 
 
+def test_mmagic_run_with_validations_at_their_iterations(tmp_path) -> None:
+    """One right after a resume replaces nothing before it; one of no iteration is left out."""
+    write = '{{"loss": {1}, "iter": {0}, "step": {0}}}\n{{"PSNR": {2}, "step": {3}}}\n'.format
+    texts = [write(10, 0.04, 28.5, 10), '{"PSNR": 29.0, "step": 20}\n' + write(30, 0.03, 29.5, 30)]
+    texts.append('{"PSNR": 1.0, "step": 0}\n')
+    for day, text in enumerate(texts, 1):
+        scalars = tmp_path / f"2026010{day}_000000" / "vis_data" / "scalars.json"
+        scalars.parent.mkdir(parents=True)
+        scalars.write_text(text)
+    curves = plot_log.read_run(tmp_path)
+    assert curves["loss"] == {"loss": [(10, 0.04), (30, 0.03)]}
+    assert curves["validation"] == {"PSNR": [(10, 28.5), (20, 29.0), (30, 29.5)]}
+
+
 def test_a_picture_is_drawn(tmp_path, capsys) -> None:
     write_run(tmp_path)
     plot_log.main([str(tmp_path)])

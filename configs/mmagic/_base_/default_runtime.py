@@ -18,6 +18,9 @@ custom_hooks = [
     dict(type='ResumeOwnHook'),
 ]
 
+# A validation's figures belong to its iteration: to MMEngine it is at epoch 0, so at step 0.
+default_hooks = dict(logger=dict(log_metric_by_epoch=False))
+
 # Losses, rates, PSNR, SSIM and a frame of every validated clip, on disk and in TensorBoard.
 vis_backends = [
     dict(type='LocalVisBackend'),
