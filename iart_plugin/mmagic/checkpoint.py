@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mmagic.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
@@ -56,38 +55,6 @@ class CheckpointFitHook(Hook):
         state = checkpoint.get("state_dict", checkpoint)
         weights, options = behind("generator.", state), checkpoint.get(OPTIONS)
         check_fit(model.generator, weights, strict=not self.partial, options=options)
-
-
-@HOOKS.register_module()
-class ResumeOwnHook(Hook):
-    """Lets ``--resume`` go on with the run's own newest checkpoint where ``load_from`` is set.
-
-    MMEngine resumes ``load_from`` itself then: a training that starts from another one's weights
-    would take up that one's iteration, each time anew. Here ``load_from`` is where such a training
-    starts, and is resumed only if it lies among the run's own checkpoints.
-    """
-
-    priority = "VERY_HIGH"
-
-    def before_run(self, runner: Runner) -> None:
-        """Chooses what MMEngine resumes right after this hook."""
-        training = isinstance(runner._train_loop, BaseLoop)  # only train() has built it
-        if not (training and runner._resume and runner._load_from):
-            return
-        latest = find_latest_checkpoint(runner.work_dir)
-        own = {Path(runner.work_dir).resolve()}
-        if latest is not None:  # MMagic's configs have them written elsewhere
-            own.add(Path(latest).resolve().parent)
-        if Path(runner._load_from).resolve().parent in own:
-            return
-        if latest is None:
-            runner.logger.info(
-                f"{runner.work_dir} has no checkpoint to resume: the training starts from the "
-                f"weights of {runner._load_from}."
-            )
-            runner._resume = False
-        else:
-            runner._load_from = None
 
 
 def accept_other_checkpoints() -> None:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 import pytest
 import torch
-from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from safetensors.torch import save_file
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import iart_plugin.mmagic
 from iart_plugin.archs import IACNN, IART, CheckpointMismatch, export_official, save_checkpoint
@@ -167,56 +161,6 @@ def test_part_of_the_network_is_refused_unless_asked_for(tmp_path):
     state["generator.conv_last.weight"] = torch.ones(1)
     with pytest.raises(CheckpointMismatch):
         partial.after_load_checkpoint(_runner(model), {"state_dict": state})
-
-
-class _Line(BaseModel):
-    """One weight, for MMEngine's own runner."""
-
-    def __init__(self):
-        super().__init__()
-        self.line = nn.Linear(1, 1)
-
-    def forward(self, inputs, mode="tensor"):
-        return {"loss": self.line(inputs).square().mean()}
-
-
-def _train(work_dir, iterations, **options):
-    """Trains and returns the iterations that ran, by their numbers."""
-    ran = []
-
-    class Recorder(Hook):
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            ran.append(runner.iter)
-
-    runner = Runner(
-        _Line(),
-        work_dir=str(work_dir),
-        # More samples than iterations: MMEngine sleeps between epochs.
-        train_dataloader=DataLoader(TensorDataset(torch.ones(9, 1))),
-        train_cfg={"by_epoch": False, "max_iters": iterations},
-        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}},
-        default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False}},
-        custom_hooks=[iart_plugin.mmagic.ResumeOwnHook(), Recorder()],
-        default_scope="mmagic",
-        experiment_name=f"resume-{uuid4()}",
-        log_level="ERROR",
-        **options,
-    )
-    runner.train()
-    return runner, ran
-
-
-def test_resume_takes_the_runs_own_checkpoint_before_load_from(tmp_path):
-    other, _ = _train(tmp_path / "other", 3)
-    load_from = {"resume": True, "load_from": str(tmp_path / "other/iter_3.pth")}
-    started, ran = _train(tmp_path / "own", 0, **load_from)
-    assert not ran
-    assert torch.equal(started.model.line.weight, other.model.line.weight)
-    assert _train(tmp_path / "own", 2, **load_from)[1] == [0, 1]
-    assert _train(tmp_path / "own", 4, **load_from)[1] == [2, 3]
-    # One of the run's own, which the user names, is resumed.
-    load_from["load_from"] = str(tmp_path / "own/iter_1.pth")
-    assert _train(tmp_path / "own", 3, **load_from)[1] == [1, 2]
 
 
 def test_other_files_come_through_untouched(tmp_path):

@@ -16,6 +16,7 @@ custom_hooks = [
     dict(type='FrozenFlowHook', iterations=5000),
     dict(type='CheckpointFitHook'),
     dict(type='ResumeOwnHook'),
+    dict(type='ResumeDataHook'),
 ]
 
 # A validation's figures belong to its iteration: to MMEngine it is at epoch 0, so at step 0.

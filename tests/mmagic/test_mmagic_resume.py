@@ -1,0 +1,112 @@
+"""Which checkpoint a resumed training takes up, and with which data it goes on."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import iart_plugin.mmagic
+
+
+class _Line(BaseModel):
+    """One weight, for MMEngine's own runner."""
+
+    def __init__(self):
+        super().__init__()
+        self.line = nn.Linear(1, 1)
+
+    def forward(self, inputs, mode="tensor"):
+        return {"loss": self.line(inputs).square().mean()}
+
+
+class _Numbers(Dataset):
+    """Five samples, each its number; notes in a file which were read, also by workers."""
+
+    def __init__(self, reads: Path) -> None:
+        self.reads = reads
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor]:
+        with self.reads.open("a") as file:
+            file.write(f"{index}\n")
+        return (torch.tensor([float(index)]),)
+
+
+def _train(work_dir, iterations, data=None, **options):
+    """Trains and returns the samples of each iteration that ran."""
+    ran = {}
+
+    class Recorder(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            ran[runner.iter] = data_batch[0].flatten().tolist()
+
+    runner = Runner(
+        _Line(),
+        work_dir=str(work_dir),
+        # More samples than iterations: MMEngine sleeps between epochs.
+        train_dataloader=data or DataLoader(TensorDataset(torch.ones(9, 1))),
+        train_cfg={"by_epoch": False, "max_iters": iterations},
+        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}},
+        default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False}},
+        custom_hooks=[
+            iart_plugin.mmagic.ResumeOwnHook(),
+            iart_plugin.mmagic.ResumeDataHook(),
+            Recorder(),
+        ],
+        default_scope="mmagic",
+        experiment_name=f"resume-{uuid4()}",
+        log_level="ERROR",
+        **options,
+    )
+    runner.train()
+    return runner, ran
+
+
+def test_resume_takes_the_runs_own_checkpoint_before_load_from(tmp_path):
+    other, _ = _train(tmp_path / "other", 3)
+    load_from = {"resume": True, "load_from": str(tmp_path / "other/iter_3.pth")}
+    started, ran = _train(tmp_path / "own", 0, **load_from)
+    assert not ran
+    assert torch.equal(started.model.line.weight, other.model.line.weight)
+    assert _train(tmp_path / "own", 2, **load_from)[1].keys() == {0, 1}
+    assert _train(tmp_path / "own", 4, **load_from)[1].keys() == {2, 3}
+    # One of the run's own, which the user names, is resumed.
+    load_from["load_from"] = str(tmp_path / "own/iter_1.pth")
+    assert _train(tmp_path / "own", 3, **load_from)[1].keys() == {1, 2}
+
+
+@pytest.mark.parametrize(("workers", "stops"), [(0, (4, 6, 9)), (2, (4, 9))])
+def test_resumed_data_goes_on_and_is_not_read_again(tmp_path, workers, stops):
+    """Over the boundaries of epochs, in the order of the first start, which chose the seed."""
+    parts = []
+    for stop in stops:
+        reads = tmp_path / f"{stop}.txt"
+        data = {
+            "batch_size": 2,
+            "num_workers": workers,
+            "sampler": {"type": "InfiniteSampler"},
+            "collate_fn": {"type": "default_collate"},
+            "dataset": _Numbers(reads),
+        }
+        randomness = {"seed": None}  # MMEngine writes a resumed run's into its default
+        runner, ran = _train(tmp_path, stop, data, resume=bool(parts), randomness=randomness)
+        parts.append(ran)
+        if not workers:  # which read ahead
+            assert [int(number) for number in reads.read_text().split()] == [*chain(*ran.values())]
+    assert [len(part) for part in parts] == [4, *np.diff(stops)]
+    order = iter(InfiniteSampler(range(5), seed=runner.seed))
+    samples = [[next(order), next(order)] for _ in range(stops[-1])]
+    assert dict(enumerate(samples)) == {i: batch for part in parts for i, batch in part.items()}
