@@ -193,7 +193,16 @@ def _load_resume_state(opt: dict) -> dict | None:
 
     if opt["auto_resume"]:
         path, state = _newest_training_state(opt)
-        _check_same_everywhere(path, Path(opt["path"]["training_states"]))
+        check_same_everywhere(path, Path(opt["path"]["training_states"]))
+        named = opt["path"].get("resume_state")
+        if named and (path is None or Path(named).resolve() != path.resolve()):
+            warnings.warn(
+                f"--auto_resume takes {path or 'no state, for there is none yet'}, not "
+                f"path.resume_state {named}. To go back to that one, leave out --auto_resume once "
+                "and move newer states away.",
+                stacklevel=2,
+            )
+            opt["path"]["resume_state"] = None
         if state is None:
             return None
     elif opt["path"].get("resume_state"):
@@ -223,7 +232,7 @@ def _newest_training_state(opt: dict) -> tuple[Path, dict] | tuple[None, None]:
     return None, None
 
 
-def _check_same_everywhere(path: Path | None, folder: Path) -> None:
+def check_same_everywhere(path: Path | None, folder: Path) -> None:
     """Refuse to resume where machines see different states: each would train at its own iteration.
 
     Raises:
@@ -355,6 +364,43 @@ def mend_basicsr_cuda_prefetch() -> bool:
     return replace_in_basicsr_pipelines("CUDAPrefetcher", lambda _original: HostPrefetcher)
 
 
+def mend_basicsr_cpu_prefetch() -> bool:
+    """Let a damaged frame end a training with ``prefetch_mode: cpu``, which would wait for ever.
+
+    BasicSR 1.4.2, ``data/prefetch_dataloader.py:25``: an error ends the thread that reads, and
+    nothing tells the process that waits for its next batch.
+
+    Returns:
+        Whether the mend is in place.
+    """
+    from basicsr.data.prefetch_dataloader import PrefetchGenerator
+
+    read, take = PrefetchGenerator.run, PrefetchGenerator.__next__
+    if _already_mended(read):
+        return True
+
+    @functools.wraps(read)
+    def run(self):
+        try:
+            read(self)
+        except Exception as error:
+            self.error = error
+            self.queue.put(None)
+
+    @functools.wraps(take)
+    def next_batch(self):
+        try:
+            return take(self)
+        except StopIteration:
+            if hasattr(self, "error"):
+                raise self.error from None
+            raise
+
+    run._iart_plugin = True
+    PrefetchGenerator.run, PrefetchGenerator.__next__ = run, next_batch
+    return True
+
+
 def mend_basicsr() -> None:
     """Every mend for BasicSR that takes effect after its import. Harmless when repeated."""
     mend_basicsr_validation_metrics()
@@ -363,6 +409,7 @@ def mend_basicsr() -> None:
     mend_basicsr_process_group()
     mend_basicsr_ddp_device()
     mend_basicsr_cuda_prefetch()
+    mend_basicsr_cpu_prefetch()
 
 
 # --------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from iart_plugin.ops import ImplicitAlignment  # noqa: E402
 from .alignment_study import FlowGivenVSR, SintelFlowDataset  # noqa: E402
 from .checkpoint import CheckpointFitHook, accept_other_checkpoints  # noqa: E402
 from .flow import FrozenFlowHook, PretrainedFlow  # noqa: E402
-from .resume import ResumeDataHook, ResumeOwnHook  # noqa: E402
+from .resume import ProcessSeedHook, ResumeDataHook, ResumeOwnHook  # noqa: E402
 from .visualizer import MiddleFrameVisualizer  # noqa: E402
 
 for _module in (AlignmentStudyNet, IACNN, IART, ImplicitAlignment):
@@ -35,6 +35,7 @@ __all__ = [
     "ImplicitAlignment",
     "MiddleFrameVisualizer",
     "PretrainedFlow",
+    "ProcessSeedHook",
     "ResumeDataHook",
     "ResumeOwnHook",
     "SintelFlowDataset",

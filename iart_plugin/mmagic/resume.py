@@ -1,39 +1,52 @@
-"""Resuming a training in MMagic: which checkpoint, and going on in the data."""
+"""What starts and resumes with a training in MMagic: checkpoint, data, random numbers."""
 
 from __future__ import annotations
 
+import functools
 from itertools import chain, islice, repeat
 from pathlib import Path
 
+import numpy as np
+import torch
 from mmagic.registry import HOOKS
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner, find_latest_checkpoint
 
+from iart_plugin.compat import check_same_everywhere
+
 
 @HOOKS.register_module()
 class ResumeOwnHook(Hook):
-    """Lets ``--resume`` go on with the run's own newest checkpoint where ``load_from`` is set.
+    """Lets ``--resume`` go on with a checkpoint of the run's own, whole and the same everywhere.
 
-    MMEngine resumes ``load_from`` itself then: a training that starts from another one's weights
-    would take up that one's iteration, each time anew. Here ``load_from`` is where such a training
-    starts, and is resumed only if it lies among the run's own checkpoints.
+    MMEngine resumes ``load_from`` where that is set: a training that starts from another one's
+    weights would take up that one's iteration, each time anew. Here ``load_from`` is where such a
+    training starts, and is resumed only if it lies among the run's own checkpoints.
+
+    MMEngine also goes on without a word where a file holds weights alone (``best_*.pth``), which
+    starts the learning rate anew; where the config's periods are not the run's, which it ignores;
+    and where processes find different files. And it deletes the best checkpoint that a resumed file
+    names when a better one comes, also another run's.
     """
 
     priority = "VERY_HIGH"
 
     def before_run(self, runner: Runner) -> None:
-        """Chooses what MMEngine resumes right after this hook."""
-        training = isinstance(runner._train_loop, BaseLoop)  # only train() has built it
-        if not (training and runner._resume and runner._load_from):
+        """Chooses what MMEngine resumes right after this hook.
+
+        Raises:
+            ValueError: if the processes do not find the same file.
+        """
+        if not _resumes(runner):
             return
-        latest = find_latest_checkpoint(runner.work_dir)
-        own = {Path(runner.work_dir).resolve()}
-        if latest is not None:  # MMagic's configs have them written elsewhere
-            own.add(Path(latest).resolve().parent)
-        if Path(runner._load_from).resolve().parent in own:
-            return
-        if latest is None:
+        chosen = latest = find_latest_checkpoint(runner.work_dir)
+        self._own_folders = {Path(runner.work_dir).resolve()}
+        if latest is not None:  # CheckpointHook's out_dir may be elsewhere
+            self._own_folders.add(Path(latest).resolve().parent)
+        if runner._load_from and Path(runner._load_from).resolve().parent in self._own_folders:
+            chosen = runner._load_from
+        elif runner._load_from and latest is None:
             runner.logger.info(
                 f"{runner.work_dir} has no checkpoint to resume: the training starts from the "
                 f"weights of {runner._load_from}."
@@ -41,6 +54,50 @@ class ResumeOwnHook(Hook):
             runner._resume = False
         else:
             runner._load_from = None
+        check_same_everywhere(chosen and Path(chosen), Path(runner.work_dir))
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuses to resume from a file of weights.
+
+        Raises:
+            ValueError: if optimizer or schedule are not in the file.
+        """
+        if not _resumes(runner):
+            return
+        needed = {"optimizer"}
+        if runner.param_schedulers is not None:
+            needed.add("param_schedulers")
+        if missing := needed - checkpoint.keys():
+            raise ValueError(
+                f"The checkpoint to resume holds no {' and no '.join(sorted(missing))}: the "
+                "learning rate would begin anew in the middle of the run. Resume from an "
+                "iter_*.pth, or start from these weights with load_from and without --resume."
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Compares the schedules, and lets go of another run's best checkpoint.
+
+        Raises:
+            ValueError: if the config's periods are not the run's.
+        """
+        if not _resumes(runner):
+            return
+        configured = runner.cfg.get("param_scheduler") or []
+        configured = configured if isinstance(configured, list) else [configured]
+        for given, scheduler in zip(configured, runner.param_schedulers or [], strict=False):
+            periods = getattr(scheduler, "periods", None)
+            if periods is not None and list(given.get("periods", periods)) != list(periods):
+                raise ValueError(
+                    f"The run's learning rate follows periods of {list(periods)} iterations and "
+                    f"keeps them when resumed; the config says {list(given['periods'])}. Give the "
+                    "options of its start again: --cfg-options "
+                    f"param_scheduler.periods={list(periods)} train_cfg.max_iters={sum(periods)}."
+                )
+        hub = runner.message_hub
+        for key in [key for key in hub.runtime_info if key.startswith("best_ckpt")]:
+            if Path(hub.get_info(key)).resolve().parent not in self._own_folders:
+                hub.pop_info(key)
+                hub.pop_info(key.replace("ckpt", "score"))
 
 
 @HOOKS.register_module()
@@ -49,9 +106,9 @@ class ResumeDataHook(Hook):
 
     MMEngine reads and drops a batch for each iteration that was done: 15 frames of 1280x720 and
     their inputs each in REDS' configs, for hours after 100,000. It also shuffles anew unless the
-    config fixes the seed. Here the sampler takes up the order of the run's first start and passes
-    over what was trained on, which reads nothing. Augmentations are drawn anew: with a fixed seed,
-    MMEngine's own way repeats those of a run that was not stopped.
+    config fixes the seed. Here the sampler takes up the order of the run's first start, where its
+    seed is the run's, and passes over what was trained on, which reads nothing. Augmentations are
+    drawn anew, by workers that start anew.
 
     Of samplers it knows MMEngine's ``InfiniteSampler``; with others, MMEngine's way stays.
     """
@@ -59,15 +116,38 @@ class ResumeDataHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Moves the data on, after MMEngine has loaded the checkpoint and before it reads any."""
         loop = runner.train_loop
-        done, batch_size = runner.iter, loop.dataloader.batch_size
-        sampler = loop.dataloader.sampler
-        known = isinstance(loop, IterBasedTrainLoop) and isinstance(sampler, InfiniteSampler)
-        if not (known and done and batch_size):
+        loader, done = loop.dataloader, runner.iter
+        known = isinstance(loop, IterBasedTrainLoop) and isinstance(loader.sampler, InfiniteSampler)
+        if not (known and done and loader.batch_size):
             return
-        sampler.seed = runner.seed
-        sampler.indices = islice(sampler._indices_of_rank(), done * batch_size, None)
+        sampler, init_worker = loader.sampler, loader.worker_init_fn
+        first_seed = getattr(init_worker, "keywords", {}).get("seed")
+        if first_seed is not None:
+            if sampler.seed == first_seed:  # and not one of the sampler's own
+                sampler.seed = runner.seed
+            loader.worker_init_fn = functools.partial(init_worker, seed=first_seed + done)
+        sampler.indices = islice(sampler._indices_of_rank(), done * loader.batch_size, None)
         # What its workers have begun to read is from the beginning.
         batches = type(loop.dataloader_iterator)
         loop.dataloader_iterator = None
-        loop.dataloader_iterator = chain(repeat(None, done), batches(loop.dataloader))
+        loop.dataloader_iterator = chain(repeat(None, done), batches(loader))
         runner.logger.info(f"The data goes on after batch {done}; none is read again.")
+
+
+@HOOKS.register_module()
+class ProcessSeedHook(Hook):
+    """Gives every process its own random numbers, and a resumed training others than its start.
+
+    MMEngine seeds all processes alike: stochastic depth would leave out the same blocks for all
+    clips of a batch. BasicSR adds the rank.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Seeds PyTorch's generators, which the network draws from."""
+        entropy = np.random.SeedSequence((runner.seed, runner.rank, runner.iter))
+        torch.manual_seed(int(entropy.generate_state(1)[0]))
+
+
+def _resumes(runner: Runner) -> bool:
+    training = isinstance(runner._train_loop, BaseLoop)  # only train() has built it
+    return training and runner._resume

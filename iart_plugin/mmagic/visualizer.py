@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mmagic.registry import VISUALIZERS
 from mmagic.visualization import ConcatImageVisualizer
+from mmengine.dist import master_only
 from torch import Tensor
 
 
@@ -18,9 +19,11 @@ class MiddleFrameVisualizer(ConcatImageVisualizer):
 
     MMagic's puts every frame of a clip into one picture: of 100 frames of 1280x720, one of 276 MB.
     It also names the picture after the first frame's file, which all clips of a data set share: the
-    last clip would be the only one shown. Its arguments are this one's.
+    last clip would be the only one shown. Of several processes the first one shows its clips, where
+    all of MMagic's write to the same files. Its arguments are this one's.
     """
 
+    @master_only
     def add_datasample(self, data_sample: Any, step: int = 0) -> None:
         """Hands one frame of a sample to the backends.
 

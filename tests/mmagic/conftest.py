@@ -107,7 +107,6 @@ def train(workspace: Path, spynet: Path) -> Callable[..., str]:
             "val_dataloader.dataset.fixed_seq_len": 3,
             "default_hooks.logger.interval": 1,
             "default_hooks.checkpoint.interval": 2,
-            "default_hooks.checkpoint.out_dir": None,
             "custom_hooks.2.iterations": 2,
         }
         return run(

@@ -102,7 +102,6 @@ def test_stock_tools_train_and_test(root):
         "train_cfg.val_interval": 2,
         "param_scheduler.periods": "[2]",
         "default_hooks.checkpoint.interval": 2,
-        "default_hooks.checkpoint.out_dir": None,
     }
     options = ["--work-dir", "work", "--cfg-options", *(f"{k}={v}" for k, v in settings.items())]
     run([sys.executable, tool("train"), CONFIG, *options], root)

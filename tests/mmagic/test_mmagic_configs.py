@@ -62,7 +62,7 @@ def test_training_is_the_supplements(configs, path):
     assert config.model.pixel_loss.type == "CharbonnierLoss"
     assert config.model.train_cfg.fix_iter == -1
     hooks = {hook.type: hook for hook in config.custom_hooks}
-    assert {"ResumeOwnHook", "ResumeDataHook"} <= hooks.keys()
+    assert {"ResumeOwnHook", "ResumeDataHook", "ProcessSeedHook"} <= hooks.keys()
     assert hooks["FrozenFlowHook"].iterations == 5000
     assert hooks["EMAHook"].momentum == 0.001
 

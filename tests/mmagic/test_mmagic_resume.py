@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -45,7 +47,7 @@ class _Numbers(Dataset):
         return (torch.tensor([float(index)]),)
 
 
-def _train(work_dir, iterations, data=None, **options):
+def _train(work_dir, iterations, data=None, periods=20, **options):
     """Trains and returns the samples of each iteration that ran."""
     ran = {}
 
@@ -53,6 +55,8 @@ def _train(work_dir, iterations, data=None, **options):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             ran[runner.iter] = data_batch[0].flatten().tolist()
 
+    schedule = {"type": "CosineRestartLR", "by_epoch": False, "end": 100}
+    schedule |= {"periods": [periods], "eta_min": 0}
     runner = Runner(
         _Line(),
         work_dir=str(work_dir),
@@ -61,6 +65,7 @@ def _train(work_dir, iterations, data=None, **options):
         train_cfg={"by_epoch": False, "max_iters": iterations},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}},
         default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False}},
+        param_scheduler=schedule,
         custom_hooks=[
             iart_plugin.mmagic.ResumeOwnHook(),
             iart_plugin.mmagic.ResumeDataHook(),
@@ -71,6 +76,7 @@ def _train(work_dir, iterations, data=None, **options):
         log_level="ERROR",
         **options,
     )
+    runner.cfg = Config({"param_scheduler": schedule})
     runner.train()
     return runner, ran
 
@@ -86,6 +92,66 @@ def test_resume_takes_the_runs_own_checkpoint_before_load_from(tmp_path):
     # One of the run's own, which the user names, is resumed.
     load_from["load_from"] = str(tmp_path / "own/iter_1.pth")
     assert _train(tmp_path / "own", 3, **load_from)[1].keys() == {1, 2}
+
+
+def test_resume_refuses_what_would_start_the_rate_anew(tmp_path):
+    runner, _ = _train(tmp_path, 2)
+    weights = tmp_path / "best_PSNR_iter_1.pth"
+    torch.save({"state_dict": runner.model.state_dict(), "meta": {"iter": 1}}, weights)
+    with pytest.raises(ValueError, match="holds no optimizer and no param_schedulers"):
+        _train(tmp_path, 4, resume=True, load_from=str(weights))
+    # To start from it is something else.
+    assert _train(tmp_path / "other", 1, load_from=str(weights))[1].keys() == {0}
+    with pytest.raises(ValueError, match=r"follows periods of \[20\].*the config says \[30\]"):
+        _train(tmp_path, 4, resume=True, periods=30)
+
+
+def test_the_best_checkpoint_of_another_run_is_let_go(tmp_path):
+    best = {"best_ckpt": "best_PSNR_iter_1.pth", "best_score": 30.0}
+
+    def copied(source: str, target: str) -> dict:
+        """What a run in ``target`` knows of its best, from a file of ``source``'s."""
+        content = torch.load(tmp_path / source / "iter_2.pth", weights_only=False)
+        content["message_hub"]["runtime_info"] |= {
+            **best,
+            "best_ckpt": f"{tmp_path}/{source}/a.pth",
+        }
+        content["message_hub"]["resumed_keys"] |= dict.fromkeys(best, True)
+        (tmp_path / target).mkdir(exist_ok=True)
+        torch.save(content, tmp_path / target / "iter_2.pth")
+        load_from = str(tmp_path / target / "iter_2.pth")
+        runner, _ = _train(tmp_path / target, 3, resume=True, load_from=load_from)
+        return {key: runner.message_hub.runtime_info.get(key) for key in best}
+
+    _train(tmp_path / "first", 2)
+    assert copied("first", "second") == {"best_ckpt": None, "best_score": None}
+    kept = {"best_ckpt": f"{tmp_path}/first/a.pth", "best_score": 30.0}
+    assert copied("first", "first") == kept
+
+
+def test_each_process_draws_its_own(tmp_path):
+    drawn = []
+    for seed, rank, iteration in ((3, 0, 0), (3, 1, 0), (3, 0, 1), (4, 0, 0), (3, 0, 0)):
+        runner = SimpleNamespace(seed=seed, rank=rank, iter=iteration)
+        iart_plugin.mmagic.ProcessSeedHook().before_train(runner)
+        drawn.append(torch.rand(1).item())
+    assert drawn.pop() == drawn[0]
+    assert len(set(drawn)) == 4
+
+
+def test_a_seed_of_the_samplers_own_is_kept(tmp_path):
+    def data() -> dict:
+        return {
+            "batch_size": 2,
+            "sampler": {"type": "InfiniteSampler", "seed": 11},
+            "collate_fn": {"type": "default_collate"},
+            "dataset": _Numbers(tmp_path / "reads.txt"),
+        }
+
+    order = iter(InfiniteSampler(range(5), seed=11))
+    expected = [[next(order), next(order)] for _ in range(5)]
+    parts = [_train(tmp_path, stop, data(), resume=stop > 3)[1] for stop in (3, 5)]
+    assert [*parts[0].values(), *parts[1].values()] == expected
 
 
 @pytest.mark.parametrize(("workers", "stops"), [(0, (4, 6, 9)), (2, (4, 9))])

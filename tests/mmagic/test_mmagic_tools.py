@@ -18,7 +18,7 @@ VID4 = CONFIGS / "ia_cnn" / "ia-cnn_c64b30_vid4-bi.py"
 @pytest.fixture(scope="module")
 def trained(workspace: Path, train) -> Path:
     """The folder of a training of four iterations, the flow network released after two."""
-    train("trained", options=["train_cfg.max_iters=4", "param_scheduler.periods=[4]"])
+    train("trained", options=["train_cfg.max_iters=4", "param_scheduler.periods=[6]"])
     return workspace / "trained"
 
 

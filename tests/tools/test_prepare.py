@@ -283,15 +283,50 @@ def test_check_finds_what_is_wrong(reds, tmp_path) -> None:
 
 
 def test_check_reads_mmagic_configs(reds, tmp_path) -> None:
+    """Its pipeline names the frames by numbers: files under other numbers are not found."""
     pytest.importorskip("mmengine")
-    (tmp_path / "config.py").write_text(
+    text = (
         "train_dataloader = dict(dataset=dict(type='BasicFramesDataset', data_root="
         f"{str(reds / 'datasets/REDS')!r}, data_prefix=dict(img='train_sharp_bicubic/X4', "
-        "gt='train_sharp'), ann_file='meta_info_reds4_train.txt', depth=1))\n"
+        "gt='train_sharp'), ann_file='meta_info_reds4_train.txt', depth=1, "
+        "num_input_frames=15, pipeline=[dict(type='GenerateSegmentIndices', start_idx={start}, "
+        "interval_list=[1])], fixed_seq_len={length}))\n"
     )
-    output = tool("check_dataset", tmp_path / "config.py", "--frames", 4)
+
+    def check(start: int, length: int | None, fails: bool = True) -> str:
+        (tmp_path / "config.py").write_text(text.format(start=start, length=length))
+        return tool("check_dataset", tmp_path / "config.py", "--frames", 4, fails=fails)
+
+    output = check(0, None, fails=False)
     assert "200 frame pairs" in output
     assert "in order" in output
+    assert "00000100.png is missing" in check(1, None)
+    assert "00000100.png is missing" in check(0, 101)
+    assert "has 14 frames; 15 are read at a time" in check(0, 14)
+
+
+def test_check_compares_a_septuplets_centre_with_its_own_truth(tmp_path) -> None:
+    noise = np.random.RandomState(0).randint(0, 255, (16, 16, 3), np.uint8)
+    image = cv2.resize(noise, (64, 64), interpolation=cv2.INTER_CUBIC)
+    for index in range(1, 8):
+        gt = np.roll(image, 8 * index, 1)
+        for root, frame in (("GT", gt), ("BIx4", bicubic_downsample(gt))):
+            (tmp_path / root / "00001/0001").mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / root / f"00001/0001/im{index}.png"), frame)
+    (tmp_path / "meta.txt").write_text("00001/0001 7 (64,64,3)\n")
+    dataset = {
+        "name": "Vimeo90K-T",
+        "type": "VideoTestVimeo90KDataset",
+        "dataroot_gt": str(tmp_path / "GT"),
+        "dataroot_lq": str(tmp_path / "BIx4"),
+        "meta_info_file": str(tmp_path / "meta.txt"),
+        "num_frame": 7,
+    }
+    config = tmp_path / "test.yml"
+    config.write_text(yaml.safe_dump({"datasets": {"test": dataset}}))
+    assert "in order" in tool("check_dataset", config)
+    shutil.copy(tmp_path / "BIx4/00001/0001/im3.png", tmp_path / "BIx4/00001/0001/im4.png")
+    assert "im4.png is" in tool("check_dataset", config, fails=True)
 
 
 @pytest.fixture(scope="module")

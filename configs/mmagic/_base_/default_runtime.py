@@ -17,10 +17,15 @@ custom_hooks = [
     dict(type='CheckpointFitHook'),
     dict(type='ResumeOwnHook'),
     dict(type='ResumeDataHook'),
+    dict(type='ProcessSeedHook'),
 ]
 
-# A validation's figures belong to its iteration: to MMEngine it is at epoch 0, so at step 0.
-default_hooks = dict(logger=dict(log_metric_by_epoch=False))
+default_hooks = dict(
+    # A validation's figures belong to its iteration: to MMEngine it is at epoch 0, so at step 0.
+    logger=dict(log_metric_by_epoch=False),
+    # In --work-dir: MMagic writes to ./work_dirs and that folder's last name alone, where runs
+    # of one name in two places would overwrite each other.
+    checkpoint=dict(out_dir=None))
 
 # Losses, rates, PSNR, SSIM and a frame of every validated clip, on disk and in TensorBoard.
 vis_backends = [

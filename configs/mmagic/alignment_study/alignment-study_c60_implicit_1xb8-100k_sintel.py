@@ -8,7 +8,6 @@ _base_ = [
 
 experiment_name = 'alignment-study_c60_implicit_1xb8-100k_sintel'
 work_dir = f'./work_dirs/{experiment_name}'
-save_dir = './work_dirs'
 
 model = dict(
     type='FlowGivenVSR',

@@ -8,6 +8,5 @@ _base_ = [
 
 experiment_name = 'ia-cnn_c64b30_8xb1-300k_reds4'
 work_dir = f'./work_dirs/{experiment_name}'
-save_dir = './work_dirs'
 
 train_dataloader = dict(dataset=dict(num_input_frames=15))

@@ -10,6 +10,5 @@ _base_ = [
 
 experiment_name = 'ia-cnn_c64b30_8xb1-300k_vimeo90k-bd'
 work_dir = f'./work_dirs/{experiment_name}'
-save_dir = './work_dirs'
 
 load_from = 'work_dirs/ia-cnn_c64b30_8xb1-300k_reds4/iter_300000.pth'

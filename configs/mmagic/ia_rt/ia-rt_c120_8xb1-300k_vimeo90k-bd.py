@@ -9,7 +9,6 @@ _base_ = [
 
 experiment_name = 'ia-rt_c120_8xb1-300k_vimeo90k-bd'
 work_dir = f'./work_dirs/{experiment_name}'
-save_dir = './work_dirs'
 
 # The septuplet as it is, not mirrored as IA-CNN's is.
 train_pipeline = [

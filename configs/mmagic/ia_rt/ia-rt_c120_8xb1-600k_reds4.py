@@ -9,7 +9,6 @@ _base_ = [
 
 experiment_name = 'ia-rt_c120_8xb1-600k_reds4'
 work_dir = f'./work_dirs/{experiment_name}'
-save_dir = './work_dirs'
 
 model = dict(generator=dict(use_checkpoint=True))
 train_dataloader = dict(dataset=dict(num_input_frames=16))

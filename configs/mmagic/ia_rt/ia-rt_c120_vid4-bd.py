@@ -3,7 +3,6 @@ _base_ = './ia-rt_c120_8xb1-300k_vimeo90k-bd.py'
 
 experiment_name = 'ia-rt_c120_vid4-bd'
 work_dir = f'./work_dirs/{experiment_name}'
-save_dir = './work_dirs'
 
 test_dataloader = [_base_.vid4_bd_dataloader]
 test_evaluator = [_base_.vid4_bd_evaluator]

@@ -8,6 +8,5 @@ _base_ = [
 
 experiment_name = 'ia-rt_c120n6_8xb1-300k_reds4'
 work_dir = f'./work_dirs/{experiment_name}'
-save_dir = './work_dirs'
 
 train_dataloader = dict(dataset=dict(num_input_frames=6))
