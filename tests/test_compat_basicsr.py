@@ -95,3 +95,17 @@ def test_cuda_prefetch_reads_on_a_cpu(basicsr_mended) -> None:
     prefetcher = sys.modules["basicsr.train"].CUDAPrefetcher([{"lq": 1}, {"lq": 2}], {"num_gpu": 0})
     prefetcher.reset()
     assert [prefetcher.next(), prefetcher.next(), prefetcher.next()] == [{"lq": 1}, {"lq": 2}, None]
+
+
+def test_an_error_in_the_reading_thread_reaches_the_training(basicsr_mended) -> None:
+    from basicsr.data.prefetch_dataloader import PrefetchGenerator
+
+    def frames():
+        yield 1
+        raise ValueError("a damaged frame")
+
+    ahead = PrefetchGenerator(frames(), 1)
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="a damaged frame"):
+        next(ahead)
+    assert list(PrefetchGenerator(iter([1, 2]), 1)) == [1, 2]

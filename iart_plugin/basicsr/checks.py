@@ -86,9 +86,39 @@ def check_options(opt: dict[str, Any]) -> None:
             _check_values(ARCH_REGISTRY.get(network["type"]), network, section)
     if opt["model_type"] in OWN_MODELS and opt.get("train"):
         check_keys(opt["train"], TRAIN_KEYS, f"train ({opt['model_type']})")
+        _check_course(opt)
     _check_device(opt)
     _check_weights(opt)
     _check_fit(opt)
+
+
+def _check_course(opt: dict[str, Any]) -> None:
+    """What would end a training in the middle must be right at its start."""
+    train, val, datasets = opt["train"], opt.get("val"), opt.get("datasets") or {}
+    scheduler = train.get("scheduler") or {}
+    if scheduler.get("type") == "CosineAnnealingRestartLR":
+        periods, weights = scheduler.get("periods", []), scheduler.get("restart_weights", [1])
+        if len(periods) != len(weights):
+            raise OptionError(
+                f"train.scheduler has {len(periods)} periods and {len(weights)} restart_weights; "
+                "each period needs one."
+            )
+        if sum(periods) < int(train["total_iter"]) - 1:
+            raise OptionError(
+                f"train.scheduler.periods add up to {sum(periods)} iterations, fewer than "
+                f"train.total_iter, {train['total_iter']}: the run would end there. Set both alike."
+            )
+    validated = val and any(phase.startswith("val") for phase in datasets)
+    if validated and val.get("save_img") is not False:
+        raise OptionError(
+            "val.save_img must be there and false in a training: BasicSR saves the frames of video "
+            "models in tests only, and would stop at the first validation."
+        )
+    data = datasets.get("train") or {}
+    if data.get("prefetch_mode") == "cpu" and not data.get("num_worker_per_gpu"):
+        raise OptionError(
+            "datasets.train.prefetch_mode is cpu, which needs num_worker_per_gpu of 1 or more."
+        )
 
 
 def _check_fit(opt: dict[str, Any]) -> None:
@@ -271,7 +301,7 @@ def _read_meta(opt: dict[str, Any], name: str) -> list[list[str]]:
     path = Path(opt["meta_info_file"])
     if not path.is_file():
         raise OptionError(f"{name}: meta_info_file {path} does not exist.")
-    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    lines = [line.split() for line in path.read_text().splitlines()]
     for number, fields in enumerate(lines, 1):
         if len(fields) != 3 or not fields[1].isdigit():
             raise OptionError(

@@ -13,6 +13,7 @@ key                    meaning                                                  
 ``accumulate``         parts of a process's batch whose gradients are added up           1
 ``lr_mul``             factors of the learning rate by the beginnings of weights' names, none
                        such as ``{spynet: 0, backward_trunk: 0.1}``; 0 keeps weights
+                       (of the flow network, ``flow_lr_mul: 0`` too)
 ====================== ================================================================= ==========
 
 The default precision is ``fp16`` on a GPU, as the model's name says, and ``fp32`` on a CPU, which
@@ -22,6 +23,7 @@ has ``bf16`` as its other choice. Flow, sampling positions and losses are float3
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections import OrderedDict
 from pathlib import Path
@@ -64,7 +66,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def setup_optimizers(self) -> None:
         """Build the optimizer, with a group of weights for each factor of ``lr_mul``."""
         train_opt = self.opt["train"]
-        if not train_opt.get("lr_mul"):
+        if not _has_factors(train_opt):
             super().setup_optimizers()
             return
         groups: dict[float, list[nn.Parameter]] = {}
@@ -107,13 +109,15 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         self.skipped_in_a_row = 0
         self.data_seed = self.opt["manual_seed"]
         self.sample_keys: Any = None
+        self.best_after: dict[int, dict[str, Any]] = {}  # iteration: best figures up to it
+        self.validated_at: dict[str, int] = {}  # data set: iteration
         precision = str(self.amp_dtype).removeprefix("torch.")
         get_root_logger().info(f"The network trains in {precision} on {self.device.type}.")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Move and wrap a network, reading ``find_unused_parameters`` and ``use_static_graph``."""
         net = net.to(self.device)
-        if self.is_train and self.opt["train"].get("lr_mul"):
+        if self.is_train and _has_factors(self.opt["train"]):
             # Before the wrapper counts the weights whose gradients it waits for.
             factors = rate_factors(net, self.opt["train"])
             for name, parameter in net.named_parameters():
@@ -136,7 +140,8 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
 
     def test(self) -> None:
         """Run the network on the clip, with a progress bar where that takes long."""
-        with clip_progress(self.get_bare_model(self.net_g), self.lq.shape[1]):
+        passes = 2 if self.opt["val"].get("flip_seq") else 1
+        with clip_progress(self.get_bare_model(self.net_g), passes * self.lq.shape[1]):
             super().test()
 
     def optimize_parameters(self, current_iter: int) -> None:
@@ -233,17 +238,40 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def validation(
         self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False
     ) -> None:
-        """Validate as BasicSR does, and show one frame in TensorBoard: input, output, truth."""
+        """Validate as BasicSR does, and show one frame in TensorBoard: input, output, truth.
+
+        BasicSR validates again when the training has ended, at an iteration after the last one. A
+        data set that was validated at the last one is not again.
+        """
+        name = dataloader.dataset.opt["name"]
+        if self.is_train:
+            current_iter = min(current_iter, int(self.opt["train"]["total_iter"]))
+            if self.validated_at.get(name) == current_iter:
+                return
+            self.validated_at[name] = current_iter
         self.sample_frame = None
         super().validation(dataloader, current_iter, tb_logger, save_img)
         if tb_logger is not None and self.sample_frame is not None:
-            name = f"frames/{dataloader.dataset.opt['name']}"
-            tb_logger.add_image(name, self.sample_frame, current_iter)
+            tb_logger.add_image(f"frames/{name}", self.sample_frame, current_iter)
+        if self.is_train and self.opt["rank"] == 0:
+            self.best_after[current_iter] = copy.deepcopy(getattr(self, "best_metric_results", {}))
+            folder = Path(self.opt["path"]["training_states"])
+            resume.save_atomically(self.best_after, folder / resume.BEST_FILE)
+
+    def _log_validation_metric_values(
+        self, current_iter: int, dataset_name: str, tb_logger: Any
+    ) -> None:
+        if tb_logger and sum(phase.startswith("val") for phase in self.opt["datasets"]) > 1:
+            tb_logger = _SetLogger(tb_logger, dataset_name)
+        super()._log_validation_metric_values(current_iter, dataset_name, tb_logger)
 
     def get_current_visuals(self) -> OrderedDict[str, Tensor]:
         visuals = super().get_current_visuals()
         if self.sample_frame is None:
-            self.sample_frame = side_by_side(visuals)
+            lq = visuals["lq"]
+            if self.opt["val"].get("flip_seq"):  # the clip, and the same backwards
+                lq = lq[:, : lq.shape[1] // 2]
+            self.sample_frame = side_by_side({**visuals, "lq": lq})
         return visuals
 
     def load_network(
@@ -318,8 +346,17 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
             resume.save_atomically(state, Path(folder, f"{current_iter}.state"))
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
-        """Take up a training state, also one saved by BasicSR's own models."""
+        """Take up a training state, also one saved by BasicSR's own models.
+
+        Rates, schedule and the optimizer's settings are the option file's, with a warning where
+        the state has others: PyTorch would keep the state's without a word.
+        """
+        settings = resume.settings_of(self.optimizers, self.schedulers)
         super().resume_training(resume_state)
+        if changed := resume.apply_settings(settings, self.optimizers, self.schedulers):
+            get_root_logger().warning(
+                f"From here on the option file holds, which is not the run's so far: {changed}."
+            )
         if "data_seed" not in resume_state:
             get_root_logger().warning(
                 "The training state comes from another model: optimizers and schedulers go on from "
@@ -329,10 +366,42 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         if resume_state["scaler"]:
             self.scaler.load_state_dict(resume_state["scaler"])
         self.skipped_steps, self.skipped_in_a_row = resume_state["skipped"]
-        self.best_metric_results = resume_state["best_metric_results"]
+        self._resume_best(resume_state)
         self.data_seed = resume_state["data_seed"]
         resume.continue_data(resume_state["epoch"], resume_state["iter"], self.data_seed)
         resume.restore_random_state(resume_state["random"])
+
+    def _resume_best(self, resume_state: dict[str, Any]) -> None:
+        """Take up the best figures: BasicSR validates after it has saved the state."""
+        iteration, val = resume_state["iter"], self.opt.get("val") or {}
+        recorded = resume.read_best(self.opt["path"].get("resume_state"))
+        self.best_after = {i: best for i, best in recorded.items() if i <= iteration}
+        best = self.best_after.get(iteration, resume_state["best_metric_results"])
+        metrics = (val.get("metrics") or {}).keys()
+        self.best_metric_results = {k: v for k, v in best.items() if v.keys() == metrics}
+        validates = any(phase.startswith("val") for phase in self.opt["datasets"])
+        if val and validates and iteration % val["val_freq"] == 0 and iteration not in recorded:
+            get_root_logger().warning(
+                f"The run stopped before it had validated iteration {iteration}, whose figures are "
+                "missing from its logs."
+            )
+
+
+class _SetLogger:
+    """A TensorBoard writer for one of several validation sets, whose tags would be the same."""
+
+    def __init__(self, writer: Any, name: str) -> None:
+        self.writer = writer
+        self.name = name
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        self.writer.add_scalar(tag.replace("metrics/", f"metrics/{self.name}/", 1), value, step)
+
+
+def _has_factors(train_opt: dict[str, Any]) -> bool:
+    """Whether weights have rates, or none, that BasicSR does not give them."""
+    # A rate of 0 grows to the schedule's lowest; the weights are to be left alone.
+    return bool(train_opt.get("lr_mul")) or train_opt.get("flow_lr_mul") == 0
 
 
 def rate_factors(net: nn.Module, train_opt: dict[str, Any]) -> dict[str, float]:
@@ -344,12 +413,13 @@ def rate_factors(net: nn.Module, train_opt: dict[str, Any]) -> dict[str, float]:
     Raises:
         OptionError: if a beginning fits no name, or a factor is negative or no number.
     """
-    given = {"spynet": train_opt.get("flow_lr_mul", 1), **train_opt["lr_mul"]}
+    lr_mul = train_opt.get("lr_mul") or {}
+    given = {"spynet": train_opt.get("flow_lr_mul", 1), **lr_mul}
     names = [name for name, _ in net.named_parameters()]
     for start, factor in given.items():
         if not isinstance(factor, (int, float)) or factor < 0:
             raise OptionError(f"train.lr_mul: '{start}' is {factor!r}; a number from 0 is needed.")
-        if start in train_opt["lr_mul"] and not any(name.startswith(start) for name in names):
+        if start in lr_mul and not any(name.startswith(start) for name in names):
             parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
             raise OptionError(f"train.lr_mul: no weight's name starts with '{start}'; {parts} do.")
     by_length = sorted(given, key=len, reverse=True)

@@ -9,11 +9,13 @@ any number of workers, and of processes at the same total batch size.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
+import math
 import os
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,13 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from iart_plugin import compat
+from iart_plugin.basicsr.checks import OptionError
+from iart_plugin.weight_files import read_file
+
+BEST_FILE = "best_metrics.pth"
+"""Beside the training states: the best figures after each validation, which follows the saving."""
+
+_PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial")
 
 _current_loader: DataLoader | None = None  # the training data of this process's pipeline
 
@@ -158,6 +167,50 @@ def continue_data(epoch: int, iteration: int, seed: int) -> None:
         )
 
 
+def settings_of(optimizers: Iterable[Any], schedulers: Iterable[Any]) -> list[dict[str, Any]]:
+    """What the options say of optimizers and schedulers, without how far they are."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    settings = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in groups]
+    for scheduler in schedulers:
+        state = scheduler.state_dict()
+        settings.append({k: v for k, v in state.items() if k not in _PROGRESS})
+    return copy.deepcopy(settings)
+
+
+def apply_settings(
+    settings: list[dict[str, Any]], optimizers: Iterable[Any], schedulers: Iterable[Any]
+) -> str:
+    """Give optimizers and schedulers that took up a state the options' settings again.
+
+    Args:
+        settings: of :func:`settings_of`, before they took it up.
+        optimizers: in the same order.
+        schedulers: in the same order.
+
+    Returns:
+        What the state had otherwise, for a message; empty if nothing.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    owners = groups + [vars(scheduler) for scheduler in schedulers]
+    changed = {}
+    for owner, wanted in zip(owners, settings, strict=True):
+        for key, value in wanted.items():
+            before = owner.get(key)
+            if before == value:
+                continue
+            changed[key] = f"{key} {value} in place of {before}"
+            owner[key] = value
+            if key == "initial_lr" and before:  # schedules that multiply the rate they find
+                owner["lr"] *= value / before
+    return ", ".join(changed.values())
+
+
+def read_best(state: str | os.PathLike | None) -> dict[int, dict[str, Any]]:
+    """The best figures after each validation of the run that saved a training state."""
+    path = Path(state).parent / BEST_FILE if state else None
+    return read_file(path) if path and path.is_file() else {}
+
+
 def save_atomically(payload: Any, path: Path) -> None:
     """``torch.save`` to a temporary name, then rename: a reader sees the whole file or none.
 
@@ -177,17 +230,47 @@ def install() -> None:
     """Have BasicSR's training pipeline of this process read its data resumably. Idempotent."""
     compat.replace_in_basicsr_pipelines("EnlargedSampler", lambda _original: ResumableSampler)
     compat.replace_in_basicsr_pipelines("create_train_val_dataloader", _with_seeded_data)
+    compat.replace_in_basicsr_pipelines("init_tb_loggers", _continuing_curves)
 
 
 def _with_seeded_data(create: Callable) -> Callable:
     @functools.wraps(create)
     def create_train_val_dataloader(opt: dict[str, Any], logger: Any):
         global _current_loader
-        result = create(opt, logger)
-        _current_loader = result[0]
+        opt["manual_seed"] = _first_process_seed(opt)
+        loader, sampler, val_loaders, _, iterations = create(opt, logger)
+        if not len(loader):
+            raise OptionError(
+                f"The training data set has {len(loader.dataset)} samples, fewer than one batch of "
+                "all processes. Lower batch_size_per_gpu or raise dataset_enlarge_ratio."
+            )
+        _current_loader = loader
         _current_loader.dataset.seed = opt["manual_seed"]
         # Of its own: the workers' seeds are not drawn from the generator that the network uses.
         _current_loader.generator = torch.Generator().manual_seed(opt["manual_seed"])
-        return result
+        # BasicSR counts incomplete batches, which are left out: too few epochs for small sets.
+        return loader, sampler, val_loaders, math.ceil(iterations / len(loader)), iterations
 
     return create_train_val_dataloader
+
+
+def _first_process_seed(opt: dict[str, Any]) -> int:
+    """The seed of the data, where BasicSR draws one for each process if none is set."""
+    seed = [opt["manual_seed"]]
+    if opt["dist"]:
+        dist.broadcast_object_list(seed)
+    return seed[0]
+
+
+def _continuing_curves(init: Callable) -> Callable:
+    @functools.wraps(init)
+    def init_tb_loggers(opt: dict[str, Any]):
+        writer = init(opt)
+        resumed = Path(opt["path"].get("resume_state") or "").stem
+        if writer is not None and resumed.isdecimal():
+            # The next value opens it again, and marks what a stopped run has logged since.
+            writer.purge_step = int(resumed) + 1
+            writer.close()
+        return writer
+
+    return init_tb_loggers

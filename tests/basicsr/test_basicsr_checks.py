@@ -244,6 +244,28 @@ def test_vimeo_set(data, tmp_path) -> None:
             check_dataset({**opt, "type": kind, "num_frame": 7})
 
 
+def test_blank_line_in_a_meta_file(train_set) -> None:
+    """Which BasicSR takes for a clip's name, when that is drawn."""
+    meta = Path(train_set["meta_info_file"])
+    meta.write_text(meta.read_text() + "\n")
+    with pytest.raises(OptionError, match=r"line 3: expected .*, got ''"):
+        check_dataset(train_set)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train__total_iter": 102}, "add up to 100 iterations, fewer than train.total_iter, 102"),
+        ({"val__save_img": True}, "val.save_img must be there and false"),
+        ({"datasets__train__prefetch_mode": "cpu"}, "num_worker_per_gpu of 1 or more"),
+    ],
+)
+def test_what_would_end_a_training_in_the_middle(options, changes, message) -> None:
+    check_options(parsed(options(train__total_iter=101)))
+    with pytest.raises(OptionError, match=message):
+        check_options(parsed(options(**changes)))
+
+
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
     data, tmp_path, options
 ) -> None:

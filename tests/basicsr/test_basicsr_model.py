@@ -85,6 +85,18 @@ def test_parts_have_their_own_learning_rates(make) -> None:
     assert last["initial_lr"] == 0.25e-3
 
 
+def test_flow_at_no_rate_keeps_its_weights(make) -> None:
+    """Where a rate of 0 would follow the schedule up to its lowest."""
+    model = make(train__flow_lr_mul=0, train__fix_flow=0)
+    before = state_of(model)
+    train(model, [1])
+    after = state_of(model)
+    moved = {key.partition(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert "conv_last" in moved
+    assert "spynet" not in moved
+    assert model.get_current_learning_rate() == [1e-3]
+
+
 @pytest.mark.parametrize(
     ("factors", "message"),
     [({"trunk": 0.1}, "starts with 'trunk'"), ({"conv_": -1}, "'conv_' is -1")],
@@ -179,27 +191,119 @@ def test_parts_must_divide_the_batch(make) -> None:
         make(train__accumulate=3)
 
 
-def test_a_frame_is_shown_in_tensorboard(make) -> None:
+class Board(dict):
+    """A TensorBoard writer that keeps the last value of each name, and all iterations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.iterations = []
+
+    def __bool__(self) -> bool:
+        return True
+
+    def add_scalar(self, name, value, iteration):
+        self[name] = value
+        self.iterations.append(iteration)
+
+    def add_image(self, name, image, iteration):
+        self.add_scalar(name, image, iteration)
+
+
+def val_loader(model, phase: str = "val"):
     from basicsr.data import build_dataloader, build_dataset
 
-    shown = {}
+    opt = model.opt["datasets"][phase]
+    opt.update(phase="val", scale=4)
+    return build_dataloader(build_dataset(opt), opt)
 
-    class Board:
-        def add_scalar(self, name, value, iteration):
-            shown[name] = value
 
-        def add_image(self, name, image, iteration):
-            shown[name] = image
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_frame_is_shown_in_tensorboard(make, flip) -> None:
+    model, board = make(val__flip_seq=flip), Board()
+    loader = val_loader(model)
+    model.validation(loader, 1, board)
+    shown = board["frames/REDS4"]
+    assert shown.shape == (3, 64, 3 * 64)
+    assert torch.equal(shown[:, ::4, :64:4], loader.dataset[0]["lq"][2])
+    assert torch.equal(shown[..., 128:], loader.dataset[0]["gt"][2])
+    assert board["metrics/psnr"] > 15
+    assert 0 < board["metrics/ssim"] <= 1
 
+
+def test_sets_validated_together_have_tags_of_their_own(make) -> None:
+    model, board = make(), Board()
+    model.opt["datasets"]["val_2"] = {**model.opt["datasets"]["val"], "name": "Vid4"}
+    for phase in ("val", "val_2"):
+        model.validation(val_loader(model, phase), 1, board)
+    for name in ("REDS4", "Vid4"):
+        assert {f"frames/{name}", f"metrics/{name}/psnr", f"metrics/{name}/ssim"} <= board.keys()
+    assert "metrics/psnr" not in board
+
+
+def test_the_last_iteration_is_validated_once(make) -> None:
+    model, board = make(), Board()
+    loader = val_loader(model)
+    for iteration in (2, 4, 6):  # BasicSR's, at the end of 4
+        model.validation(loader, iteration, board)
+    assert set(board.iterations) == {2, 4}
+    assert len(board.iterations) == 2 * len(board)
+    assert model.best_metric_results["REDS4"]["psnr"]["iter"] in (2, 4)
+
+
+def resumed(make, tmp_path, iteration: int, **changes):
+    """Another run's model that goes on with what the first has saved."""
+    path = tmp_path / "training_states" / f"{iteration}.state"
+    other = make(path__resume_state=str(path), **changes)
+    other.resume_training(torch.load(path, weights_only=True))
+    return other
+
+
+def test_best_figures_of_a_validation_after_the_save_are_resumed(make, tmp_path, caplog) -> None:
+    model = make(val__val_freq=2)
+    loader = val_loader(model)
+    for iteration in (2, 4):
+        model.save(0, iteration)
+        model.validation(loader, iteration, None)
+    model.save(0, 6)
+    with caplog.at_level("WARNING", "basicsr"):
+        for iteration in (2, 4):
+            best = resumed(make, tmp_path, iteration, val__val_freq=2).best_metric_results
+            assert best["REDS4"]["ssim"]["iter"] == iteration
+        assert "before it had validated" not in caplog.text
+        resumed(make, tmp_path, 6, val__val_freq=2)
+    assert "before it had validated iteration 6" in caplog.text
+
+
+def test_best_figures_of_other_metrics_are_left(make, tmp_path) -> None:
     model = make()
-    model.opt["datasets"]["val"].update(phase="val", scale=4)
-    dataset = build_dataset(model.opt["datasets"]["val"])
-    loader = build_dataloader(dataset, model.opt["datasets"]["val"])
-    model.validation(loader, 1, Board())
-    assert shown["frames/REDS4"].shape == (3, 64, 3 * 64)
-    assert torch.equal(shown["frames/REDS4"][..., 128:], dataset[0]["gt"][2])
-    assert shown["metrics/psnr"] > 15
-    assert 0 < shown["metrics/ssim"] <= 1
+    model.save(0, 2)
+    model.best_metric_results = {"REDS4": {"psnr": {"better": "higher", "val": 30.0, "iter": 2}}}
+    model.save(0, 3)
+    other = resumed(make, tmp_path, 3)
+    assert other.best_metric_results == {}
+    other.validation(val_loader(other), 4, None)
+    assert other.best_metric_results["REDS4"].keys() == {"psnr", "ssim"}
+
+
+def test_a_resumed_run_has_the_option_files_rates(make, tmp_path, caplog) -> None:
+    model = make()
+    train(model, [1])
+    model.save(0, 1)
+    with caplog.at_level("WARNING", "basicsr"):
+        rates = resumed(make, tmp_path, 1).get_current_learning_rate()
+        assert not caplog.messages
+        scheduler = {**model.opt["train"]["scheduler"], "type": "CosineAnnealingRestartLR"}
+        scheduler["periods"] = [1000]
+        changed = {"train__optim_g": adam(lr=1e-4, weight_decay=0.1), "train__scheduler": scheduler}
+        other = resumed(make, tmp_path, 1, **changed)
+    assert rates == pytest.approx([1e-3, 0.125e-3])
+    assert other.get_current_learning_rate() == pytest.approx([1e-4, 0.125e-4])
+    assert other.optimizer_g.param_groups[0]["weight_decay"] == 0.1
+    for _ in range(500):
+        other.schedulers[0].step()
+    assert other.get_current_learning_rate()[0] == pytest.approx(5e-5, rel=1e-2)
+    assert "initial_lr 1.25e-05 in place of 0.000125" in caplog.text
+    assert "periods [1000] in place of [100]" in caplog.text
 
 
 def test_resume_takes_up_everything(make, tmp_path) -> None:

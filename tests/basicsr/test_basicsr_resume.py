@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import iart_plugin.basicsr  # noqa: F401  registers
 from iart_plugin.basicsr import resume
+from iart_plugin.basicsr.checks import OptionError
 from iart_plugin.compat import _load_resume_state
 from tests.basicsr.basicsr_driver import SMALL_IART, environment, saved_weights, write_options
 
@@ -91,6 +92,34 @@ def test_a_failed_save_keeps_the_file_before(tmp_path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["net.pth"], "nothing is left lying about"
 
 
+@pytest.mark.parametrize(("samples", "epochs"), [(7, 4), (1, None)])
+def test_epochs_are_those_of_the_batches_that_are_drawn(samples, epochs) -> None:
+    """BasicSR counts the incomplete last one too, and would stop before the last iteration."""
+    data = resume.SeededDataset(range(samples), 0)
+    loader = DataLoader(data, 2, drop_last=True)
+    create = resume._with_seeded_data(lambda opt, logger: (loader, None, [], 3, 10))
+    opt = {"manual_seed": 3, "dist": False}
+    if epochs is None:
+        with pytest.raises(OptionError, match="1 samples, fewer than one batch"):
+            create(opt, None)
+    else:
+        assert create(opt, None)[1:] == (None, [], epochs, 10)
+
+
+def test_curves_of_a_resumed_run_do_not_go_back(tmp_path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    init = resume._continuing_curves(lambda _opt: SummaryWriter(str(tmp_path)))
+    for state, values in ((None, [(1, 1.0), (2, 2.0), (3, 3.0)]), ("states/2.state", [(3, 4.0)])):
+        writer = init({"path": {"resume_state": state}})
+        for step, value in values:
+            writer.add_scalar("l_pix", value, step)
+        writer.close()
+    found = EventAccumulator(str(tmp_path)).Reload().Scalars("l_pix")
+    assert [(event.step, event.value) for event in found] == [(1, 1.0), (2, 2.0), (3, 4.0)]
+
+
 @pytest.fixture
 def two_checkpoints(tmp_path) -> dict:
     """Options of a run that has saved at 2 and at 10."""
@@ -107,6 +136,15 @@ def two_checkpoints(tmp_path) -> dict:
 def test_auto_resume_takes_the_newest(two_checkpoints) -> None:
     assert _load_resume_state(two_checkpoints)["iter"] == 10
     assert two_checkpoints["path"]["pretrain_network_g"].endswith("net_g_10.pth")
+
+
+def test_auto_resume_says_that_it_takes_another_state_than_the_named(two_checkpoints) -> None:
+    path = two_checkpoints["path"]
+    path["resume_state"] = path["training_states"] + "/2.state"
+    with pytest.warns(UserWarning, match=r"takes .*10\.state, not path\.resume_state .*2\.state"):
+        assert _load_resume_state(two_checkpoints)["iter"] == 10
+    path["resume_state"] = path["training_states"] + "/10.state"
+    assert _load_resume_state(two_checkpoints)["iter"] == 10
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "params_ema"])
