@@ -12,6 +12,7 @@ import cv2
 import pytest
 import torch
 
+import iart_plugin.basicsr  # noqa: F401  lets BasicSR be imported
 from tests.basicsr.basicsr_driver import (
     ROOT,
     SMALL_IACNN,
@@ -42,7 +43,9 @@ def test_trains_validates_and_saves(trained) -> None:
     assert psnr(output) > 15
     assert 0 < float(re.findall(r"# ssim: ([0-9.]+)", output)[-1]) <= 1
     states = folder / "experiments" / "run" / "training_states"
-    assert {p.name for p in states.iterdir()} == {"2.state", "4.state"}
+    assert {p.name for p in states.iterdir()} == {"2.state", "4.state", "best_metrics.pth"}
+    assert output.count("Validation REDS4") == 1
+    assert "@ 4 iter" in output
 
 
 def test_flow_network_is_held_for_fix_flow_iterations(trained) -> None:
