@@ -195,7 +195,7 @@ def apply_settings(
     changed = {}
     for owner, wanted in zip(owners, settings, strict=True):
         for key, value in wanted.items():
-            before = owner.get(key)
+            before = owner.setdefault(key, value)  # another version's state may lack it
             if before == value:
                 continue
             changed[key] = f"{key} {value} in place of {before}"
