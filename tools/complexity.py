@@ -69,7 +69,10 @@ def _page(rows: list[dict], args: argparse.Namespace) -> str:
     height, width = args.size
     what = "a training step" if args.train else "a forward pass"
     threads = args.threads or torch.get_num_threads()
-    processor = cpu_name() or platform.machine()
+    on_gpu = torch.device(args.device).type == "cuda"
+    name = torch.cuda.get_device_name(args.device) if on_gpu else cpu_name()
+    processor = name or platform.machine()
+    memory = "the peak of what PyTorch holds" if on_gpu else "the growth of the process's peak"
     sizes = {"height": PAPER_SIZE[0], "width": PAPER_SIZE[1]}
     plain, ours = (
         count(Case(kind=kind, name="implicit", **sizes))["flops"] / 1e9
@@ -84,7 +87,7 @@ def _page(rows: list[dict], args: argparse.Namespace) -> str:
 Low-resolution frames of {height}x{width}, clips of {args.frames} frames, aligners on
 {args.channels} channels. FLOPs are PyTorch's counter's of a forward pass, twice the
 multiply-accumulates of matrix products and convolutions; time and memory are those of {what}. A
-network's FLOPs and time are those of an output frame. Memory is the growth of the process's peak.
+network's FLOPs and time are those of an output frame. Memory is {memory}.
 Measured on {args.device} ({processor}, {threads} threads, PyTorch {torch.__version__}),
 the faster of two runs.
 "ms" is time on the clock and depends on what else the machine does; "CPU ms" is processor time.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iart_plugin.ops.precision import full_precision, wide_dtype
-from iart_plugin.ops.warp import check_flow, pixel_grid, warp
+from iart_plugin.ops.warp import check_flow, per_axis, pixel_grid, warp
 
 from .base import Alignment
 from .offsets import OffsetNetwork, convolutions, groups_of
@@ -100,7 +100,7 @@ class DeformableAttentionAlignment(Alignment):
         target = flow + pixel_grid(h, w, device=flow.device, dtype=dtype)
         offset = self.offsets.bounded(raw.to(dtype)).view(n, self.num_heads, POINTS, 2, h, w)
         position = target.view(n, 1, 1, 2, h, w) + window + offset
-        size = position.new_tensor((w, h)).view(1, 1, 1, 2, 1, 1)
+        size = per_axis(w, h, position).view(1, 1, 1, 2, 1, 1)
         grid = ((2 * position + 1) / size - 1).permute(0, 1, 2, 4, 5, 3)
         with full_precision(flow.device):
             sampled = F.grid_sample(

@@ -87,7 +87,8 @@ class AlignmentStudyNet(UpsamplingNetwork):
         self.conv_before_upsample = nn.Conv2d(embed_dim, mid_channels, 3, padding=1)
         # Last, so that one seed gives every row of the study the same weights everywhere else.
         self.alignment = self._build_alignment(alignment, alignment_options, num_heads, embed_dim)
-        if align == "images" and self.alignment is not None and self._has_weights():
+        self.lift = self.lower = None
+        if align == "images" and any(True for _ in getattr(self.alignment, "parameters", list)()):
             self.lift = nn.Conv2d(COLOURS, embed_dim, 1)
             self.lower = nn.Conv2d(embed_dim, COLOURS, 1)
         self.spynet = None
@@ -106,9 +107,6 @@ class AlignmentStudyNet(UpsamplingNetwork):
         if name == "implicit":
             options.setdefault("num_heads", num_heads)
         return build_alignment(name, channels, **options)
-
-    def _has_weights(self) -> bool:
-        return any(True for _ in self.alignment.parameters())
 
     def forward(self, lqs: Tensor, flows: Tensor | tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Super-resolves a clip.
@@ -154,7 +152,7 @@ class AlignmentStudyNet(UpsamplingNetwork):
         current, reference = source[:, :-1].flatten(0, 1), source[:, 1:].flatten(0, 1)
         if self.align == "features":
             aligned = self.alignment(reference, current, flow)
-        elif self._has_weights():
+        elif self.lift is not None:
             aligned = self.lower(self.alignment(self.lift(reference), self.lift(current), flow))
             aligned = self._extract(aligned)
         else:

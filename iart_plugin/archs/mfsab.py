@@ -5,6 +5,7 @@ channels-last and frame by frame; one gather with precomputed indices pads, roll
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -533,10 +534,12 @@ class MFSABBackbone(nn.Module):
         weights: Sequence[BlockWeights],
         frame: int | None = None,
     ) -> Tensor:
-        arguments = (tokens, plans, weights, frame)
+        group = partial(layer.residual_group, plans=plans, weights=weights, frame=frame)
         if self.use_checkpoint and torch.is_grad_enabled():
-            return checkpoint(layer.residual_group, *arguments, use_reentrant=False)
-        return layer.residual_group(*arguments)
+            # Only the tokens as an argument: every tensor among them has a device, whose random
+            # state is read going forward and set going back, and one is enough.
+            return checkpoint(group, tokens, use_reentrant=False)
+        return group(tokens)
 
 
 def _add_convolved(tokens: Tensor, rows: Tensor, conv: nn.Conv2d, like: Tensor) -> Tensor:

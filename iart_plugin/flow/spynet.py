@@ -12,6 +12,7 @@ from iart_plugin.ops import warp
 from iart_plugin.ops.parts import in_parts
 from iart_plugin.ops.precision import full_precision, wide_dtype
 from iart_plugin.ops.tracing import is_traced
+from iart_plugin.ops.warp import per_axis
 from iart_plugin.weight_files import read_state_dict
 
 LEVELS = 6
@@ -122,7 +123,7 @@ class SPyNet(nn.Module):
             flow = flow + level(torch.cat((current, warped, flow), 1)).to(flow.dtype)
 
         flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
-        return flow * flow.new_tensor((width / size[1], height / size[0])).view(1, 2, 1, 1)
+        return flow * per_axis(width / size[1], height / size[0], flow)
 
 
 _MMAGIC_KEY = re.compile(r"(.*basic_module\.\d+\.basic_module)\.(\d+)\.conv\.(weight|bias)")

@@ -29,6 +29,11 @@ _NO_MEMORY = (
     "not enough memory",
     "bad allocation",
     "alloc_failed",  # of cuBLAS and cuDNN, CUBLAS_STATUS_ALLOC_FAILED
+    "allocation_failed",  # of cuDNN 9
+    # What remains where there was no memory for a convolution's workspace, or for a handle.
+    "unable to find an engine",
+    "cublas_status_not_initialized",
+    "cudnn_status_not_initialized",
 )
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("fp32", *HALF)
@@ -43,12 +48,23 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     if name is None or str(name) == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        # Before PyTorch 2.13 mps has no grid_sample that repeats the border, as SPyNet needs it.
+        mps = torch.backends.mps.is_available() and torch.__version__ >= "2.13"
+        return torch.device("mps" if mps else "cpu")
     device = torch.device(name)
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if not there.get(device.type, lambda: True)():
         raise ValueError(f"device {name}: not available with this PyTorch; cpu always is")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name}: there are {torch.cuda.device_count()}, counted from 0")
     return device
+
+
+def own_device(network: Network) -> torch.device | None:
+    """Where the caller has put a network, if that is not the CPU."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
+    return None if device.type == "cpu" else device
 
 
 def pick_precision(name: str | None, device: torch.device) -> str:
@@ -165,6 +181,7 @@ class Engine:
                 view = view.flip(-1) if mirrored else view
                 cut = tiling.turned() if turns % 2 else tiling
                 for i, frame in enumerate(self._tiled(view, kept, cut)):
+                    frame = frame.to("cpu", torch.float32)
                     frame = frame.flip(-1) if mirrored else frame
                     frame = frame.rot90(-turns, (-2, -1))
                     if i == len(total):
@@ -173,7 +190,7 @@ class Engine:
         yield from total
 
     def _tiled(self, lqs: Tensor, kept: slice, tiling: Tiling) -> Iterator[Tensor]:
-        """Frames (3, 4h, 4w) float32 on the CPU."""
+        """Frames (3, 4h, 4w), float32 on the CPU where they are put together from tiles."""
         height, width = lqs.shape[-2:]
         boxes = tiling.boxes(height, width)
         if len(boxes) == 1:
@@ -186,7 +203,7 @@ class Engine:
             blend.begin((rows, columns))
             here = None if flows is None else (flows[0][part], flows[1][part])
             for i, tile in enumerate(self._network_frames(lqs[part], here, kept)):
-                blend.add(i, tile)
+                blend.add(i, tile.to("cpu", torch.float32))
         yield from blend.result()
 
     def _flows(self, lqs: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -209,7 +226,7 @@ class Engine:
                     f"the network made {tuple(frame.shape[-2:])} of {tuple(lqs.shape[-2:])}; it "
                     f"must multiply height and width by {SCALE}"
                 )
-            yield frame[0].to("cpu", torch.float32)
+            yield frame[0]
 
 
 def to_tensor(frames: list[np.ndarray]) -> Tensor:
@@ -221,12 +238,15 @@ def to_tensor(frames: list[np.ndarray]) -> Tensor:
 
 
 def to_array(frame: Tensor, dtype: np.dtype) -> np.ndarray:
-    """(h, w, 3) of ``dtype`` from (3, h, w) in [0, 1]; clipped, and rounded for integers."""
-    frame = frame.clamp(0, 1).permute(1, 2, 0)
-    if dtype.kind != "u":
-        return np.ascontiguousarray(frame.numpy().astype(dtype))
-    peak = np.iinfo(dtype).max
-    return np.ascontiguousarray((frame * peak).round_().numpy().astype(dtype))
+    """(h, w, 3) of ``dtype`` from (3, h, w) in [0, 1]; clipped, and rounded for integers.
+
+    On the frame's device: 8 bits are a quarter of what would have to be copied from a GPU.
+    """
+    frame = frame.float().clamp(0, 1).permute(1, 2, 0)
+    if dtype.kind == "u":
+        frame = (frame * np.iinfo(dtype).max).round_()
+        frame = frame.to(torch.uint8 if dtype == np.uint8 else torch.int32)
+    return np.ascontiguousarray(frame.cpu().numpy().astype(dtype, copy=False))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -272,7 +292,7 @@ def upscale(
         tile: Low-resolution pixels of a tile's sides; by free memory if None, 0 for whole frames.
         overlap: Low-resolution pixels that neighbouring tiles share.
         scene_detection: Reset the recurrence at scene cuts.
-        device: "cuda", "mps", "cpu", or None for the best.
+        device: "cuda", "mps", "cpu", or None for the network's own, for one on the CPU the best.
         precision: "fp32", "bf16", "fp16", or None for the device's.
         self_ensemble: Average over flips and turns; eight times the work.
 
@@ -285,8 +305,8 @@ def upscale(
     """
     from .models import load_model
 
-    where = pick_device(device)
     network = load_model(model, weights).network if isinstance(model, str) else model
+    where = pick_device(own_device(network) if device is None else device)
     precision = pick_precision(precision, where)
 
     def generate() -> Iterator[np.ndarray]:

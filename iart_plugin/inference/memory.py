@@ -76,7 +76,9 @@ def network_cost(network: Any) -> Cost:
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on a device."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What PyTorch keeps of tensors that are gone counts as used there.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     if device.type == "mps":
         used = torch.mps.driver_allocated_memory()
         return max(0, torch.mps.recommended_max_memory() - used)
@@ -100,6 +102,12 @@ def free_host_memory() -> int:
     except (OSError, ValueError):
         pass  # no control group, or no limit in it
     return max(0, available)
+
+
+def _processes(device: torch.device) -> int:
+    """How many of torchrun's processes on this machine share a device's memory."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return -(-processes // torch.cuda.device_count()) if device.type == "cuda" else processes
 
 
 def choose_plan(
@@ -132,7 +140,8 @@ def choose_plan(
         tile: Sides in low-resolution pixels, 0 for whole frames, or None to choose.
         overlap: Of tiles.
         self_ensemble: Whose eight results are added up in float32.
-        budget: Bytes to stay within; a share of the free memory if None.
+        budget: Bytes to stay within; a share of the free memory if None, of what torchrun starts
+            on this machine each process's part of that.
 
     Raises:
         ValueError: Negative values, or an overlap as large as a tile.
@@ -140,14 +149,14 @@ def choose_plan(
     if (chunk is not None and chunk < 1) or warm_up < 0:
         raise ValueError(f"--chunk must be at least 1 and --warm-up at least 0: {chunk}, {warm_up}")
     if budget is None:
-        budget = int(_SHARE * free_memory(device))
+        budget = int(_SHARE * free_memory(device) / _processes(device))
     plans = [
         _plan(height, width, network, device, precision, frames, warm_up, tiling, self_ensemble)
         for tiling in _tilings(height, width, tile, overlap)
         for frames in (CHUNKS if chunk is None else (chunk,))
     ]
 
-    host_budget = int(_SHARE * free_host_memory())
+    host_budget = int(_SHARE * free_host_memory() / _processes(torch.device("cpu")))
 
     def excess(plan: Plan) -> int:
         """Bytes beyond the budgets, all of them together."""

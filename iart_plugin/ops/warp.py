@@ -18,6 +18,16 @@ def pixel_grid(height: int, width: int, *, device: torch.device, dtype: torch.dt
     return torch.stack((grid_x, grid_y))
 
 
+def per_axis(x: float, y: float, like: Tensor) -> Tensor:
+    """Returns two numbers as (1, 2, 1, 1), of ``like``'s dtype and device.
+
+    Filled in there: for numbers that are copied from the host, a GPU's queue is waited for.
+    """
+    values = like.new_empty(1, 2, 1, 1)
+    values[:, 0], values[:, 1] = x, y
+    return values
+
+
 def check_flow(x: Tensor, flow: Tensor) -> None:
     """Raises ValueError unless ``flow`` is (n, 2, h, w) for an ``x`` of (n, c, h, w)."""
     if x.dim() != 4 or flow.dim() != 4 or flow.shape[1] != 2:
@@ -57,7 +67,7 @@ def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zer
     position = flow.to(dtype) + pixel_grid(height, width, device=x.device, dtype=dtype)
     # Corners on the outermost pixels' centres is what the released weights were trained with; it
     # is undefined for a single row or column, where the other convention samples the same points.
-    size = position.new_tensor((width, height)).view(1, 2, 1, 1)
+    size = per_axis(width, height, position)
     if height > 1 and width > 1:
         grid, align_corners = 2 * position / (size - 1) - 1, True
     else:

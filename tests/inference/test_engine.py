@@ -10,10 +10,16 @@ import pytest
 import torch
 
 from iart_plugin.archs import IACNN
-from iart_plugin.inference import upscale
+from iart_plugin.inference import memory, upscale
 from iart_plugin.inference.chunks import Clip
-from iart_plugin.inference.engine import Engine, is_out_of_memory, pick_device, pick_precision
-from iart_plugin.inference.memory import Cost, choose_plan, network_cost
+from iart_plugin.inference.engine import (
+    Engine,
+    is_out_of_memory,
+    own_device,
+    pick_device,
+    pick_precision,
+)
+from iart_plugin.inference.memory import Cost, choose_plan, free_memory, network_cost
 from iart_plugin.inference.tiles import Tiling
 from tests.inference.videos import moving_picture
 
@@ -244,6 +250,20 @@ def test_device_and_precision():
             pick_device("cuda")
 
 
+def test_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match="device cuda:2: there are 2, counted from 0"):
+        pick_device("cuda:2")
+
+
+def test_network_stays_where_the_caller_has_put_it(network):
+    assert own_device(network) is None
+    assert own_device(nearest) is None
+    assert own_device(torch.nn.Linear(1, 1, device="meta")) == torch.device("meta")
+
+
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 6), "bf16")])
 def test_precision_of_a_gpu(monkeypatch, capability, precision):
     """The older one has bf16 by emulation only."""
@@ -256,6 +276,8 @@ def test_precision_of_a_gpu(monkeypatch, capability, precision):
     [
         MemoryError(),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
     ],
 )
@@ -300,6 +322,30 @@ def test_plan_counts_the_self_ensemble():
             plan(128, 128, 64, chunk=30, tile=tile, self_ensemble=flag) for flag in (False, True)
         )
         assert eight.host_bytes - alone.host_bytes == 128 * 128 * 30 * 192
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_plan_leaves_the_machines_other_processes_their_part(monkeypatch, device):
+    """Four on two GPUs of 16 GiB and as much main memory, of which a share is used."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 16 * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (14 * 2**30, 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 * 2**30)
+    device = torch.device(device)
+    assert free_memory(device) == 16 * 2**30
+    plans = []
+    for processes in (1, 4):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        plans.append(choose_plan(540, 960, Streams(), device=device, precision="fp32"))
+    if device.type == "cpu":
+        alone, one_of_four = (plan.device_bytes + plan.host_bytes for plan in plans)
+        part = 4
+    else:
+        alone, one_of_four = (plan.device_bytes for plan in plans)
+        part = 8
+        assert plans[1].host_bytes <= 0.6 * 4 * 2**30
+    assert one_of_four <= 0.6 * part * 2**30 < alone <= 0.6 * 16 * 2**30
 
 
 @pytest.mark.parametrize("bad", [{"chunk": 0}, {"warm_up": -1}, {"tile": 16, "overlap": 16}])
