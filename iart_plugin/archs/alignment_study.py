@@ -88,7 +88,8 @@ class AlignmentStudyNet(UpsamplingNetwork):
         # Last, so that one seed gives every row of the study the same weights everywhere else.
         self.alignment = self._build_alignment(alignment, alignment_options, num_heads, embed_dim)
         self.lift = self.lower = None
-        if align == "images" and any(True for _ in getattr(self.alignment, "parameters", list)()):
+        weighted = self.alignment is not None and any(True for _ in self.alignment.parameters())
+        if align == "images" and weighted:
             self.lift = nn.Conv2d(COLOURS, embed_dim, 1)
             self.lower = nn.Conv2d(embed_dim, COLOURS, 1)
         self.spynet = None

@@ -86,7 +86,8 @@ def check_options(opt: dict[str, Any]) -> None:
             _check_values(ARCH_REGISTRY.get(network["type"]), network, section)
     if opt["model_type"] in OWN_MODELS and opt.get("train"):
         check_keys(opt["train"], TRAIN_KEYS, f"train ({opt['model_type']})")
-        _check_course(opt)
+        if opt["is_train"]:
+            _check_course(opt)
     _check_device(opt)
     _check_weights(opt)
     _check_fit(opt)
@@ -108,8 +109,13 @@ def _check_course(opt: dict[str, Any]) -> None:
                 f"train.scheduler.periods add up to {sum(periods)} iterations, fewer than "
                 f"train.total_iter, {train['total_iter']}: the run would end there. Set both alike."
             )
-    validated = val and any(phase.startswith("val") for phase in datasets)
-    if validated and val.get("save_img") is not False:
+    names = [data["name"] for phase, data in datasets.items() if phase.startswith("val")]
+    if len(names) > len(set(names)):
+        raise OptionError(
+            f"Two validation sets have one name ({', '.join(names)}): their figures would be taken "
+            "for each other's. Names may differ in their letters' case alone, Vid4 and VID4."
+        )
+    if names and val and val.get("save_img") is not False:
         raise OptionError(
             "val.save_img must be there and false in a training: BasicSR saves the frames of video "
             "models in tests only, and would stop at the first validation."
@@ -254,6 +260,8 @@ def check_dataset(opt: dict[str, Any]) -> None:
     name = f"data set '{opt['name']}'"
     if opt.get("io_backend", {}).get("type") == "lmdb":
         _check_roots(opt, name)
+        if opt.get("meta_info_file"):
+            _read_meta(opt, name)
         _check_lmdb(opt, name)
         return
     pairs = list_frame_pairs(opt)

@@ -109,8 +109,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         self.skipped_in_a_row = 0
         self.data_seed = self.opt["manual_seed"]
         self.sample_keys: Any = None
-        self.best_after: dict[int, dict[str, Any]] = {}  # iteration: best figures up to it
-        self.validated_at: dict[str, int] = {}  # data set: iteration
+        self.validations: dict[int, dict[str, Any]] = {}  # by iteration
         precision = str(self.amp_dtype).removeprefix("torch.")
         get_root_logger().info(f"The network trains in {precision} on {self.device.type}.")
 
@@ -246,17 +245,19 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         name = dataloader.dataset.opt["name"]
         if self.is_train:
             current_iter = min(current_iter, int(self.opt["train"]["total_iter"]))
-            if self.validated_at.get(name) == current_iter:
+            if name in self.validations.get(current_iter, {"sets": []})["sets"]:
                 return
-            self.validated_at[name] = current_iter
         self.sample_frame = None
         super().validation(dataloader, current_iter, tb_logger, save_img)
         if tb_logger is not None and self.sample_frame is not None:
             tb_logger.add_image(f"frames/{name}", self.sample_frame, current_iter)
-        if self.is_train and self.opt["rank"] == 0:
-            self.best_after[current_iter] = copy.deepcopy(getattr(self, "best_metric_results", {}))
-            folder = Path(self.opt["path"]["training_states"])
-            resume.save_atomically(self.best_after, folder / resume.BEST_FILE)
+        if self.is_train:
+            record = self.validations.setdefault(current_iter, {"sets": []})
+            record["sets"].append(name)
+            record["best"] = copy.deepcopy(getattr(self, "best_metric_results", {}))
+            if self.opt["rank"] == 0:
+                folder = Path(self.opt["path"]["training_states"])
+                resume.save_atomically(self.validations, folder / resume.VALIDATIONS)
 
     def _log_validation_metric_values(
         self, current_iter: int, dataset_name: str, tb_logger: Any
@@ -351,6 +352,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         Rates, schedule and the optimizer's settings are the option file's, with a warning where
         the state has others: PyTorch would keep the state's without a word.
         """
+        _check_groups(self.optimizers, resume_state["optimizers"])
         settings = resume.settings_of(self.optimizers, self.schedulers)
         super().resume_training(resume_state)
         if changed := resume.apply_settings(settings, self.optimizers, self.schedulers):
@@ -372,19 +374,37 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         resume.restore_random_state(resume_state["random"])
 
     def _resume_best(self, resume_state: dict[str, Any]) -> None:
-        """Take up the best figures: BasicSR validates after it has saved the state."""
+        """Take up what was validated and the best figures: BasicSR validates after it has saved."""
         iteration, val = resume_state["iter"], self.opt.get("val") or {}
-        recorded = resume.read_best(self.opt["path"].get("resume_state"))
-        self.best_after = {i: best for i, best in recorded.items() if i <= iteration}
-        best = self.best_after.get(iteration, resume_state["best_metric_results"])
+        recorded = resume.read_validations(self.opt["path"].get("resume_state"))
+        self.validations = {i: record for i, record in recorded.items() if i <= iteration}
+        last = self.validations.get(iteration, {"sets": []})
+        best = copy.deepcopy(last.get("best", resume_state["best_metric_results"]))
         metrics = (val.get("metrics") or {}).keys()
         self.best_metric_results = {k: v for k, v in best.items() if v.keys() == metrics}
-        validates = any(phase.startswith("val") for phase in self.opt["datasets"])
-        if val and validates and iteration % val["val_freq"] == 0 and iteration not in recorded:
+        sets = {v["name"] for k, v in self.opt["datasets"].items() if k.startswith("val")}
+        due = recorded and val and iteration % val["val_freq"] == 0
+        if due and sets - set(last["sets"]) and iteration < int(self.opt["train"]["total_iter"]):
             get_root_logger().warning(
-                f"The run stopped before it had validated iteration {iteration}, whose figures are "
-                "missing from its logs."
+                f"The run stopped before it had validated iteration {iteration} on "
+                f"{', '.join(sorted(sets - set(last['sets'])))}: those figures are not in its logs."
             )
+
+
+def _check_groups(optimizers: list[Any], states: list[dict[str, Any]]) -> None:
+    """Weights must be grouped as when the state was saved.
+
+    Raises:
+        OptionError: if they are not.
+    """
+    ours = [[len(g["params"]) for g in one.param_groups] for one in optimizers]
+    saved = [[len(g["params"]) for g in state["param_groups"]] for state in states]
+    if ours != saved:
+        raise OptionError(
+            f"The training state has weights in groups of {saved}, the option file makes {ours}. "
+            "For a resumed run train.lr_mul must name the same weights as at its start, and "
+            "train.flow_lr_mul may not change to or from 0 or 1."
+        )
 
 
 class _SetLogger:

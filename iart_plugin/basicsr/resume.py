@@ -22,16 +22,18 @@ from typing import Any
 import numpy as np
 import torch
 from basicsr.data.data_sampler import EnlargedSampler
+from basicsr.models.lr_scheduler import MultiStepRestartLR
 from basicsr.utils.dist_util import get_dist_info
 from torch import distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from iart_plugin import compat
 from iart_plugin.basicsr.checks import OptionError
-from iart_plugin.weight_files import read_file
+from iart_plugin.weight_files import CheckpointMismatch, read_file
 
-BEST_FILE = "best_metrics.pth"
-"""Beside the training states: the best figures after each validation, which follows the saving."""
+VALIDATIONS = "validations.pth"
+"""Beside the training states, for BasicSR validates after saving: by iteration, which sets were
+validated, and the best figures then."""
 
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial")
 
@@ -138,6 +140,15 @@ def gather_random_states() -> list[dict[str, Any]]:
     return states
 
 
+def of_first_process(value: Any) -> Any:
+    """The first process's value, on every process."""
+    if get_dist_info()[1] == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
 def restore_random_state(states: list[dict[str, Any]]) -> None:
     """Take up this process's own random state out of :func:`gather_random_states`'s."""
     rank, world_size = get_dist_info()
@@ -191,24 +202,46 @@ def apply_settings(
         What the state had otherwise, for a message; empty if nothing.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    owners = groups + [vars(scheduler) for scheduler in schedulers]
+    schedulers = list(schedulers)
     changed = {}
-    for owner, wanted in zip(owners, settings, strict=True):
+    for owner, wanted in zip([*groups, *map(vars, schedulers)], settings, strict=True):
         for key, value in wanted.items():
             before = owner.setdefault(key, value)  # another version's state may lack it
-            if before == value:
-                continue
-            changed[key] = f"{key} {value} in place of {before}"
-            owner[key] = value
-            if key == "initial_lr" and before:  # schedules that multiply the rate they find
-                owner["lr"] *= value / before
+            if before != value:
+                changed[key] = f"{key} {value} in place of {before}"
+                owner[key] = value
+    for scheduler, wanted in zip(schedulers, settings[len(groups) :], strict=True):
+        foreign = scheduler.state_dict().keys() - wanted.keys() - set(_PROGRESS)
+        if isinstance(scheduler, MultiStepRestartLR) and (changed or foreign):
+            # It multiplies the rate that it finds, where others compute theirs anew.
+            for group in scheduler.optimizer.param_groups:
+                rate = _multi_step_rate(scheduler, group["initial_lr"])
+                if not math.isclose(rate, group["lr"], rel_tol=1e-6):
+                    changed["lr"] = f"lr {rate} in place of {group['lr']}"
+                group["lr"] = rate
     return ", ".join(changed.values())
 
 
-def read_best(state: str | os.PathLike | None) -> dict[int, dict[str, Any]]:
-    """The best figures after each validation of the run that saved a training state."""
-    path = Path(state).parent / BEST_FILE if state else None
-    return read_file(path) if path and path.is_file() else {}
+def _multi_step_rate(scheduler: MultiStepRestartLR, initial: float) -> float:
+    """The rate where the scheduler is now, had it been so from the beginning."""
+    now = scheduler.last_epoch
+    restarts = [i for i, start in enumerate(scheduler.restarts) if start <= now]
+    start = scheduler.restarts[restarts[-1]] if restarts else 0
+    weight = scheduler.restart_weights[restarts[-1]] if restarts else 1
+    passed = sum(count for at, count in scheduler.milestones.items() if start < at <= now)
+    return initial * weight * scheduler.gamma**passed
+
+
+def read_validations(state: str | os.PathLike | None) -> dict[int, dict[str, Any]]:
+    """What the run that saved a training state had validated, as the first process finds it."""
+    path = Path(state).parent / VALIDATIONS if state else None
+    found = {}
+    if path and path.is_file():
+        try:
+            found = read_file(path)
+        except CheckpointMismatch as error:
+            warnings.warn(f"{error}; the best figures so far are the state's.", stacklevel=2)
+    return of_first_process(found)
 
 
 def save_atomically(payload: Any, path: Path) -> None:
@@ -237,7 +270,8 @@ def _with_seeded_data(create: Callable) -> Callable:
     @functools.wraps(create)
     def create_train_val_dataloader(opt: dict[str, Any], logger: Any):
         global _current_loader
-        opt["manual_seed"] = _first_process_seed(opt)
+        # BasicSR draws one for each process where none is set.
+        opt["manual_seed"] = of_first_process(opt["manual_seed"])
         loader, sampler, val_loaders, _, iterations = create(opt, logger)
         if not len(loader):
             raise OptionError(
@@ -252,14 +286,6 @@ def _with_seeded_data(create: Callable) -> Callable:
         return loader, sampler, val_loaders, math.ceil(iterations / len(loader)), iterations
 
     return create_train_val_dataloader
-
-
-def _first_process_seed(opt: dict[str, Any]) -> int:
-    """The seed of the data, where BasicSR draws one for each process if none is set."""
-    seed = [opt["manual_seed"]]
-    if opt["dist"]:
-        dist.broadcast_object_list(seed)
-    return seed[0]
 
 
 def _continuing_curves(init: Callable) -> Callable:

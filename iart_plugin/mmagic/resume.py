@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class ResumeOwnHook(Hook):
         """
         if not _resumes(runner):
             return
+        self._periods = _periods(runner)  # the config's, until the checkpoint is loaded
         chosen = latest = find_latest_checkpoint(runner.work_dir)
         self._own_folders = {Path(runner.work_dir).resolve()}
         if latest is not None:  # CheckpointHook's out_dir may be elsewhere
@@ -82,16 +84,13 @@ class ResumeOwnHook(Hook):
         """
         if not _resumes(runner):
             return
-        configured = runner.cfg.get("param_scheduler") or []
-        configured = configured if isinstance(configured, list) else [configured]
-        for given, scheduler in zip(configured, runner.param_schedulers or [], strict=False):
-            periods = getattr(scheduler, "periods", None)
-            if periods is not None and list(given.get("periods", periods)) != list(periods):
+        for given, periods in zip(self._periods, _periods(runner), strict=False):
+            if given != periods:
                 raise ValueError(
-                    f"The run's learning rate follows periods of {list(periods)} iterations and "
-                    f"keeps them when resumed; the config says {list(given['periods'])}. Give the "
-                    "options of its start again: --cfg-options "
-                    f"param_scheduler.periods={list(periods)} train_cfg.max_iters={sum(periods)}."
+                    f"The run's learning rate follows periods of {periods} iterations and keeps "
+                    f"them when resumed; the config says {given}. Give the options of its start "
+                    f"again: --cfg-options param_scheduler.periods={periods} "
+                    f"train_cfg.max_iters={sum(periods)}."
                 )
         hub = runner.message_hub
         for key in [key for key in hub.runtime_info if key.startswith("best_ckpt")]:
@@ -129,7 +128,7 @@ class ResumeDataHook(Hook):
         sampler.indices = islice(sampler._indices_of_rank(), done * loader.batch_size, None)
         # What its workers have begun to read is from the beginning.
         batches = type(loop.dataloader_iterator)
-        loop.dataloader_iterator = None
+        loop.dataloader_iterator = loader._iterator = None
         loop.dataloader_iterator = chain(repeat(None, done), batches(loader))
         runner.logger.info(f"The data goes on after batch {done}; none is read again.")
 
@@ -143,9 +142,20 @@ class ProcessSeedHook(Hook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Seeds PyTorch's generators, which the network draws from."""
+        """Seeds the generators of Python, NumPy and PyTorch."""
         entropy = np.random.SeedSequence((runner.seed, runner.rank, runner.iter))
-        torch.manual_seed(int(entropy.generate_state(1)[0]))
+        words = [int(word) for word in entropy.generate_state(3)]
+        random.seed(words[0])
+        np.random.seed(words[1])  # noqa: NPY002  what transforms use without workers
+        torch.manual_seed(words[2])
+
+
+def _periods(runner: Runner) -> list[list[int]]:
+    """Of every schedule of the learning rate that has some."""
+    schedulers = runner.param_schedulers or []
+    if isinstance(schedulers, dict):
+        schedulers = chain(*schedulers.values())
+    return [list(one.periods) for one in schedulers if hasattr(one, "periods")]
 
 
 def _resumes(runner: Runner) -> bool:

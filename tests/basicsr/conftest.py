@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ from tests.basicsr.basicsr_driver import base_options, load_tool
 def one_thread() -> None:
     """What is this small gains nothing from more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logger() -> None:
+    """BasicSR's, set up before a test: pytest hears what a logger says as it finds it."""
+    importlib.import_module("iart_plugin.basicsr")  # lets BasicSR be imported
+    importlib.import_module("basicsr.utils").get_root_logger()
 
 
 @pytest.fixture(scope="session")

@@ -266,6 +266,16 @@ def test_what_would_end_a_training_in_the_middle(options, changes, message) -> N
         check_options(parsed(options(**changes)))
 
 
+def test_validation_sets_of_one_name(options) -> None:
+    opt = options()
+    for name in ("reds4", "REDS4"):
+        opt["datasets"]["val_2"] = {**opt["datasets"]["val"], "name": name}
+        if name == "reds4":
+            check_options(parsed(opt))
+    with pytest.raises(OptionError, match=r"have one name \(REDS4, REDS4\)"):
+        check_options(parsed(opt))
+
+
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
     data, tmp_path, options
 ) -> None:

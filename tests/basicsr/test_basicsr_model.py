@@ -259,19 +259,42 @@ def resumed(make, tmp_path, iteration: int, **changes):
 
 
 def test_best_figures_of_a_validation_after_the_save_are_resumed(make, tmp_path, caplog) -> None:
-    model = make(val__val_freq=2)
+    options = {"val__val_freq": 2, "train__total_iter": 8}
+    model = make(**options)
     loader = val_loader(model)
     for iteration in (2, 4):
         model.save(0, iteration)
-        model.validation(loader, iteration, None)
+        model.validation(loader, iteration, None)  # each is as good as the best before
     model.save(0, 6)
+    model.save(0, 8)
+    # Not even what another branch finds later changes what is known of an iteration.
+    resumed(make, tmp_path, 2, **options).validation(loader, 3, None)
+    model.validation(loader, 5, None)
     with caplog.at_level("WARNING", "basicsr"):
         for iteration in (2, 4):
-            best = resumed(make, tmp_path, iteration, val__val_freq=2).best_metric_results
+            best = resumed(make, tmp_path, iteration, **options).best_metric_results
             assert best["REDS4"]["ssim"]["iter"] == iteration
+        resumed(make, tmp_path, 8, **options)  # where BasicSR validates at the end
         assert "before it had validated" not in caplog.text
-        resumed(make, tmp_path, 6, val__val_freq=2)
-    assert "before it had validated iteration 6" in caplog.text
+        resumed(make, tmp_path, 6, **options)
+    assert "before it had validated iteration 6 on REDS4" in caplog.text
+
+
+def test_what_was_validated_is_not_again_after_a_resume(make, tmp_path) -> None:
+    model = make()
+    model.save(0, 4)
+    model.validation(val_loader(model), 4, None)
+    other, board = resumed(make, tmp_path, 4), Board()
+    other.validation(val_loader(other), 6, board)
+    assert not board.iterations
+
+
+def test_damaged_record_of_validations_is_passed_over(make, tmp_path) -> None:
+    model = make()
+    model.save(0, 2)
+    (tmp_path / "training_states" / "validations.pth").write_bytes(b"half")
+    with pytest.warns(UserWarning, match=r"validations\.pth cannot be read.*are the state's"):
+        resumed(make, tmp_path, 2)
 
 
 def test_best_figures_of_other_metrics_are_left(make, tmp_path) -> None:
@@ -297,11 +320,11 @@ def test_a_resumed_run_has_the_option_files_rates(make, tmp_path, caplog) -> Non
         changed = {"train__optim_g": adam(lr=1e-4, weight_decay=0.1), "train__scheduler": scheduler}
         other = resumed(make, tmp_path, 1, **changed)
     assert rates == pytest.approx([1e-3, 0.125e-3])
-    assert other.get_current_learning_rate() == pytest.approx([1e-4, 0.125e-4])
     assert other.optimizer_g.param_groups[0]["weight_decay"] == 0.1
+    train(other, [2])
     for _ in range(500):
         other.schedulers[0].step()
-    assert other.get_current_learning_rate()[0] == pytest.approx(5e-5, rel=1e-2)
+    assert other.get_current_learning_rate() == pytest.approx([5e-5, 0.125 * 5e-5], rel=1e-2)
     assert "initial_lr 1.25e-05 in place of 0.000125" in caplog.text
     assert "periods [1000] in place of [100]" in caplog.text
 
@@ -319,6 +342,29 @@ def test_resume_takes_up_everything(make, tmp_path) -> None:
     for one, two in ((model.net_g, other.net_g), (model.net_g_ema, other.net_g_ema)):
         same = (torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
         assert all(same)
+
+
+@pytest.mark.parametrize("first", ["steps", "cosine"])
+def test_a_resumed_run_has_the_rate_that_its_steps_give(make, tmp_path, first) -> None:
+    """That schedule multiplies the rate it finds: one that was passed would have no effect."""
+    steps = {"type": "MultiStepRestartLR", "milestones": [2, 50], "gamma": 0.5}
+    kinds = {"steps": {**steps, "milestones": [50]}, "cosine": make().opt["train"]["scheduler"]}
+    kinds["cosine"]["type"] = "CosineAnnealingRestartLR"
+    model = make(train__scheduler=kinds[first])
+    for iteration in (1, 2, 3, 4):
+        model.update_learning_rate(iteration)
+        train(model, [iteration])
+    model.save(0, 4)
+    other = resumed(make, tmp_path, 4, train__scheduler=steps)
+    assert other.get_current_learning_rate() == pytest.approx([0.5e-3, 0.5 * 0.125e-3])
+    other.update_learning_rate(5)
+    assert other.get_current_learning_rate() == pytest.approx([0.5e-3, 0.5 * 0.125e-3])
+
+
+def test_weights_in_other_groups_than_the_states_are_refused(make, tmp_path) -> None:
+    make().save(0, 2)
+    with pytest.raises(OptionError, match=r"may not change to or from 0 or 1"):
+        resumed(make, tmp_path, 2, train__flow_lr_mul=0)
 
 
 def test_state_of_another_model_is_taken_as_far_as_it_goes(make, tmp_path) -> None:

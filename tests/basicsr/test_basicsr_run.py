@@ -43,7 +43,7 @@ def test_trains_validates_and_saves(trained) -> None:
     assert psnr(output) > 15
     assert 0 < float(re.findall(r"# ssim: ([0-9.]+)", output)[-1]) <= 1
     states = folder / "experiments" / "run" / "training_states"
-    assert {p.name for p in states.iterdir()} == {"2.state", "4.state", "best_metrics.pth"}
+    assert {p.name for p in states.iterdir()} == {"2.state", "4.state", "validations.pth"}
     assert output.count("Validation REDS4") == 1
     assert "@ 4 iter" in output
 
