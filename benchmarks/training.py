@@ -1,7 +1,7 @@
 """Long checks of training under BasicSR, on data made from one video.
 
     python -m benchmarks.training [--network small|full] [--only options kills]
-        [--files NAME ...] [--output FILE]
+        [--files NAME ...] [--processes 1 2] [--output FILE]
 
 ``options``: every shipped REDS and Vimeo-90K option file, whose fields are the released ones', runs
 12 iterations with ``fix_flow: 4`` in one process and in two, unchanged but for paths, ``num_gpu``,
@@ -110,11 +110,11 @@ def shipped_options(name: str, data: Path, network: str, processes: int) -> dict
 
 
 def check_options(
-    folder: Path, data: Path, network: str, names: Sequence[str]
+    folder: Path, data: Path, network: str, names: Sequence[str], counts: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
-    """Run shipped option files in one process and in two; in one only where there is one GPU."""
+    """Run shipped option files with each number of processes."""
     for name in names:
-        for processes in (1,) if GPUS == 1 else (1, 2):
+        for processes in counts:
             here = folder / f"{name}_{processes}"
             here.mkdir()
             opt = shipped_options(name, data, network, processes)
@@ -180,6 +180,8 @@ def main() -> int:
     parser.add_argument("--network", choices=["small", "full"], default="small")
     parser.add_argument("--only", nargs="+", choices=["options", "kills"], default=None)
     parser.add_argument("--files", nargs="+", choices=FILES, default=FILES, metavar="NAME")
+    counts = [1] if GPUS == 1 else [1, 2]
+    parser.add_argument("--processes", nargs="+", type=int, choices=counts, default=counts)
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/training.json"))
     args = parser.parse_args()
     chosen = args.only or ["options", "kills"]
@@ -190,7 +192,7 @@ def main() -> int:
         make_data(folder, 256)
         checks = []
         if "options" in chosen:
-            checks.append(check_options(folder, folder, args.network, args.files))
+            checks.append(check_options(folder, folder, args.network, args.files, args.processes))
         if "kills" in chosen:
             checks.append(check_kills(folder, folder))
         for row in itertools.chain(*checks):
