@@ -31,7 +31,7 @@ from benchmarks.results import keep
 from iart_plugin.archs import IACNN, IART
 from iart_plugin.fused import fused
 from iart_plugin.ops import ImplicitAlignment
-from iart_plugin.ops.processor import cpu_name
+from iart_plugin.ops.processor import device_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -365,10 +365,8 @@ def allocator() -> str:
 
 
 def machine(device: torch.device) -> str:
-    on_gpu = device.type == "cuda"
-    where = torch.cuda.get_device_name() if on_gpu else cpu_name() or platform.machine()
     return (
-        f"{where}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, "
+        f"{device_name(device)}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, "
         f"Python {platform.python_version()}, {allocator()}"
     )
 

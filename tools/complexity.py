@@ -9,13 +9,12 @@ FLOPs count twice the multiply-accumulates of a forward pass, for a network per 
 """
 
 import argparse
-import platform
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from iart_plugin.ops.processor import cpu_name
+from iart_plugin.ops.processor import device_name
 from iart_plugin.study.complexity import (
     PAPER_CHANNELS,
     PAPER_IA_GFLOPS,
@@ -69,9 +68,8 @@ def _page(rows: list[dict], args: argparse.Namespace) -> str:
     height, width = args.size
     what = "a training step" if args.train else "a forward pass"
     threads = args.threads or torch.get_num_threads()
-    on_gpu = torch.device(args.device).type == "cuda"
-    name = torch.cuda.get_device_name(args.device) if on_gpu else cpu_name()
-    processor = name or platform.machine()
+    device = torch.device(args.device)
+    on_gpu = device.type == "cuda"
     memory = "the peak of what PyTorch holds" if on_gpu else "the growth of the process's peak"
     sizes = {"height": PAPER_SIZE[0], "width": PAPER_SIZE[1]}
     plain, ours = (
@@ -88,7 +86,7 @@ Low-resolution frames of {height}x{width}, clips of {args.frames} frames, aligne
 {args.channels} channels. FLOPs are PyTorch's counter's of a forward pass, twice the
 multiply-accumulates of matrix products and convolutions; time and memory are those of {what}. A
 network's FLOPs and time are those of an output frame. Memory is {memory}.
-Measured on {args.device} ({processor}, {threads} threads, PyTorch {torch.__version__}),
+Measured on {args.device} ({device_name(device)}, {threads} threads, PyTorch {torch.__version__}),
 the faster of two runs.
 "ms" is time on the clock and depends on what else the machine does; "CPU ms" is processor time.
 

@@ -1,5 +1,6 @@
-"""What is known of the CPU, where the fastest form of an operation depends on its maker."""
+"""What a device is called, and what of that decides which form of an operation is fastest."""
 
+import platform
 from functools import cache
 
 import torch
@@ -10,6 +11,13 @@ def cpu_name() -> str:
     if not hasattr(torch.cpu, "get_capabilities"):
         return ""
     return str(torch.cpu.get_capabilities().get("cpu_name", ""))
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's name, or the CPU's as far as it is known, to say where something was measured."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return cpu_name() or platform.machine()
 
 
 @cache
