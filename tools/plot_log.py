@@ -69,8 +69,10 @@ def read_mmengine(path: Path) -> Iterator[Record]:
         values = json.loads(line)
         training = "iter" in values
         iteration = values["iter"] if training else max(iteration, values.get("step", 0))
+        if not iteration:
+            continue
         for name, value in values.items():
-            if not iteration or name in MMENGINE_OTHERS or not isinstance(value, (int, float)):
+            if name in MMENGINE_OTHERS or not isinstance(value, (int, float)):
                 continue
             if not training:
                 yield Record("validation", name, iteration, value)

@@ -93,9 +93,15 @@ def check_options(opt: dict[str, Any]) -> None:
     _check_fit(opt)
 
 
+def validation_sets(opt: dict[str, Any]) -> list[str]:
+    """The names of the data sets that a training is validated on."""
+    datasets = opt.get("datasets") or {}
+    return [data["name"] for phase, data in datasets.items() if phase.startswith("val")]
+
+
 def _check_course(opt: dict[str, Any]) -> None:
     """What would end a training in the middle must be right at its start."""
-    train, val, datasets = opt["train"], opt.get("val"), opt.get("datasets") or {}
+    train, val = opt["train"], opt.get("val")
     scheduler = train.get("scheduler") or {}
     if scheduler.get("type") == "CosineAnnealingRestartLR":
         periods, weights = scheduler.get("periods", []), scheduler.get("restart_weights", [1])
@@ -109,7 +115,7 @@ def _check_course(opt: dict[str, Any]) -> None:
                 f"train.scheduler.periods add up to {sum(periods)} iterations, fewer than "
                 f"train.total_iter, {train['total_iter']}: the run would end there. Set both alike."
             )
-    names = [data["name"] for phase, data in datasets.items() if phase.startswith("val")]
+    names = validation_sets(opt)
     if len(names) > len(set(names)):
         raise OptionError(
             f"Two validation sets have one name ({', '.join(names)}): their figures would be taken "
@@ -120,7 +126,7 @@ def _check_course(opt: dict[str, Any]) -> None:
             "val.save_img must be there and false in a training: BasicSR saves the frames of video "
             "models in tests only, and would stop at the first validation."
         )
-    data = datasets.get("train") or {}
+    data = (opt.get("datasets") or {}).get("train") or {}
     if data.get("prefetch_mode") == "cpu" and not data.get("num_worker_per_gpu"):
         raise OptionError(
             "datasets.train.prefetch_mode is cpu, which needs num_worker_per_gpu of 1 or more."

@@ -38,7 +38,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from iart_plugin.archs import read_state_dict
 from iart_plugin.basicsr import resume
-from iart_plugin.basicsr.checks import OptionError, check_options
+from iart_plugin.basicsr.checks import OptionError, check_options, validation_sets
 from iart_plugin.basicsr.progress import clip_progress
 from iart_plugin.weight_files import OPTIONS, read_file
 
@@ -245,14 +245,14 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         name = dataloader.dataset.opt["name"]
         if self.is_train:
             current_iter = min(current_iter, int(self.opt["train"]["total_iter"]))
-            if name in self.validations.get(current_iter, {"sets": []})["sets"]:
+            record = self.validations.setdefault(current_iter, {"sets": [], "best": {}})
+            if name in record["sets"]:
                 return
         self.sample_frame = None
         super().validation(dataloader, current_iter, tb_logger, save_img)
         if tb_logger is not None and self.sample_frame is not None:
             tb_logger.add_image(f"frames/{name}", self.sample_frame, current_iter)
         if self.is_train:
-            record = self.validations.setdefault(current_iter, {"sets": []})
             record["sets"].append(name)
             record["best"] = copy.deepcopy(getattr(self, "best_metric_results", {}))
             if self.opt["rank"] == 0:
@@ -262,7 +262,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def _log_validation_metric_values(
         self, current_iter: int, dataset_name: str, tb_logger: Any
     ) -> None:
-        if tb_logger and sum(phase.startswith("val") for phase in self.opt["datasets"]) > 1:
+        if tb_logger and len(validation_sets(self.opt)) > 1:
             tb_logger = _SetLogger(tb_logger, dataset_name)
         super()._log_validation_metric_values(current_iter, dataset_name, tb_logger)
 
@@ -352,7 +352,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         Rates, schedule and the optimizer's settings are the option file's, with a warning where
         the state has others: PyTorch would keep the state's without a word.
         """
-        _check_groups(self.optimizers, resume_state["optimizers"])
+        resume.check_groups(self.optimizers, resume_state["optimizers"])
         settings = resume.settings_of(self.optimizers, self.schedulers)
         super().resume_training(resume_state)
         if changed := resume.apply_settings(settings, self.optimizers, self.schedulers):
@@ -378,33 +378,18 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         iteration, val = resume_state["iter"], self.opt.get("val") or {}
         recorded = resume.read_validations(self.opt["path"].get("resume_state"))
         self.validations = {i: record for i, record in recorded.items() if i <= iteration}
-        last = self.validations.get(iteration, {"sets": []})
-        best = copy.deepcopy(last.get("best", resume_state["best_metric_results"]))
+        saved = {"sets": [], "best": resume_state["best_metric_results"]}
+        last = self.validations.get(iteration, saved)
+        best = copy.deepcopy(last["best"])
         metrics = (val.get("metrics") or {}).keys()
         self.best_metric_results = {k: v for k, v in best.items() if v.keys() == metrics}
-        sets = {v["name"] for k, v in self.opt["datasets"].items() if k.startswith("val")}
+        missing = [name for name in validation_sets(self.opt) if name not in last["sets"]]
         due = recorded and val and iteration % val["val_freq"] == 0
-        if due and sets - set(last["sets"]) and iteration < int(self.opt["train"]["total_iter"]):
+        if due and missing and iteration < int(self.opt["train"]["total_iter"]):
             get_root_logger().warning(
                 f"The run stopped before it had validated iteration {iteration} on "
-                f"{', '.join(sorted(sets - set(last['sets'])))}: those figures are not in its logs."
+                f"{', '.join(missing)}: those figures are not in its logs."
             )
-
-
-def _check_groups(optimizers: list[Any], states: list[dict[str, Any]]) -> None:
-    """Weights must be grouped as when the state was saved.
-
-    Raises:
-        OptionError: if they are not.
-    """
-    ours = [[len(g["params"]) for g in one.param_groups] for one in optimizers]
-    saved = [[len(g["params"]) for g in state["param_groups"]] for state in states]
-    if ours != saved:
-        raise OptionError(
-            f"The training state has weights in groups of {saved}, the option file makes {ours}. "
-            "For a resumed run train.lr_mul must name the same weights as at its start, and "
-            "train.flow_lr_mul may not change to or from 0 or 1."
-        )
 
 
 class _SetLogger:

@@ -178,6 +178,22 @@ def continue_data(epoch: int, iteration: int, seed: int) -> None:
         )
 
 
+def check_groups(optimizers: list[Any], states: list[dict[str, Any]]) -> None:
+    """Weights must be grouped as when the state was saved.
+
+    Raises:
+        OptionError: if they are not.
+    """
+    ours = [[len(g["params"]) for g in one.param_groups] for one in optimizers]
+    saved = [[len(g["params"]) for g in state["param_groups"]] for state in states]
+    if ours != saved:
+        raise OptionError(
+            f"The training state has weights in groups of {saved}, the option file makes {ours}. "
+            "For a resumed run train.lr_mul must name the same weights as at its start, and "
+            "train.flow_lr_mul may not change to or from 0 or 1."
+        )
+
+
 def settings_of(optimizers: Iterable[Any], schedulers: Iterable[Any]) -> list[dict[str, Any]]:
     """What the options say of optimizers and schedulers, without how far they are."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -225,9 +241,8 @@ def apply_settings(
 def _multi_step_rate(scheduler: MultiStepRestartLR, initial: float) -> float:
     """The rate where the scheduler is now, had it been so from the beginning."""
     now = scheduler.last_epoch
-    restarts = [i for i, start in enumerate(scheduler.restarts) if start <= now]
-    start = scheduler.restarts[restarts[-1]] if restarts else 0
-    weight = scheduler.restart_weights[restarts[-1]] if restarts else 1
+    restarts = zip(scheduler.restarts, scheduler.restart_weights, strict=True)
+    start, weight = max((pair for pair in restarts if pair[0] <= now), default=(0, 1))
     passed = sum(count for at, count in scheduler.milestones.items() if start < at <= now)
     return initial * weight * scheduler.gamma**passed
 
