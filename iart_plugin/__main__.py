@@ -4,8 +4,8 @@ import importlib
 import sys
 
 COMMANDS = {
-    "upscale": ("iart_plugin.inference.cli", "upscale a video or images by 4"),
-    "export": ("iart_plugin.inference.export", "write parts of a network as ONNX"),
+    "upscale": ("iart_plugin.commands.upscale.cli", "upscale a video or images by 4"),
+    "export": ("iart_plugin.commands.export", "write parts of a network as ONNX"),
 }
 """Each command's module, whose ``main(argv)`` returns the exit code, and what it does."""
 

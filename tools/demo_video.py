@@ -13,9 +13,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from iart_plugin.commands.upscale.cli import main as upscale
 from iart_plugin.data.degradation import bicubic_downsample
 from iart_plugin.data.packaged import basicvsr_weights, big_buck_bunny
-from iart_plugin.inference.cli import main as upscale
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "demo"
 CROP = (slice(240, 600), slice(400, 1040))  # rows and columns of the clip

@@ -2,7 +2,7 @@
 
 import sys
 
-from iart_plugin.inference.cli import main
+from iart_plugin.commands.upscale.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,7 +21,7 @@ from iart_plugin.inference.engine import (
 )
 from iart_plugin.inference.memory import Cost, choose_plan, free_memory, network_cost
 from iart_plugin.inference.tiles import Tiling
-from tests.inference.videos import moving_picture
+from tests.videos import moving_picture
 
 CPU = torch.device("cpu")
 

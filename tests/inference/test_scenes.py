@@ -7,7 +7,7 @@ import pytest
 
 from iart_plugin.inference import upscale
 from iart_plugin.inference.scenes import SceneDetector, histogram_distance
-from tests.inference.videos import moving_picture
+from tests.videos import moving_picture
 
 
 def cuts(frames):

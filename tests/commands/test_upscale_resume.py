@@ -14,17 +14,17 @@ from pathlib import Path
 import cv2
 import pytest
 
-from iart_plugin.inference import UpscaleOptions, cli, upscale_video
+from iart_plugin.commands.upscale import UpscaleOptions, cli, upscale_video
+from iart_plugin.commands.upscale.run import Interrupted
 from iart_plugin.inference.models import Bicubic
-from iart_plugin.inference.run import Interrupted
-from tests.inference.videos import Clip, feeding, moving_picture, read_back, write_clip
+from tests.videos import Clip, feeding, moving_picture, read_back, write_clip
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch):
-    monkeypatch.setattr("iart_plugin.inference.job.SHORTEST_SEGMENT", 4)
+    monkeypatch.setattr("iart_plugin.commands.upscale.job.SHORTEST_SEGMENT", 4)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_only_missing_work_is_done(source, tmp_path, monkeypatch):
 
 def test_interruption_leaves_a_playable_part(source, tmp_path, monkeypatch):
     output = tmp_path / "out.mp4"
-    monkeypatch.setattr("iart_plugin.inference.job.SHORTEST_SEGMENT", 8)
+    monkeypatch.setattr("iart_plugin.commands.upscale.job.SHORTEST_SEGMENT", 8)
     failing_after(monkeypatch, 3, KeyboardInterrupt)
     with pytest.raises(Interrupted, match=r"out\.partial\.mp4"):
         upscale_video(options(source, output, scene_detection=False))
@@ -137,7 +137,7 @@ def test_interrupted_while_finishing(source, tmp_path, monkeypatch, name):
     """When the output, or a part of it, is in its place already."""
     output = tmp_path / name
     with monkeypatch.context() as patched:
-        patched.setattr("iart_plugin.inference.resume.WorkFolder.remove", interrupt)
+        patched.setattr("iart_plugin.commands.upscale.work_folder.WorkFolder.remove", interrupt)
         with pytest.raises(Interrupted, match="--resume"):
             upscale_video(options(source, output))
     assert output.exists()
@@ -202,7 +202,7 @@ def test_strange_folder_in_the_way_is_not_deleted(source, tmp_path):
 KILLED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's "&"
-from iart_plugin.inference import cli, job
+from iart_plugin.commands.upscale import cli, job
 from iart_plugin.inference.models import Bicubic
 job.SHORTEST_SEGMENT = 4
 whole, calls = Bicubic.forward, []

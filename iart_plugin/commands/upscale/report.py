@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import torch
 
-from .engine import HALF, SCALE, SMALLEST_TILE
+from iart_plugin.inference.engine import HALF, SCALE, SMALLEST_TILE
+
 from .job import Job, expected_bytes
 
 

@@ -12,19 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .chunks import Clip, iter_clips
-from .compare import write_comparison
+from iart_plugin.inference.chunks import Clip, iter_clips
+from iart_plugin.inference.engine import Engine
+from iart_plugin.inference.scenes import SceneDetector
+from iart_plugin.video.compare import write_comparison
+from iart_plugin.video.muxing import CopiedStreams, assemble
+from iart_plugin.video.packets import PacketWriter
+from iart_plugin.video.reader import Frame, VideoSource
+from iart_plugin.video.writer import ImageSegment, PipeSink, Sink, VideoSegment, write_timestamps
+
 from .distributed import Group
-from .engine import Engine
 from .job import Job, prepare
-from .muxing import CopiedStreams, assemble
 from .options import UpscaleOptions
-from .packets import PacketWriter
 from .progress import Progress
-from .reader import Frame, VideoSource
 from .report import dry_run_report, start_report
-from .scenes import SceneDetector
-from .writer import ImageSegment, PipeSink, Sink, VideoSegment, write_timestamps
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,14 @@ def _carry_out(job: Job) -> Result:
     frames = run(job)
     comparison = None
     if job.options.compare and job.group.is_first:
-        comparison = write_comparison(job.options, job.output)
+        options = job.options
+        comparison = write_comparison(
+            options.input,
+            job.output,
+            options.compare,
+            rate=options.fps,
+            quality=options.comparison_quality,
+        )
     return Result(job.options.output, frames, list(job.source.problems), comparison)
 
 

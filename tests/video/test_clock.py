@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from types import SimpleNamespace
 
-from iart_plugin.inference.clock import Clock
+from iart_plugin.video.clock import Clock
 
 PICTURE, SOUND, WORDS = 0, 1, 2
 

@@ -14,18 +14,18 @@ import av
 import torch
 
 import iart_plugin
+from iart_plugin.inference.engine import SCALE, Engine, make_engine, pick_device, pick_precision
+from iart_plugin.inference.memory import Plan, choose_plan
+from iart_plugin.inference.models import LoadedModel, load_model
+from iart_plugin.video.colour import SRGB_AS_VIDEO
+from iart_plugin.video.compare import comparison_encoding, comparison_path
+from iart_plugin.video.encoding import Encoding, choose_encoding, container_of
+from iart_plugin.video.muxing import CopiedStreams, SpooledStreams, check_encoding
+from iart_plugin.video.reader import ImageSource, VideoSource, open_source
 
-from .colour import SRGB_AS_VIDEO
-from .compare import comparison_encoding, comparison_path
 from .distributed import Group
-from .encoding import Encoding, choose_encoding, container_of
-from .engine import SCALE, Engine, make_engine, pick_device, pick_precision
-from .memory import Plan, choose_plan
-from .models import LoadedModel, load_model
-from .muxing import CopiedStreams, SpooledStreams, check_encoding
 from .options import UpscaleOptions
-from .reader import ImageSource, VideoSource, open_source
-from .resume import WorkFolder
+from .work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +258,11 @@ def _check_comparison(
     path = comparison_path(Path(options.output), to_images=encoding is None)
     colour = SRGB_AS_VIDEO if encoding is None else encoding.colour
     try:
-        check_encoding(comparison_encoding(options, path, source.info, colour))
+        check_encoding(
+            comparison_encoding(
+                path, source.info, colour, options.compare, SCALE, options.comparison_quality
+            )
+        )
     except ValueError as error:
         raise ValueError(f"--compare {options.compare}: {error}") from error
 

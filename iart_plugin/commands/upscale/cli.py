@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
-import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from types import FrameType
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from iart_plugin.commands.console import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    logger,
+    one_line,
+    set_up_logging,
+)
+
 from .options import UpscaleOptions
 
-logger = logging.getLogger("iart_plugin")
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 OLDEST_PYAV = 18  # colour tags of frames and copied streams' flags do not work before
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of ``upscale``."""
-    from .models import MODELS
+    from iart_plugin.inference.models import MODELS
 
     parser = argparse.ArgumentParser(
         prog="python -m iart_plugin upscale",
@@ -124,31 +128,5 @@ def _run(options: UpscaleOptions, *, verbose: bool) -> int:
     return 0
 
 
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks; its type too where the message alone says little."""
-    if isinstance(error, OSError) and error.strerror:
-        name = f"{error.filename}: " if error.filename else ""
-        text = f"{name}{error.strerror}"
-    else:
-        text = " ".join(str(error).split())
-    expected = isinstance(error, (ValueError, OSError, MemoryError))
-    return text if expected and text else f"{type(error).__name__}: {text}"
-
-
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def set_up_logging(*, verbose: bool, quiet: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter())
-    logger.handlers[:] = [handler]
-    logger.propagate = False
-    level = logging.DEBUG if verbose else (logging.WARNING if quiet else logging.INFO)
-    logger.setLevel(level)
-
-
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 import iart_plugin.__main__ as entry
 from iart_plugin.archs import IACNN, IART
-from iart_plugin.inference import cli, load_model
-from tests.inference.videos import Clip, moving_picture, read_back, write_clip
+from iart_plugin.commands.upscale import cli
+from iart_plugin.inference import load_model
+from tests.videos import Clip, moving_picture, read_back, write_clip
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from iart_plugin.archs import IACNN
-from iart_plugin.inference import progress as module
-from iart_plugin.inference.progress import Progress
+from iart_plugin.commands.upscale import progress as module
+from iart_plugin.commands.upscale.progress import Progress
 
 
 def test_steps_are_shown_before_the_first_frame(capsys, monkeypatch):

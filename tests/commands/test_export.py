@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from iart_plugin.archs import IACNN, IART
+from iart_plugin.commands import export as exporting
+from iart_plugin.commands.export import RecurrentCell, check_onnx, export_onnx, select_part
 from iart_plugin.flow import clip_flows
-from iart_plugin.inference import export as exporting
-from iart_plugin.inference.export import RecurrentCell, check_onnx, export_onnx, select_part
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*axis name:UserWarning")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 OnError = Literal["conceal", "fail"]
 
 
 @dataclass(frozen=True)
 class UpscaleOptions:
-    """Options of :func:`iart_plugin.inference.upscale_video`; the command line has the same.
+    """Options of :func:`iart_plugin.commands.upscale.upscale_video`; the command line has the same.
 
     Attributes:
         input: A video file, a folder of images, a glob, or ``-`` for standard input.
@@ -72,3 +72,11 @@ class UpscaleOptions:
     compare: Literal["side", "slide"] | None = None
     dry_run: bool = False
     quiet: bool = False
+
+    @property
+    def comparison_quality(self) -> dict[str, Any]:
+        """Quality and speed of a comparison, whose container's usual encoder writes it.
+
+        They are left out where another encoder was asked for, whose numbers mean nothing to it.
+        """
+        return {} if self.codec else {"crf": self.crf, "preset": self.preset}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,43 +17,52 @@ from iart_plugin.png_files import write_png
 
 from .colour import MATRIX_RGB, SRGB_AS_VIDEO, Colour
 from .encoding import Encoding, choose_encoding, container_of
-from .engine import SCALE
 from .muxing import assemble
-from .options import UpscaleOptions
 from .reader import ImageSource, VideoInfo, VideoSource, open_source, to_dtype
 from .writer import VideoSegment
 
+Mode = Literal["side", "slide"]
 SWEEP_SECONDS = 4  # from one edge to the other and back
 
 
-def write_comparison(options: UpscaleOptions, result: Path) -> Path:
+def write_comparison(
+    source: str,
+    result: Path,
+    mode: Mode,
+    *,
+    rate: Fraction | None = None,
+    quality: Mapping[str, Any] | None = None,
+) -> Path:
     """Write ``RESULT.compare.mp4`` (its own container for a video) and ``RESULT.compare.png``.
 
     Args:
-        options: Of the run; its input is read again. ``compare`` is "side" by side, or a dividing
-            line that "slide"s across the picture.
-        result: What the run wrote.
+        source: The video or the images that were upscaled; they are read again.
+        result: The upscaled video or folder of images.
+        mode: "side" by side, or a dividing line that "slide"s across the picture.
+        rate: Frames a second, if the source is images.
+        quality: ``crf`` and ``preset`` of the comparison's encoder.
 
     Returns:
         The video's path. The PNG beside it shows the frame in the middle.
     """
-    rate = options.fps if result.is_dir() else None
     with (
-        closing(open_source(options.input, rate=options.fps)) as before,
-        closing(open_source(result, rate=rate)) as after,
+        closing(open_source(source, rate=rate)) as before,
+        closing(open_source(result, rate=rate if result.is_dir() else None)) as after,
     ):
-        return _write(options, result, before, after)
+        return _write(result, before, after, mode, quality or {})
 
 
 def _write(
-    options: UpscaleOptions,
     result: Path,
     before: VideoSource | ImageSource,
     after: VideoSource | ImageSource,
+    mode: Mode,
+    quality: Mapping[str, Any],
 ) -> Path:
     path = comparison_path(result, to_images=result.is_dir())
     info = after.info
-    encoding = comparison_encoding(options, path, before.info, info.colour)
+    scale = info.width // before.info.width
+    encoding = comparison_encoding(path, before.info, info.colour, mode, scale, quality)
     packets = path.with_name(path.name + ".packets")
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     segment = VideoSegment(packets, encoding)
@@ -63,10 +73,10 @@ def _write(
                 break
             seconds = Fraction(low.index) / before.info.rate
             position = _sweep(float(seconds))
-            picture = combine(low.rgb, high.rgb, options.compare, position=position)
+            picture = combine(low.rgb, high.rgb, mode, position=position)
             segment.write(low, picture)
             if low.index <= middle:
-                still = combine(low.rgb, high.rgb, options.compare, position=0.5)
+                still = combine(low.rgb, high.rgb, mode, position=0.5)
         segment.close()
         assemble([packets], encoding, unfinished)
         unfinished.replace(path)
@@ -84,27 +94,30 @@ def comparison_path(result: Path, *, to_images: bool) -> Path:
 
 
 def comparison_encoding(
-    options: UpscaleOptions, path: Path, before: VideoInfo, colour: Colour
+    path: Path,
+    before: VideoInfo,
+    colour: Colour,
+    mode: Mode,
+    scale: int,
+    quality: Mapping[str, Any],
 ) -> Encoding:
     """How a comparison is written.
 
     Args:
-        options: Of the run.
         path: Where to.
         before: The source.
         colour: The result's tags.
+        mode: "side" or "slide".
+        scale: How many times larger the result is than the source.
+        quality: ``crf`` and ``preset`` of the encoder.
     """
-    both = before if options.compare == "slide" else replace(before, width=before.width * 2)
+    both = before if mode == "slide" else replace(before, width=before.width * 2)
     if colour.matrix == MATRIX_RGB:
         colour = SRGB_AS_VIDEO
-    # The container's usual encoder, to which another's numbers mean nothing.
-    quality = {} if options.codec else {"crf": options.crf, "preset": options.preset}
-    return choose_encoding(both, container_of(path), colour, scale=SCALE, **quality)
+    return choose_encoding(both, container_of(path), colour, scale=scale, **quality)
 
 
-def combine(
-    low: np.ndarray, high: np.ndarray, mode: Literal["side", "slide"], *, position: float
-) -> np.ndarray:
+def combine(low: np.ndarray, high: np.ndarray, mode: Mode, *, position: float) -> np.ndarray:
     """One picture of two.
 
     Args:

@@ -197,7 +197,7 @@ def check_onnx(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
-    from .cli import EXIT_ERROR, one_line, set_up_logging
+    from iart_plugin.commands.console import EXIT_ERROR, one_line, set_up_logging
 
     parser = argparse.ArgumentParser(
         prog="python -m iart_plugin export", description="Write a part of a network as ONNX."
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     set_up_logging(verbose=arguments.verbose, quiet=False)
     try:
-        from .models import load_model
+        from iart_plugin.inference.models import load_model
 
         network = load_model(arguments.model, arguments.weights).network
         export = select_part(network, arguments.part, direction=arguments.direction)

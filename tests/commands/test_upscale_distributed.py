@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from iart_plugin.inference import UpscaleOptions, upscale_video
-from iart_plugin.inference.distributed import Group
-from tests.inference.videos import Clip, moving_picture, write_clip
+from iart_plugin.commands.upscale import UpscaleOptions, upscale_video
+from iart_plugin.commands.upscale.distributed import Group
+from tests.videos import Clip, moving_picture, write_clip
 
 ROOT = Path(__file__).parents[2]
 

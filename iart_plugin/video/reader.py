@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import cv2
@@ -22,10 +23,12 @@ import numpy as np
 
 from .clock import Clock
 from .colour import RGB_FULL, Colour, ToRGB, chroma_subsampling, pixel_depth
-from .options import OnError
 from .packets import PacketWriter
 
 logger = logging.getLogger(__name__)
+
+OnError = Literal["conceal", "fail"]
+"""What a broken frame does: its neighbour takes its place, or it ends the run."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-from iart_plugin.inference import UpscaleOptions, upscale_video
-from iart_plugin.inference.encoding import choose_encoding
-from iart_plugin.inference.reader import BrokenFrameError, open_source
-from tests.inference.videos import Clip, feeding, moving_picture, read_back, write_clip
+from iart_plugin.commands.upscale import UpscaleOptions, upscale_video
+from iart_plugin.video.encoding import choose_encoding
+from iart_plugin.video.reader import BrokenFrameError, open_source
+from tests.videos import Clip, feeding, moving_picture, read_back, write_clip
 
 
 def run(source, output, **options):
@@ -82,7 +82,7 @@ def test_variable_frame_rate_is_kept(tmp_path):
 
 def test_variable_frame_rate_over_segments(tmp_path, monkeypatch):
     """B frames on both sides of a segment's border, with steps that differ by a factor of 50."""
-    monkeypatch.setattr("iart_plugin.inference.job.SHORTEST_SEGMENT", 4)
+    monkeypatch.setattr("iart_plugin.commands.upscale.job.SHORTEST_SEGMENT", 4)
     steps = [1, 1, 1, 50, 1, 50, 50, 1, 1, 1, 50, 1, 1, 50, 1, 1, 2, 3, 50]
     times = list(np.cumsum([0, *steps]).tolist())
     clip = Clip(pictures(20), times=times, time_base=Fraction(1, 600), rate=Fraction(24))
@@ -572,7 +572,7 @@ def test_comparison_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("iart_plugin.inference.compare.combine", fail)
+    monkeypatch.setattr("iart_plugin.video.compare.combine", fail)
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "out.mp4", compare="side")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]

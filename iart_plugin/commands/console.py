@@ -1,0 +1,36 @@
+"""What every command shares: exit codes, messages of errors, and logging to the console."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+logger = logging.getLogger("iart_plugin")
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks; its type too where the message alone says little."""
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        text = f"{name}{error.strerror}"
+    else:
+        text = " ".join(str(error).split())
+    expected = isinstance(error, (ValueError, OSError, MemoryError))
+    return text if expected and text else f"{type(error).__name__}: {text}"
+
+
+def set_up_logging(*, verbose: bool, quiet: bool) -> None:
+    """Send the package's messages to standard error, at the level that was asked for."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    level = logging.DEBUG if verbose else (logging.WARNING if quiet else logging.INFO)
+    logger.setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
