@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iart_plugin.flow import clip_flows
+from iart_plugin.out_of_memory import is_out_of_memory
 
 from .chunks import Clip, iter_clips
 from .memory import Plan, choose_plan
@@ -23,18 +24,6 @@ logger = logging.getLogger(__name__)
 SCALE = 4
 SMALLEST_TILE = 64  # low-resolution pixels; below this a tile is mostly overlap
 Network = nn.Module | Callable[[Tensor], Tensor]
-_NO_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "bad allocation",
-    "alloc_failed",  # of cuBLAS and cuDNN, CUBLAS_STATUS_ALLOC_FAILED
-    "allocation_failed",  # of cuDNN 9
-    # What remains where there was no memory for a convolution's workspace, or for a handle.
-    "unable to find an engine",
-    "cublas_status_not_initialized",
-    "cudnn_status_not_initialized",
-)
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("fp32", *HALF)
 
@@ -247,14 +236,6 @@ def to_array(frame: Tensor, dtype: np.dtype) -> np.ndarray:
         frame = (frame * np.iinfo(dtype).max).round_()
         frame = frame.to(torch.uint8 if dtype == np.uint8 else torch.int32)
     return np.ascontiguousarray(frame.cpu().numpy().astype(dtype, copy=False))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any device says that memory ran out."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return any(sign in text for sign in _NO_MEMORY)
 
 
 def mark_scenes(

@@ -1,0 +1,154 @@
+"""Whether the fused kernels can be used, and what happens if one of them fails.
+
+A network asks :func:`uses_kernel` with the tensors that a kernel would get. Where the answer is no
+it computes its other form. Each operator runs its kernel through :func:`attempt`, so that a kernel
+which Triton cannot compile or launch is replaced by the reference form, with one warning.
+"""
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from iart_plugin.fused import VARIABLE, is_fused
+from iart_plugin.out_of_memory import is_out_of_memory
+
+T = TypeVar("T")
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""The dtypes that the kernels are written for."""
+
+CAPABILITY = (8, 0)
+"""The oldest NVIDIA architecture that the kernels are written for: Ampere."""
+
+_failures: dict[str, str] = {}
+"""What went wrong, for each kernel that failed in this process."""
+
+
+class KernelWarning(UserWarning):
+    """Says once why a reference form computes what a fused kernel would."""
+
+
+def uses_kernel(*tensors: Tensor) -> bool:
+    """Whether a fused kernel computes on these tensors; on a GPU, warns once if none can.
+
+    Args:
+        tensors: what the kernel would be given, in the dtype that it would be given in.
+    """
+    if not is_fused():
+        return False
+    return all(_is_usable(tensor.device, tensor.dtype) for tensor in tensors)
+
+
+def reason_against(device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
+    """Says why no fused kernel computes on tensors of this device and dtype; None if one does."""
+    if not is_fused():
+        return f"the fused forms are switched off, by {VARIABLE}=0 or set_fused(False)"
+    return _obstacle(device, dtype)
+
+
+def failures() -> dict[str, str]:
+    """Returns the kernels that failed in this process, each with the first line of its error."""
+    return dict(_failures)
+
+
+def is_interpreted() -> bool:
+    """Whether Triton interprets kernels on the CPU, which is slow and serves the tests."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
+
+
+@torch.compiler.assume_constant_result
+def _is_usable(device: torch.device, dtype: torch.dtype) -> bool:
+    obstacle = _obstacle(device, dtype)
+    if obstacle is not None and device.type == "cuda":
+        _warn_once(f"The fused kernels are not used: {obstacle}. The reference form is used.")
+    return obstacle is None
+
+
+@cache
+def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+    """As :func:`reason_against`, but for what does not change while a process runs."""
+    if device.type == "cpu" and not is_interpreted():
+        return "the fused kernels are for NVIDIA GPUs, and the device is a CPU"
+    if device.type not in ("cuda", "cpu") or torch.version.hip is not None:
+        name = "an AMD GPU" if torch.version.hip is not None else device.type
+        return f"the fused kernels are for NVIDIA GPUs, and the device is {name}"
+    if device.type == "cuda" and (found := torch.cuda.get_device_capability(device)) < CAPABILITY:
+        name = torch.cuda.get_device_name(device)
+        found, wanted = (f"{major}.{minor}" for major, minor in (found, CAPABILITY))
+        return f"{name} has compute capability {found}, and the fused kernels need {wanted}"
+    if dtype not in DTYPES:
+        names = ", ".join(str(known).removeprefix("torch.") for known in DTYPES)
+        return f"the fused kernels compute in {names}, not in {str(dtype).removeprefix('torch.')}"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed (on Windows: pip install triton-windows)"
+    try:
+        import triton  # noqa: F401
+    except Exception as error:  # a broken installation may raise anything
+        return f"Triton cannot be imported: {_first_line(error)}"
+    return None
+
+
+def attempt(kernel: str, launch: Callable[[], T], reference: Callable[[], T]) -> T:
+    """Runs a kernel; if Triton cannot compile or launch it, the reference form now and later.
+
+    Args:
+        kernel: a name for the warning and for :func:`failures`.
+        launch: starts the kernel and returns its results.
+        reference: computes the same results without it.
+
+    Raises:
+        Exception: what ``launch`` raised, if it says that memory ran out.
+    """
+    if kernel in _failures:
+        return reference()
+    try:
+        return launch()
+    except Exception as error:  # Triton, its compiler and its driver raise all kinds
+        if is_out_of_memory(error):
+            raise
+        _failures[kernel] = _first_line(error)
+    _warn_once(
+        f"The fused kernel {kernel!r} failed, and the reference form is used from now on: "
+        f"{_failures[kernel]}. {VARIABLE}=0 turns all fused forms off."
+    )
+    return reference()
+
+
+def reference_gradients(
+    reference: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: Tensor
+) -> list[Tensor | None]:
+    """Computes by autograd what a kernel's backward pass would return.
+
+    Args:
+        reference: computes the operator's output from ``inputs``.
+        inputs: the operator's tensors; None where one is left out.
+        grad: the gradient of the output.
+
+    Returns:
+        The gradient of each input; None for those that have no gradient.
+    """
+    with torch.enable_grad():
+        leaves = [
+            x.detach().requires_grad_() if x is not None and x.is_floating_point() else x
+            for x in inputs
+        ]
+        output = reference(*leaves)
+    wanted = [x for x in leaves if x is not None and x.requires_grad]
+    found = iter(torch.autograd.grad(output, wanted, grad, allow_unused=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in leaves]
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, KernelWarning, stacklevel=2)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else repr(error)
