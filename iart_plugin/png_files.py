@@ -1,12 +1,13 @@
 """PNG files, written whole or not at all."""
 
 import errno
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from iart_plugin.files import write_atomically
 
 
 def encode_png(image: np.ndarray, options: Sequence[int] = ()) -> bytes:
@@ -34,9 +35,4 @@ def write_png(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> Non
         OSError: if it cannot be encoded, the disk is full, or the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(encode_png(image, options))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(path, encode_png(image, options))

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iart_plugin.files import AtomicFile
+
 CONTAINERS = ("params_ema", "params", "state_dict")
 """Where a file may keep its weights, best first: BasicSR's two and MMagic's."""
 
@@ -163,14 +165,13 @@ def write_file(
         return
     from safetensors.torch import save_file
 
-    temporary = f"{path}.part"
     metadata = {"format": "pt"} | ({OPTIONS: json.dumps(options)} if options else {})
-    save_file(state, temporary, metadata)
-    os.replace(temporary, path)
+    with AtomicFile(path) as temporary:
+        save_file(state, temporary, metadata)
 
 
 def save_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """``torch.save`` under a temporary name, then renamed: never half a file under ``path``."""
-    temporary = f"{os.fspath(path)}.part"
-    torch.save(dict(content), temporary)
-    os.replace(temporary, path)
+    """Save with ``torch.save``, whole or not at all."""
+    # To an open file: PyTorch writes the name of a path into the file.
+    with AtomicFile(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(content), file)

@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from iart_plugin import compat
 from iart_plugin.basicsr.checks import OptionError
-from iart_plugin.weight_files import CheckpointMismatch, read_file
+from iart_plugin.files import remove_left_overs
+from iart_plugin.weight_files import CheckpointMismatch, read_file, save_whole
 
 VALIDATIONS = "validations.pth"
 """Beside the training states, for BasicSR validates after saving: by iteration, which sets were
@@ -264,14 +265,8 @@ def save_atomically(payload: Any, path: Path) -> None:
 
     One process writes to a folder at a time. What a killed one has left there is removed.
     """
-    for left_over in path.parent.glob(".*.tmp"):
-        left_over.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        torch.save(payload, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    remove_left_overs(path.parent)
+    save_whole(payload, path)
 
 
 def install() -> None:

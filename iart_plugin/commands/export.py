@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from iart_plugin.archs import IACNN, IART
 from iart_plugin.archs.upsampler import lrelu
+from iart_plugin.files import AtomicFile
 from iart_plugin.ops import ImplicitAlignment
 
 logger = logging.getLogger("iart_plugin")
@@ -158,10 +159,8 @@ def export_onnx(export: Export, path: str | Path, *, opset: int = OPSET) -> None
             dynamo=True,
             verbose=False,
         )
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".unfinished")
-    program.save(str(unfinished), external_data=False)
-    unfinished.replace(path)
+    with AtomicFile(path) as unfinished:
+        program.save(str(unfinished), external_data=False)
 
 
 def check_onnx(

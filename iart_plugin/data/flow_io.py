@@ -4,13 +4,14 @@ Both readers check the whole file before using any of it, and name the file and 
 flow cut short by a full disk or a download would otherwise train silently.
 """
 
-import os
 import struct
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from iart_plugin.files import write_atomically
 
 FLO_TAG = b"PIEH"  # 202021.25 as a little-endian float32
 FLO_HEADER_BYTES = 12
@@ -51,18 +52,13 @@ def write_flow(path: str | Path, flow: np.ndarray) -> None:
             vectors.
     """
     path = Path(path)
-    write = _codec(path)[1]
+    encode = _codec(path)[1]
     flow = np.asarray(flow)
     if flow.ndim != 3 or flow.shape[2] != 2 or 0 in flow.shape:
         raise ValueError(f"{path}: a flow is (h, w, 2), got shape {flow.shape}")
     if max(flow.shape) > LARGEST_SIDE:
         raise ValueError(f"{path}: no side may exceed {LARGEST_SIDE}, got shape {flow.shape}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
-    try:
-        write(partial, flow, path)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, encode(flow, path))
 
 
 def _codec(path: Path):
@@ -92,9 +88,9 @@ def _read_flo(path: Path) -> np.ndarray:
     return flow.reshape(height, width, 2).astype(np.float32)
 
 
-def _write_flo(path: Path, flow: np.ndarray, _: Path) -> None:
+def _encode_flo(flow: np.ndarray, _: Path) -> bytes:
     header = FLO_TAG + struct.pack("<ii", flow.shape[1], flow.shape[0])
-    path.write_bytes(header + np.ascontiguousarray(flow, "<f4").tobytes())
+    return header + np.ascontiguousarray(flow, "<f4").tobytes()
 
 
 def _read_kitti(path: Path) -> np.ndarray:
@@ -142,17 +138,19 @@ def _check_kitti_header(chunk: bytes, path: Path) -> None:
         )
 
 
-def _write_kitti(path: Path, flow: np.ndarray, final: Path) -> None:
+def _encode_kitti(flow: np.ndarray, path: Path) -> bytes:
     valid = np.isfinite(flow).all(axis=2)
     steps = np.rint(np.where(valid[..., None], flow, 0.0) * KITTI_STEPS_PER_PIXEL) + KITTI_ZERO
     if steps.min() < 0 or steps.max() > 65535:
         raise ValueError(
-            f"{final}: a KITTI file holds vectors from -512 to 511.98 pixels, these reach "
+            f"{path}: a KITTI file holds vectors from -512 to 511.98 pixels, these reach "
             f"{np.abs(flow[valid]).max():.1f}; write a .flo file"
         )
     pixels = np.dstack([valid, steps[..., 1], steps[..., 0]]).astype(np.uint16)
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"{final}: could not be written")
+    done, data = cv2.imencode(".png", pixels)
+    if not done:
+        raise OSError(f"{path}: OpenCV cannot encode it")
+    return data.tobytes()
 
 
-_CODECS = {".flo": (_read_flo, _write_flo), ".png": (_read_kitti, _write_kitti)}
+_CODECS = {".flo": (_read_flo, _encode_flo), ".png": (_read_kitti, _encode_kitti)}

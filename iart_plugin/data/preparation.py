@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from iart_plugin.files import AtomicFile, write_atomically
 from iart_plugin.png_files import encode_png, write_png
 
 from .degradation import bicubic_downsample, gaussian_downsample
@@ -256,10 +257,8 @@ def link_folder(source: Path, link: Path) -> None:
         shown = source.parent.resolve() / source.name
         link.symlink_to(os.path.relpath(shown, link.parent.resolve()), target_is_directory=True)
     except OSError:
-        unfinished = link.with_name(f".{link.name}.part")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(source, unfinished, copy_function=_hard_link)
-        unfinished.rename(link)
+        with AtomicFile(link) as unfinished:
+            shutil.copytree(source, unfinished, copy_function=_hard_link)
 
 
 def _hard_link(source: str, target: str) -> None:
@@ -286,7 +285,7 @@ def write_meta(path: Path, folders: Sequence[str], root: Path) -> None:
         height, width = png_size(frames[0])
         lines.append(f"{folder} {len(frames)} ({height},{width},3)\n")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines))
+    write_atomically(path, "".join(lines))
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -341,4 +340,4 @@ def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> None:
     for path in frames:
         height, width = png_size(path)
         lines.append(f"{path.relative_to(root).as_posix()} ({height},{width},3) 1\n")
-    (output / "meta_info.txt").write_text("".join(lines))
+    write_atomically(output / "meta_info.txt", "".join(lines))

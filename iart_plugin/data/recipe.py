@@ -1,10 +1,11 @@
 """What a folder's files were made with, recorded beside them so that no others get mixed in."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from iart_plugin.files import write_atomically
 
 RECIPE = "recipe.json"
 
@@ -44,7 +45,4 @@ def record_recipe(
             "another folder, or remove it"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # Of this process alone: several may fill one folder.
-    unfinished = folder / f".{RECIPE}.{os.getpid()}"
-    unfinished.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_atomically(path, json.dumps(recipe, indent=2) + "\n")

@@ -1,7 +1,6 @@
 """The whole study at CPU scale: makes the data, trains what is missing, keeps every result."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -10,6 +9,7 @@ from pathlib import Path
 from iart_plugin.data import SintelFlowDataset
 from iart_plugin.data.sintel import weights_of_flow
 from iart_plugin.data.synthetic import write_dataset
+from iart_plugin.files import write_atomically
 
 from .rows import ROWS, Row, rows_of
 from .training import Scale, add_flow_noise, describe, evaluate, train
@@ -142,9 +142,7 @@ def _run_job(
     }
     path = study.result_file(row, flow, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(result, indent=2) + "\n")
 
 
 def _load(study: Study, root: Path, flow: str) -> tuple[list[dict], list[dict], float]:
@@ -200,4 +198,4 @@ def _check_same_study(study: Study) -> None:
         weights = {**known, **weights}
     study.folder.mkdir(parents=True, exist_ok=True)
     kept = {**scale, WEIGHTS: weights} if weights else scale
-    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(kept, indent=2) + "\n")

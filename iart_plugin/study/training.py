@@ -1,7 +1,6 @@
 """Training and testing of one row at CPU scale: same seed, data and steps for every aligner."""
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.data.augment import FlowAugmentation
+from iart_plugin.weight_files import save_whole
 
 CHARBONNIER_EPS = 1e-6  # added to the squared difference of values in [0, 1]
 
@@ -162,10 +162,8 @@ def add_flow_noise(clips: list[dict], sigma: float, seed: int) -> float:
 
 def _save(network, optimizer, step: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    torch.save(state, partial)
-    os.replace(partial, path)
+    save_whole(state, path)
 
 
 def describe(scale: Scale) -> dict:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from iart_plugin.files import AtomicFile
 from iart_plugin.png_files import write_png
 
 from .colour import MATRIX_RGB, SRGB_AS_VIDEO, Colour
@@ -64,7 +65,6 @@ def _write(
     scale = info.width // before.info.width
     encoding = comparison_encoding(path, before.info, info.colour, mode, scale, quality)
     packets = path.with_name(path.name + ".packets")
-    unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     segment = VideoSegment(packets, encoding)
     middle = (info.frames or 1) // 2
     try:
@@ -78,12 +78,11 @@ def _write(
             if low.index <= middle:
                 still = combine(low.rgb, high.rgb, mode, position=0.5)
         segment.close()
-        assemble([packets], encoding, unfinished)
-        unfinished.replace(path)
+        with AtomicFile(path) as unfinished:
+            assemble([packets], encoding, unfinished)
     finally:
         segment.abort()
-        for leftover in (packets, unfinished):
-            leftover.unlink(missing_ok=True)
+        packets.unlink(missing_ok=True)
     write_png(path.with_suffix(".png"), still)
     return path
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import av
 
+from iart_plugin.files import AtomicFile
+
 _MAGIC = b"IARTPKT1"
 _RECORD = struct.Struct("<6q")
 _NO_TIME = -(2**63)
@@ -45,8 +47,8 @@ class PacketWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._unfinished = self.path.with_name(self.path.name + ".unfinished")
-        self._file = self._unfinished.open("wb")
+        self._target = AtomicFile(self.path)
+        self._file = self._target.temporary.open("wb")
         self._file.write(_MAGIC)
 
     def write(self, packet: av.Packet, *, stream: int = 0) -> None:
@@ -59,15 +61,13 @@ class PacketWriter:
 
     def close(self, path: Path | None = None) -> None:
         """Complete the file: on disk first, under its own name (or ``path``) second."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._unfinished, path or self.path)
+        self._target.commit(path)
 
     def abort(self) -> None:
         """Drop what was written."""
         self._file.close()
-        self._unfinished.unlink(missing_ok=True)
+        self._target.discard()
 
 
 def read_times(path: Path) -> Iterator[PacketTimes]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iart_plugin.files import AtomicFile
 from iart_plugin.inference.chunks import Clip, iter_clips
 from iart_plugin.inference.engine import Engine
 from iart_plugin.inference.scenes import SceneDetector
@@ -285,14 +286,13 @@ def _finish(job: Job, run: _SegmentedRun) -> None:
         for path in sorted(work.images.iterdir()):
             os.replace(path, output / path.name)
     else:
-        assembled = work.path / ("assembled" + output.suffix)
         segments = work.finished()
         if len(segments) != -(-len(run.times) // job.segment):
             raise FileNotFoundError(f"{work.segment(len(segments))} is missing")
         _check_room(work.path, segments)
-        assemble(segments, job.encoding, assembled, extras=_copied(job, run))
-        _synced(assembled)
-        os.replace(assembled, output)
+        assembled = AtomicFile(work.path / "assembled")
+        assemble(segments, job.encoding, assembled.temporary, extras=_copied(job, run))
+        assembled.commit(output)
         if job.options.resume:
             _partial(job).unlink(missing_ok=True)
     work.remove()
@@ -306,11 +306,6 @@ def _check_room(folder: Path, segments: list[Path]) -> None:
         raise OSError(
             28, f"disk full: {size / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} are free"
         )
-
-
-def _synced(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _leave_partial(job: Job, run: _SegmentedRun) -> str:
@@ -342,10 +337,11 @@ def _save_partial(job: Job, run: _SegmentedRun) -> str:
         parts = [*parts, work.tail]
     if not parts:
         return "interrupted before the first frame was done"
-    partial, unfinished = _partial(job), work.path / f"partial{job.output.suffix}"
+    partial, unfinished = _partial(job), AtomicFile(work.path / "partial")
     try:
-        assemble(parts, job.encoding, unfinished, extras=_copied(job, run), trim=True)
-        os.replace(unfinished, partial)
+        extras = _copied(job, run)
+        assemble(parts, job.encoding, unfinished.temporary, extras=extras, trim=True)
+        unfinished.commit(partial)
     except Exception as error:  # the run can be continued all the same
         logger.warning("%s could not be written: %s", partial, error)
         return "interrupted"

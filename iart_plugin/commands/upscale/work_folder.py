@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from iart_plugin.files import write_atomically
 
 _RECORD = "run.json"
 
@@ -49,9 +50,7 @@ class WorkFolder:
             raise FileExistsError(f"{self.path} is in the way and not an unfinished run: move it")
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True)
-        unfinished = self.path / (_RECORD + ".unfinished")
-        unfinished.write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
-        os.replace(unfinished, self.path / _RECORD)
+        write_atomically(self.path / _RECORD, json.dumps(record, indent=1, sort_keys=True))
 
     def check(self, record: dict[str, Any]) -> None:
         """Make sure that a run to be continued is the same run.
