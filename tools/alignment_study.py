@@ -3,8 +3,14 @@
     python tools/alignment_study.py                # every aligner, ground-truth flow, one seed
     python tools/alignment_study.py --full --spynet weights/spynet.pth
 
-A stopped run goes on where it was. ``--report-only`` writes the page from what the folder holds:
+A stopped run continues where it was. ``--report-only`` writes the page from what the folder holds:
 at the scale that it was run at, with every row, flow and seed that has a result unless told which.
+
+    python tools/alignment_study.py --print-commands                # for BasicSR and MMagic
+    python tools/alignment_study.py --print-commands mmagic --full  # every row under every flow
+
+``--print-commands`` runs nothing. It prints the commands that train the same rows in the
+frameworks, at the paper's scale or, with ``--cpu-scale``, at this one.
 """
 
 import argparse
@@ -15,13 +21,45 @@ from pathlib import Path
 
 import torch
 
+from iart_plugin.study.overrides import command_lines
 from iart_plugin.study.report import write_report
-from iart_plugin.study.rows import ROWS
+from iart_plugin.study.rows import FLOWS, ROWS
 from iart_plugin.study.run import DEFAULT_ROWS, ESTIMATED_FLOWS, RUN_FLOWS, Study, recorded, run
-from iart_plugin.study.training import Scale
+from iart_plugin.study.scale import Scale
+
+FRAMEWORKS = ("basicsr", "mmagic")
 
 
 def main() -> None:
+    args = _arguments()
+    rows = args.rows or (tuple(ROWS) if args.full else DEFAULT_ROWS)
+    if args.print_commands is not None:
+        _print_commands(args, rows)
+        return
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    weights = {name: getattr(args, name) for name in ESTIMATED_FLOWS if getattr(args, name)}
+    scale = {f.name: getattr(args, f.name) for f in fields(Scale) if f.type is int}
+    study = asked = Study(
+        folder=args.folder,
+        scale=Scale(**scale),
+        rows=rows,
+        flows=args.flows or ("gt", *(("noise",) if args.full else ()), *weights),
+        seeds=args.seeds or ((0, 1, 2) if args.full else (0,)),
+        flow_weights=weights,
+    )
+    if args.report_only:
+        study = _of_folder(asked, args)
+    else:
+        run(study, report=lambda line: print(line, flush=True))
+    words = [word for word in sys.argv[1:] if word != "--report-only"]
+    command = shlex.join(["python", "tools/alignment_study.py", *words])
+    if study.scale != asked.scale or _result_files(study) != _result_files(asked):
+        command = ""  # it would run another study than the page is about
+    print(f"wrote {write_report(study, args.docs, command=command)}")
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("results/alignment_study"))
     parser.add_argument("--full", action="store_true", help="all flows, tables and three seeds")
@@ -39,28 +77,24 @@ def main() -> None:
     parser.add_argument(
         "--report-only", action="store_true", help="run nothing, and take the scale from --folder"
     )
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    weights = {name: getattr(args, name) for name in ESTIMATED_FLOWS if getattr(args, name)}
-    scale = {f.name: getattr(args, f.name) for f in fields(Scale) if f.type is int}
-    study = asked = Study(
-        folder=args.folder,
-        scale=Scale(**scale),
-        rows=args.rows or (tuple(ROWS) if args.full else DEFAULT_ROWS),
-        flows=args.flows or ("gt", *(("noise",) if args.full else ()), *weights),
-        seeds=args.seeds or ((0, 1, 2) if args.full else (0,)),
-        flow_weights=weights,
+    parser.add_argument(
+        "--print-commands",
+        nargs="*",
+        choices=FRAMEWORKS,
+        help="run nothing, and print the commands that train the rows in these frameworks",
     )
-    if args.report_only:
-        study = _of_folder(asked, args)
-    else:
-        run(study, report=lambda line: print(line, flush=True))
-    words = [word for word in sys.argv[1:] if word != "--report-only"]
-    command = shlex.join(["python", "tools/alignment_study.py", *words])
-    if study.scale != asked.scale or _result_files(study) != _result_files(asked):
-        command = ""  # it would run another study than the page is about
-    print(f"wrote {write_report(study, args.docs, command=command)}")
+    parser.add_argument("--cpu-scale", action="store_true", help="with --print-commands")
+    return parser.parse_args()
+
+
+def _print_commands(args: argparse.Namespace, rows: tuple[str, ...]) -> None:
+    lines = command_lines(
+        [ROWS[key] for key in rows],
+        args.flows or (FLOWS if args.full else ("gt",)),
+        frameworks=args.print_commands or FRAMEWORKS,
+        scale="cpu" if args.cpu_scale else "paper",
+    )
+    print("\n".join(lines))
 
 
 def _of_folder(asked: Study, args: argparse.Namespace) -> Study:

@@ -1,5 +1,6 @@
 """The paper's alignment study (Sec. 5): its rows, a CPU-scale run of them, and the report."""
 
-from .rows import FLOWS, PAPER_SCALE, ROWS, Row, experiments, rows_of
+from .rows import FLOWS, ROWS, Row, experiments, rows_of
+from .scale import CPU_SCALE, PAPER_SCALE, Scale
 
-__all__ = ["FLOWS", "PAPER_SCALE", "ROWS", "Row", "experiments", "rows_of"]
+__all__ = ["CPU_SCALE", "FLOWS", "PAPER_SCALE", "ROWS", "Row", "Scale", "experiments", "rows_of"]

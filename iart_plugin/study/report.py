@@ -8,7 +8,6 @@ import numpy as np
 
 from .rows import FLOW_LABELS, ROWS
 from .run import Study
-from .training import describe
 
 PAGE, PLOT = "alignment_study.md", "alignment_study.png"
 
@@ -90,7 +89,7 @@ def _mean(entries: list[dict]) -> float:
 
 
 def _setting(study: Study, results: dict) -> str:
-    scale, data = describe(study.scale), study.data
+    scale, data = study.scale.describe(), study.data
     seconds = sum(entry["seconds"] for entries in results.values() for entry in entries)
     return (
         f"Synthetic clips with exact flow ({data['num_train']} for training, {data['num_test']} "

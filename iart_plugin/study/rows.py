@@ -1,4 +1,4 @@
-"""Every row of the study, once: configs, the CPU-scale run and its report are made from these.
+"""Every row of the study, once. The commands, the CPU-scale run and its report come from these.
 
 Table 1 compares aligners of features under three flows, Fig. 3 adds the alignment of images and
 the two baselines, Table 3 switches the positional encodings off and Table 4 widens the window.
@@ -10,17 +10,6 @@ from typing import Any
 
 FLOWS = ("gt", "raft", "spynet")
 FLOW_LABELS = {"gt": "GT", "raft": "RAFT", "spynet": "SPyNet"}
-
-# Sec. B.1: what all rows share, in AlignmentStudyNet's and the optimiser's terms.
-PAPER_SCALE = {
-    "network": {"embed_dim": 60, "mid_channels": 64, "depths": (3, 3, 3), "num_heads": 6},
-    "iterations": 100_000,
-    "batch_size": 8,
-    "learning_rate": 2e-4,
-    "final_learning_rate": 1e-7,
-    "num_frames": 5,  # the paper does not say; a crop's last frame has nothing to align
-    "crop_size": 64,  # low-resolution pixels: 256 of the original
-}
 
 
 @dataclass(frozen=True, kw_only=True)

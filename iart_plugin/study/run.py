@@ -12,7 +12,8 @@ from iart_plugin.data.synthetic import write_dataset
 from iart_plugin.files import write_atomically
 
 from .rows import ROWS, Row, rows_of
-from .training import Scale, add_flow_noise, describe, evaluate, train
+from .scale import Scale
+from .training import add_flow_noise, evaluate, train
 
 DEFAULT_ROWS = tuple(
     row.key for row in rows_of(("Table 1", "Fig. 3")) if not row.key.startswith("image_")
@@ -170,7 +171,7 @@ def _end_point_error(clips, truth) -> float:
 
 def _check_same_study(study: Study) -> None:
     path = study.scale_file
-    scale = {**describe(study.scale), "data": study.data}
+    scale = {**study.scale.describe(), "data": study.data}
     weights = {
         flow: weights_of_flow(flow, study.flow_weights.get(flow))
         for flow in study.flows

@@ -1,9 +1,8 @@
-"""Training and testing of one row at CPU scale: same seed, data and steps for every aligner."""
+"""Training and testing of one row at CPU scale, with the same seed, data and steps for all rows."""
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,54 +12,9 @@ from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.data.augment import FlowAugmentation
 from iart_plugin.weight_files import save_whole
 
+from .scale import Scale
+
 CHARBONNIER_EPS = 1e-6  # added to the squared difference of values in [0, 1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """What all rows of a run share. The defaults are for two CPU cores and under two hours.
-
-    Attributes:
-        iterations: Steps of every row.
-        batch_size: Crops a step.
-        num_frames: Frames of a crop. The last one has no successor and is fused with itself, which
-            asks of the fusion that aligned features lie in the space of the current ones: with
-            few frames that share of the loss holds back aligners that project their output.
-        crop_size: Side of a crop in low-resolution pixels.
-        learning_rate: Adam's, going down to ``final_learning_rate`` by a cosine.
-        final_learning_rate: At the last step.
-        embed_dim: The network's; likewise the following.
-        mid_channels: Channels that enter the upsampler.
-        depths: Blocks a layer.
-        num_heads: Attention heads.
-    """
-
-    iterations: int = 2000
-    batch_size: int = 2
-    num_frames: int = 4
-    crop_size: int = 16
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-7
-    embed_dim: int = 24
-    mid_channels: int = 24
-    depths: tuple[int, ...] = (2, 2)
-    num_heads: int = 2
-
-    def build(self, network: dict, seed: int) -> AlignmentStudyNet:
-        """The network of a row, its shared weights decided by the seed alone."""
-        torch.manual_seed(seed)
-        return AlignmentStudyNet(
-            **network,
-            embed_dim=self.embed_dim,
-            mid_channels=self.mid_channels,
-            depths=self.depths,
-            num_heads=self.num_heads,
-        )
-
-    def learning_rate_at(self, step: int) -> float:
-        """Cosine from the first rate at step 0 to the final one at the last step."""
-        share = 0.5 * (1 + math.cos(math.pi * step / max(self.iterations - 1, 1)))
-        return self.final_learning_rate + share * (self.learning_rate - self.final_learning_rate)
 
 
 def train(
@@ -88,11 +42,15 @@ def train(
         progress: Called after every step with its number and loss.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=scale.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, scale.iterations, eta_min=scale.final_learning_rate
+    )
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
         first = state["step"]
     network.train()
     augment = FlowAugmentation(crop_size=scale.crop_size)
@@ -102,15 +60,15 @@ def train(
             augment(samples[int(torch.randint(len(samples), ()))]) for _ in range(scale.batch_size)
         ]
         lq, gt, flows = (torch.stack([s[key] for s in batch]) for key in ("lq", "gt", "flows"))
-        for group in optimizer.param_groups:
-            group["lr"] = scale.learning_rate_at(step)
         loss = ((network(lq, flows) - gt).square() + CHARBONNIER_EPS).sqrt().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         progress(step + 1, loss.item())
         if (step + 1) % save_every == 0 or step + 1 == scale.iterations:
-            _save(network, optimizer, step + 1, checkpoint)
+            parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
+            _save(parts, step + 1, checkpoint)
 
 
 @torch.no_grad()
@@ -160,12 +118,6 @@ def add_flow_noise(clips: list[dict], sigma: float, seed: int) -> float:
     return float(np.mean(errors))
 
 
-def _save(network, optimizer, step: int, path: Path) -> None:
+def _save(parts: dict[str, Any], step: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    save_whole(state, path)
-
-
-def describe(scale: Scale) -> dict:
-    """The scale as plain values, for a file beside the results."""
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(scale).items()}
+    save_whole({name: part.state_dict() for name, part in parts.items()} | {"step": step}, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 import torch
 import yaml
 
+from iart_plugin.study import ROWS
+from iart_plugin.study.overrides import BASICSR_FILE, basicsr_command, basicsr_overrides
 from tests.basicsr.basicsr_driver import ROOT, run, saved_weights, write_options
 
-CONFIG = ROOT / "configs/basicsr/train/alignment_study/cpu/bilinear_gt.yml"
+CONFIG = ROOT / BASICSR_FILE
 
 if importlib.util.find_spec("skimage") is None:
     pytest.skip("the clips are made from scikit-image's photographs", allow_module_level=True)
@@ -37,6 +40,11 @@ def options(clips):
     text = CONFIG.read_text().replace("!!python/name:iart_plugin.basicsr.PLUGIN", "x")
     opt = yaml.safe_load(text.replace("!!float ", ""))
     del opt["plugin"]
+    for key, value in basicsr_overrides(ROWS["bilinear"], "gt", "cpu").items():
+        section, *parents, last = opt, *key.split(":")
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
     opt["name"] = "run"
     opt["datasets"]["train"] |= {"gt_size": 32, "batch_size_per_gpu": 2, "dataset_enlarge_ratio": 2}
     for data in opt["datasets"].values():
@@ -80,6 +88,25 @@ def test_trains_and_validates_on_the_given_flow(trained, options, clips) -> None
     assert reported != pytest.approx(np.mean(scores[False]), abs=5e-4)
 
 
+def test_a_printed_command_trains(tmp_path, clips) -> None:
+    """The shipped file with the overrides of a printed command, two steps long."""
+    shutil.copy(CONFIG, tmp_path)
+    command = basicsr_command(ROWS["no_alignment"], "gt", "cpu")
+    sizes = {
+        "network_g:embed_dim": 8,
+        "network_g:mid_channels": 4,
+        "network_g:depths": "[1]",
+        **{f"datasets:{part}:dataroot": clips for part in ("train", "val")},
+        "datasets:train:gt_size": 32,
+        "train:total_iter": 2,
+        "val:val_freq": 2,
+    }
+    words = [*command[command.index("--force_yml") :], *(f"{k}={v}" for k, v in sizes.items())]
+    output = run("basicsr_train", tmp_path / CONFIG.name, *words)
+    assert "alignment: none" in output
+    assert re.search(r"# psnr: [0-9.]+", output)
+
+
 def test_two_processes_train_as_one_does(tmp_path, trained, options) -> None:
     halved = copy.deepcopy(options)
     halved["datasets"]["train"]["batch_size_per_gpu"] = 1
@@ -108,7 +135,7 @@ def test_data_set_refuses_in_one_line(options, change, message) -> None:
     opt = {**options["datasets"]["train"], "phase": "train", "scale": 4, **change}
     with pytest.raises(OptionError, match=message) as caught:
         SintelFlowDataset(opt)
-    assert "\n" not in str(caught.value) and "data set 'synthetic'" in str(caught.value)
+    assert "\n" not in str(caught.value) and "data set 'Sintel'" in str(caught.value)
 
 
 def test_data_set_gives_what_basicsr_reads(options) -> None:

@@ -13,7 +13,8 @@ from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.study import ROWS, experiments
 from iart_plugin.study.report import collect, rank_correlation, write_report
 from iart_plugin.study.run import DEFAULT_ROWS, Study, recorded, run
-from iart_plugin.study.training import Scale, add_flow_noise, evaluate, psnr, train
+from iart_plugin.study.scale import Scale
+from iart_plugin.study.training import add_flow_noise, evaluate, psnr, train
 
 pytest.importorskip("skimage", reason="the clips are made from its photographs")
 
@@ -104,10 +105,20 @@ def test_training_lowers_the_loss(pairs, tmp_path):
     assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
 
 
-def test_rate_goes_down_by_a_cosine():
-    scale = Scale(iterations=101)
-    rates = [scale.learning_rate_at(step) for step in (0, 50, 100)]
-    assert rates == pytest.approx([1e-3, (1e-3 + 1e-7) / 2, 1e-7])
+def test_rate_goes_down_by_a_cosine(pairs, tmp_path, monkeypatch):
+    rates, step = [], torch.optim.Adam.step
+
+    def recorded_step(optimizer, *arguments):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded_step)
+    scale = replace(SCALE, iterations=4, learning_rate=1e-3, final_learning_rate=1e-7)
+    network = scale.build(ROWS["bilinear"].network, seed=0)
+    train(network, pairs, scale, seed=0, checkpoint=tmp_path / "a.pt")
+    half = (1e-3 + 1e-7) / 2
+    swing = (1e-3 - 1e-7) / 2 * 0.5**0.5
+    assert rates == pytest.approx([1e-3, half + swing, half, half - swing])
 
 
 def test_psnr_and_the_frames_it_counts(pairs):

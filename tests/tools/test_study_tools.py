@@ -72,6 +72,15 @@ def test_study_runs_and_reports(call, tmp_path, monkeypatch):
     assert "| IA |" in text and "Not run: w/o Prop. (GT, seed 0)" in text
 
 
+def test_study_prints_commands(call):
+    _, output = call("alignment_study", "--print-commands")
+    assert len(output.splitlines()) == 2 * 9
+    _, output = call("alignment_study", "--print-commands", "mmagic", "--full", "--cpu-scale")
+    lines = output.splitlines()
+    assert len(lines) == 2 + 3 * 7 + 3 * 3 + 3 + 2 * 2
+    assert all(line.startswith("mim train mmagic configs/") for line in lines)
+
+
 def test_complexity_prints_what_was_asked_for(call):
     arguments = ("--count-only", "--size", 8, 8, "--channels", 60, "--style", "json")
     _, output = call("complexity", "--only", "deformable", *arguments)

@@ -1,5 +1,4 @@
-# Alignment study: FGDA, GT flow (Table 1).
-# Written by tools/make_study_configs.py. Do not edit: change iart_plugin/study.
+# Table 1: FGDA, ground-truth flow.
 _base_ = './alignment-study_c60_implicit_1xb8-100k_sintel.py'
 
 experiment_name = 'alignment-study_c60_fgda_1xb8-100k_sintel'

@@ -1,5 +1,5 @@
-# Table 1's last row: implicit alignment, ground-truth flow. The other rows' configs build on this
-# one and are written by tools/make_study_configs.py.
+# Table 1's last row: implicit alignment, ground-truth flow. The other rows' configs inherit from it;
+# tools/alignment_study.py --print-commands prints the overrides for everything else.
 _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/sintel.py',

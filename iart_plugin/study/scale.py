@@ -1,0 +1,75 @@
+"""How large a run of the study is: the paper's size (Sec. B.1), and one that fits a CPU."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from iart_plugin.archs import AlignmentStudyNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What all rows of a run share. The defaults take two CPU cores under two hours.
+
+    Attributes:
+        iterations: Training steps of every row.
+        batch_size: Crops in a step.
+        num_frames: Frames in a crop. The last frame has no successor and is fused with itself,
+            so the fusion also learns that aligned features lie in the space of the current ones.
+            With few frames this share of the loss is large, and it holds back the aligners that
+            project their output.
+        crop_size: Side of a crop in low-resolution pixels.
+        learning_rate: Adam's first learning rate, which a cosine lowers to
+            ``final_learning_rate``.
+        final_learning_rate: The learning rate at the end.
+        embed_dim: Channels of the network's features.
+        mid_channels: Channels that enter the upsampler.
+        depths: Blocks in each layer of the network.
+        num_heads: Attention heads of every layer.
+    """
+
+    iterations: int = 2000
+    batch_size: int = 2
+    num_frames: int = 4
+    crop_size: int = 16
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-7
+    embed_dim: int = 24
+    mid_channels: int = 24
+    depths: tuple[int, ...] = (2, 2)
+    num_heads: int = 2
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The keyword arguments of ``AlignmentStudyNet`` that the scale decides."""
+        names = ("embed_dim", "mid_channels", "depths", "num_heads")
+        return {name: getattr(self, name) for name in names}
+
+    def build(self, network: dict[str, Any], seed: int) -> AlignmentStudyNet:
+        """Build the network of a row. Its weights outside the aligner depend on the seed alone.
+
+        Args:
+            network: The row's own keyword arguments.
+            seed: Decides the first weights.
+        """
+        torch.manual_seed(seed)
+        return AlignmentStudyNet(**network, **self.network)
+
+    def describe(self) -> dict[str, Any]:
+        """The scale as values that JSON can hold."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+
+CPU_SCALE = Scale()
+PAPER_SCALE = Scale(
+    iterations=100_000,
+    batch_size=8,
+    num_frames=5,  # the paper does not say; a crop's last frame has nothing to align
+    crop_size=64,  # 256 pixels of the original
+    learning_rate=2e-4,
+    embed_dim=60,
+    mid_channels=64,
+    depths=(3, 3, 3),
+    num_heads=6,
+)
