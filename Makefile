@@ -1,7 +1,5 @@
-# make demo   sets up .venv and shows what the plugin does on a real clip with real weights
-# make test   sets up .venv and runs the test suite
-# Needs Python 3.11 and nothing else; everything comes from PyPI, in the versions of
-# requirements/constraints.txt.
+# `make demo` and `make test` set up .venv on their first run. They need Python 3.11 and nothing
+# else; everything comes from PyPI, in the versions of requirements/constraints.txt.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -13,36 +11,35 @@ STAMP := $(VENV)/installed
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format clean
 
-help:
-	@sed -n 's/^# //p' Makefile
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-setup: $(STAMP)
+setup: $(STAMP) ## set up .venv with the package, both frameworks and the demo's data
 
-# The order matters: BasicSR's setup imports torch, and the last two files go in without their
-# declared dependencies (requirements/frameworks.txt says why).
-$(STAMP): requirements/*.txt setup.py
+# The last two files go in without their declared dependencies (requirements/frameworks.txt says
+# why), and BasicSR's setup needs what dependencies.txt has installed by then.
+$(STAMP): requirements/*.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
-	$(INSTALL) --requirement requirements/bootstrap.txt
 	$(INSTALL) --requirement requirements/dependencies.txt
 	$(INSTALL) --no-deps --no-build-isolation --requirement requirements/frameworks.txt
 	$(INSTALL) --no-deps --requirement requirements/demo.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 
-demo: $(STAMP)
+demo: $(STAMP) ## show what the plugin does, on a real clip with real weights
 	$(BIN)/python tools/demo.py
 	$(BIN)/python tools/demo_video.py
 
-test: $(STAMP)
+test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)
+lint: $(STAMP) ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(STAMP)
+format: $(STAMP) ## mend the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
-	rm -rf $(VENV)  # and no training's folders
+clean: ## remove .venv, and nothing that a training has written
+	rm -rf $(VENV)

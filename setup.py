@@ -1,50 +1,31 @@
-"""Installation. The extras name what each part of the plugin needs beside the core."""
+"""Installation; pyproject.toml holds the metadata. This file adds one build step.
 
+The configs and the model index go into the wheel in MIM's layout, ``iart_plugin/.mim``, which
+setuptools cannot be told in pyproject.toml because ``.mim`` is no package's name.
+"""
+
+import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 
-CORE = [
-    "torch>=2.4",
-    "torchvision>=0.19",
-    "numpy>=1.24",
-    "opencv-python",
-    "safetensors",
-    "tqdm",
-    "pyyaml",
-]
-# BasicSR must be built without isolation (its setup imports torch), MMagic installed without its
-# declared dependencies: the Makefile's `setup` shows the order that works, with pinned versions.
-BASICSR = ["basicsr>=1.4.2"]
-MMAGIC = ["mmengine>=0.10.7", "mmcv-lite>=2.1,<2.2", "mmagic>=1.2"]
-VIDEO = ["av>=18"]
-EXPORT = ["onnx", "onnxruntime", "onnxscript"]
-DEV = ["pytest>=8", "pytest-timeout", "ruff", "matplotlib", "scikit-image"]
 
-setup(
-    name="iart_plugin",
-    version="0.1.0",
-    description="Video super-resolution with implicit resampling-based alignment, "
-    "as a plugin for BasicSR and MMagic",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    python_requires=">=3.10,<3.12",
-    packages=find_packages(include=["iart_plugin", "iart_plugin.*"]),
-    install_requires=CORE,
-    extras_require={
-        "basicsr": BASICSR,
-        "mmagic": MMAGIC,
-        "video": VIDEO,
-        "export": EXPORT,
-        "dev": DEV,
-        "all": BASICSR + MMAGIC + VIDEO + EXPORT + DEV,
-    },
-    classifiers=[
-        "License :: OSI Approved :: Apache Software License",
-        "Programming Language :: Python :: 3.10",
-        "Programming Language :: Python :: 3.11",
-    ],
-)
+class BuildWithConfigs(build_py):
+    """Copies the configs and the model index beside the package's modules."""
+
+    def run(self) -> None:
+        """Builds as usual; an editable install finds the configs in the checkout instead."""
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib, "iart_plugin", ".mim")
+        shutil.rmtree(target, ignore_errors=True)
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(HERE / "configs", target / "configs", ignore=ignored)
+        shutil.copy2(HERE / "model-index.yml", target)
+
+
+setup(cmdclass={"build_py": BuildWithConfigs})

@@ -40,8 +40,10 @@ T = TypeVar("T")
 
 
 class Row(NamedTuple):
-    """A measured row: ``ratio`` is the other side over ours, so more is better, unless the unit
-    says otherwise."""
+    """A measured row.
+
+    ``ratio`` is the other side over ours, so more is better, unless the unit says otherwise.
+    """
 
     name: str
     ratio: float

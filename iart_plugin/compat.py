@@ -55,7 +55,6 @@ def basicsr_pipelines() -> list[ModuleType]:
     ``python -m basicsr.train`` runs a second copy of ``basicsr/train.py`` as ``__main__``; what is
     replaced must be replaced in both.
     """
-
     # `basicsr.train` the attribute may be shadowed by a star import; the module table is not.
     modules = [sys.modules["basicsr.train"], sys.modules["basicsr.test"]]
     main = sys.modules.get("__main__")

@@ -174,6 +174,7 @@ def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> T
     """Runs the network on as many pairs at once as fit a bounded memory; all when training.
 
     Args:
+        flow_network: The network of a pair.
         current: (n, m, 3, h, w), which is never copied as a whole.
         reference: the same.
 

@@ -529,7 +529,7 @@ def test_lossless_that_would_not_be(tmp_path, suffix):
 
 
 def test_codec_by_its_own_name(tmp_path):
-    """ "hevc" has libx265's defaults."""
+    """The name "hevc" has libx265's defaults."""
     info = open_source(write_clip(tmp_path / "in.mp4", Clip(pictures(1)))).info
     by_name, encoder = (
         choose_encoding(info, "mp4", info.colour, codec=name) for name in ("hevc", "libx265")

@@ -198,7 +198,7 @@ def test_pretrained_flow_fills_the_flow_network_alone(tmp_path):
 
 
 def _mmagic_name(key: str) -> str:
-    """basic_module.0.basic_module.4.weight -> basic_module.0.basic_module.2.conv.weight"""
+    """basic_module.0.basic_module.4.weight -> basic_module.0.basic_module.2.conv.weight."""
     *head, index, kind = key.split(".")
     return ".".join([*head, str(int(index) // 2), "conv", kind])
 

@@ -88,5 +88,5 @@ def _duration(seconds: float) -> str:
 
 
 def _rate_text(rate: Fraction) -> str:
-    """ "24" or "23.976 (24000/1001)"."""
+    """The rate in words, such as "24" or "23.976 (24000/1001)"."""
     return str(rate) if rate.denominator == 1 else f"{float(rate):.3f} ({rate})"
