@@ -1,27 +1,50 @@
-"""``python -m iart_plugin COMMAND``: the package's command line."""
+"""The command line: ``iart-plugin COMMAND``, or ``python -m iart_plugin COMMAND``."""
+
+from __future__ import annotations
 
 import importlib
 import sys
 
+from iart_plugin import __version__, extras
+
 COMMANDS = {
     "upscale": ("iart_plugin.commands.upscale.cli", "upscale a video or images by 4"),
+    "configs": ("iart_plugin.commands.configs", "list, print or copy an option file or a config"),
+    "convert": ("iart_plugin.commands.convert", "convert a checkpoint for another program"),
+    "warm-start": ("iart_plugin.commands.warm_start", "make an IA-CNN out of a BasicVSR"),
     "export": ("iart_plugin.commands.export", "write parts of a network as ONNX"),
 }
 """Each command's module, whose ``main(argv)`` returns the exit code, and what it does."""
 
 
+def usage() -> str:
+    """What ``--help`` prints."""
+    lines = [f"  {command:<18}{text}" for command, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: iart-plugin COMMAND [-h] …", "       iart-plugin --version", "", *lines]
+    )
+
+
 def main() -> int:
-    """Run the command that the first argument names."""
+    """Run the command that the first argument names; the exit code."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in COMMANDS:
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"iart_plugin {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"{usage()}\n\nerror: no command {name!r}", file=sys.stderr)
+        return 2
+    try:
         return importlib.import_module(COMMANDS[name][0]).main(sys.argv[2:])
-    lines = [f"  {command:<10}{text}" for command, (_, text) in COMMANDS.items()]
-    wanted_help = name in ("-h", "--help")
-    print("usage: python -m iart_plugin COMMAND [-h] …\n\n" + "\n".join(lines),
-          file=sys.stdout if wanted_help else sys.stderr)  # fmt: skip
-    if not wanted_help:
-        print(f"\nerror: no command {name!r}", file=sys.stderr)
-    return 0 if wanted_help else 2
+    except ModuleNotFoundError as error:
+        line = extras.advice(error.name)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ models ``RecurrentMixPrecisionRTModel`` and ``AlignmentStudyModel`` in ``MODEL_R
 
 from __future__ import annotations
 
-from iart_plugin import compat
+from iart_plugin import compat, extras
 
+extras.require("basicsr")
 compat.provide_functional_tensor()  # before BasicSR is imported for the first time
 
 from iart_plugin.basicsr import pipeline  # noqa: E402

