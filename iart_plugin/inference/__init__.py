@@ -4,7 +4,7 @@ Nothing here opens a video or an image; :mod:`iart_plugin.video` does, and
 :mod:`iart_plugin.commands.upscale` leads both.
 """
 
-from .engine import upscale
 from .models import MODELS, LoadedModel, load_model
+from .streaming import upscale
 
 __all__ = ["MODELS", "LoadedModel", "load_model", "upscale"]

@@ -1,8 +1,8 @@
 """Cutting an endless stream of frames into clips that a recurrent network can take.
 
 A clip is a chunk to keep and, on both sides, frames that only warm the recurrence up. Chunks start
-at multiples of the chunk length, counted from frame 0, and at scene cuts: nothing that a restart or
-another process would see differently.
+at multiples of the chunk length, counted from frame 0, at the end of the first chunk, and at scene
+cuts. A resumed run and another process therefore cut the same chunks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Clip(Generic[T]):
-    """A chunk with its surroundings.
+    """A chunk with the warm-up frames before and after it.
 
     Attributes:
         start: Index of the first frame to keep.
@@ -37,11 +37,11 @@ class Clip(Generic[T]):
         return slice(self.start - self.first, self.stop - self.first)
 
     def without_first(self) -> Clip[T]:
-        """The same with the first frame to keep made a warm-up frame."""
+        """The same clip, whose first frame to keep has become a warm-up frame."""
         return replace(self, start=self.start + 1)
 
     def trimmed(self, overlap: int) -> Clip[T]:
-        """The same with at most ``overlap`` warm-up frames on a side."""
+        """The same clip with at most ``overlap`` warm-up frames on each side."""
         first = max(self.first, self.start - overlap)
         stop = min(self.first + len(self.frames), self.stop + overlap)
         return replace(
@@ -63,20 +63,25 @@ class Clip(Generic[T]):
         )
 
 
-def iter_clips(frames: Iterable[tuple[T, bool]], *, chunk: int, overlap: int) -> Iterator[Clip[T]]:
+def iter_clips(
+    frames: Iterable[tuple[T, bool]], *, chunk: int, overlap: int, first_chunk: int | None = None
+) -> Iterator[Clip[T]]:
     """Clips of a stream, read no further ahead than a clip needs.
 
-    Holds at most ``chunk + 2 * overlap`` frames.
+    At most ``chunk + 2 * overlap`` frames are held.
 
     Args:
         frames: Each frame, and whether it begins a new scene. No clip crosses such a point.
         chunk: Frames to keep at a time, at most.
         overlap: Warm-up frames on each side, fewer at a scene's ends.
+        first_chunk: Where the stream's first chunk ends if that is before ``chunk``, so that the
+            first result does not wait for a long chunk.
 
     Raises:
-        ValueError: ``chunk`` below 1 or ``overlap`` below 0.
+        ValueError: ``chunk`` or ``first_chunk`` below 1, or ``overlap`` below 0.
     """
-    if chunk < 1 or overlap < 0:
+    first_chunk = chunk if first_chunk is None else first_chunk
+    if min(chunk, first_chunk) < 1 or overlap < 0:
         raise ValueError(f"chunk must be at least 1 and overlap at least 0, got {chunk}, {overlap}")
     held: deque[T] = deque()  # the current scene's frames that are still of use
     first = start = end = 0  # held[0], the next chunk and one past held[-1], as indices
@@ -88,7 +93,7 @@ def iter_clips(frames: Iterable[tuple[T, bool]], *, chunk: int, overlap: int) ->
         )
 
     def chunk_end() -> int:
-        return (start // chunk + 1) * chunk
+        return first_chunk if start < first_chunk < chunk else (start // chunk + 1) * chunk
 
     for frame, is_cut in frames:
         if is_cut and held:

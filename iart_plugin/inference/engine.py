@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,64 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from iart_plugin.flow import clip_flows
-from iart_plugin.out_of_memory import is_out_of_memory
 
-from .chunks import Clip, iter_clips
-from .memory import Plan, choose_plan
-from .scenes import SceneDetector
+from .arrays import ArrayCopy, to_tensor
+from .chunks import Clip
+from .devices import HALF, Network, is_out_of_memory
+from .memory import Plan
 from .tiles import Blend, Tiling
 
 logger = logging.getLogger(__name__)
 
 SCALE = 4
 SMALLEST_TILE = 64  # low-resolution pixels; below this a tile is mostly overlap
-Network = nn.Module | Callable[[Tensor], Tensor]
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS = ("fp32", *HALF)
 
 
-def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best there is: cuda, mps, cpu.
-
-    Raises:
-        ValueError: The device asked for is not there.
-    """
-    if name is None or str(name) == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        # Before PyTorch 2.13 mps has no grid_sample that repeats the border, as SPyNet needs it.
-        mps = torch.backends.mps.is_available() and torch.__version__ >= "2.13"
-        return torch.device("mps" if mps else "cpu")
-    device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if not there.get(device.type, lambda: True)():
-        raise ValueError(f"device {name}: not available with this PyTorch; cpu always is")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name}: there are {torch.cuda.device_count()}, counted from 0")
-    return device
-
-
-def own_device(network: Network) -> torch.device | None:
-    """Where the caller has put a network, if that is not the CPU."""
-    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
-    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
-    return None if device.type == "cpu" else device
-
-
-def pick_precision(name: str | None, device: torch.device) -> str:
-    """The precision asked for, or the device's: bf16 or fp16 on cuda, fp32 elsewhere.
-
-    Raises:
-        ValueError: An unknown name.
-    """
-    if name is None or name == "auto":
-        if device.type != "cuda":
-            return "fp32"
-        # Not is_bf16_supported(), which counts emulation, slower than float32, as support.
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    if name not in PRECISIONS:
-        raise ValueError(f"precision {name!r}: choose one of {', '.join(PRECISIONS)}")
-    return name
+class NotFiniteError(ValueError):
+    """The network made NaN or infinity, which no picture can show."""
 
 
 @dataclass
@@ -101,19 +59,25 @@ class Engine:
     def run(self, clip: Clip[np.ndarray]) -> Iterator[np.ndarray]:
         """The frames that ``clip`` keeps, upscaled, in its dtype: (4h, 4w, 3), as they are made.
 
-        Memory that runs out is answered with smaller tiles, then shorter clips, from the frame on
-        that was being made.
+        Memory that runs out is answered with smaller tiles, then with shorter clips, from the frame
+        on that was being made. Where a half precision overflows, the rest of the clip is made in
+        float32.
 
         Raises:
             MemoryError: Not even the smallest tile and a single frame fit.
+            NotFiniteError: A frame has NaN or infinity in float32 too.
         """
+        precision = self.precision
         while clip.start < clip.stop:
             part = clip.trimmed(self.overlap)
             while self._longest is not None and part.stop - part.start > self._longest:
                 part = part.halves(self.overlap)[0]
-            reason = ""
+            reason, finite = "", True
             try:
-                for frame in self._frames(part):
+                for frame in self._frames(part, precision):
+                    finite = frame is not None
+                    if not finite:
+                        break
                     clip = clip.without_first()
                     yield frame
             except (RuntimeError, MemoryError) as error:
@@ -122,6 +86,8 @@ class Engine:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if reason:  # outside the handler, whose traceback keeps the attempt's tensors alive
                 self._retreat(part, reason)
+            if not finite:
+                precision = _more_than(precision, clip.start)
 
     def _retreat(self, clip: Clip[np.ndarray], reason: str) -> None:
         if self.device.type == "cuda":
@@ -142,16 +108,26 @@ class Engine:
                 f"{self.device}; use a smaller --warm-up or --tile, or --device cpu ({reason})"
             )
 
-    def _frames(self, clip: Clip[np.ndarray]) -> Iterator[np.ndarray]:
-        dtype = clip.frames[0].dtype
-        lqs = to_tensor(clip.frames).to(self.device)
-        make = self._ensemble if self.self_ensemble else self._tiled
-        for frame in self._stepwise(make(lqs, clip.kept, self.tiling)):
-            yield to_array(frame, dtype)
+    def _frames(self, clip: Clip[np.ndarray], precision: str) -> Iterator[np.ndarray | None]:
+        """Pictures in main memory, None for one that is not finite.
 
-    def _stepwise(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Run each step without gradients and in this precision, but not the code between."""
-        half = HALF.get(self.precision)
+        A GPU has the next picture to make while one is copied from it.
+        """
+        dtype = clip.frames[0].dtype
+        lqs = to_tensor(clip.frames, self.device)
+        make = self._ensemble if self.self_ensemble else self._tiled
+        behind = 1 if self.device.type == "cuda" else 0
+        copies: deque[ArrayCopy] = deque()
+        for frame in self._stepwise(make(lqs, clip.kept, self.tiling), precision):
+            copies.append(ArrayCopy(frame, dtype))
+            if len(copies) > behind:
+                yield copies.popleft().result()
+        for copy in copies:
+            yield copy.result()
+
+    def _stepwise(self, frames: Iterator[Tensor], precision: str) -> Iterator[Tensor]:
+        """Run each step without gradients and in a precision, but not the code between them."""
+        half = HALF.get(precision)
         while True:
             with (
                 torch.no_grad(),
@@ -218,94 +194,21 @@ class Engine:
             yield frame[0]
 
 
-def to_tensor(frames: list[np.ndarray]) -> Tensor:
-    """(1, t, 3, h, w) float32 in [0, 1] of (h, w, 3) uint8, uint16 or float frames."""
-    stacked = np.stack(frames)
-    peak = np.iinfo(stacked.dtype).max if stacked.dtype.kind == "u" else 1.0
-    values = torch.from_numpy(stacked.astype(np.float32))
-    return values.div_(peak).permute(0, 3, 1, 2)[None].contiguous()
-
-
-def to_array(frame: Tensor, dtype: np.dtype) -> np.ndarray:
-    """(h, w, 3) of ``dtype`` from (3, h, w) in [0, 1]; clipped, and rounded for integers.
-
-    On the frame's device: 8 bits are a quarter of what would have to be copied from a GPU.
-    """
-    frame = frame.float().clamp(0, 1).permute(1, 2, 0)
-    if dtype.kind == "u":
-        frame = (frame * np.iinfo(dtype).max).round_()
-        frame = frame.to(torch.uint8 if dtype == np.uint8 else torch.int32)
-    return np.ascontiguousarray(frame.cpu().numpy().astype(dtype, copy=False))
-
-
-def mark_scenes(
-    frames: Iterable[np.ndarray], *, enabled: bool = True
-) -> Iterator[tuple[np.ndarray, bool]]:
-    """Each frame with whether it begins a new scene."""
-    detector = SceneDetector()
-    for frame in frames:
-        yield frame, enabled and detector.is_cut(frame)
-
-
-def upscale(
-    frames: Iterable[np.ndarray],
-    model: Network | str,
-    *,
-    weights: str | None = None,
-    chunk: int | None = None,
-    warm_up: int = 10,
-    tile: int | tuple[int, int] | None = None,
-    overlap: int = 24,
-    scene_detection: bool = True,
-    device: str | torch.device | None = None,
-    precision: str | None = None,
-    self_ensemble: bool = False,
-) -> Iterator[np.ndarray]:
-    """Upscale frames by 4, lazily: frame i comes once the frames of its chunk have been taken.
-
-    Args:
-        frames: (h, w, 3) R'G'B' arrays of one size: uint8, uint16, or float in [0, 1].
-        model: A network, any callable from (1, t, 3, h, w) to (1, t, 3, 4h, 4w), or a name for
-            :func:`iart_plugin.inference.load_model`.
-        weights: Checkpoint for a model given by name.
-        chunk: Frames to keep of each clip; by free memory if None.
-        warm_up: Frames taken before and after a chunk so that the recurrence has settled.
-        tile: Low-resolution pixels of a tile's sides; by free memory if None, 0 for whole frames.
-        overlap: Low-resolution pixels that neighbouring tiles share.
-        scene_detection: Reset the recurrence at scene cuts.
-        device: "cuda", "mps", "cpu", or None for the network's own, for one on the CPU the best.
-        precision: "fp32", "bf16", "fp16", or None for the device's.
-        self_ensemble: Average over flips and turns; eight times the work.
-
-    Yields:
-        (4h, 4w, 3) arrays, one a frame, in the dtype of ``frames``.
+def _more_than(precision: str, frame: int) -> str:
+    """The precision for a frame whose values are not finite.
 
     Raises:
-        ValueError: Frames that are not (h, w, 3), or options that do not fit each other.
-        MemoryError: Not even one frame in the smallest tiles fits.
+        NotFiniteError: There is no better one.
     """
-    from .models import load_model
-
-    network = load_model(model, weights).network if isinstance(model, str) else model
-    where = pick_device(own_device(network) if device is None else device)
-    precision = pick_precision(precision, where)
-
-    def generate() -> Iterator[np.ndarray]:
-        checked = _checked(frames)
-        first = next(checked, None)
-        if first is None:
-            return
-        plan = choose_plan(
-            first.shape[0], first.shape[1], network, device=where, precision=precision,
-            chunk=chunk, warm_up=warm_up, tile=tile, overlap=overlap,
-            self_ensemble=self_ensemble,
-        )  # fmt: skip
-        engine = make_engine(network, plan, where, precision, self_ensemble)
-        marked = mark_scenes(_chain(first, checked), enabled=scene_detection)
-        for clip in iter_clips(marked, chunk=plan.chunk, overlap=plan.warm_up):
-            yield from engine.run(clip)
-
-    return generate()
+    if precision == "fp32":
+        raise NotFiniteError(
+            f"frame {frame}: the network makes values that are not finite (NaN or infinity); its "
+            "weights are damaged, or come from a training that diverged"
+        )
+    logger.warning(
+        "frame %d overflows in %s; the rest of its chunk is made in fp32", frame, precision
+    )
+    return "fp32"
 
 
 def make_engine(
@@ -313,26 +216,3 @@ def make_engine(
 ) -> Engine:
     """An engine that follows a plan."""
     return Engine(network, device, precision, plan.tiling, plan.warm_up, self_ensemble)
-
-
-def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from rest
-
-
-def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    expected: tuple[tuple[int, ...], np.dtype] | None = None
-    for index, frame in enumerate(frames):
-        if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-            raise ValueError(f"frame {index} is {frame.shape}; frames must be (h, w, 3)")
-        if frame.dtype.kind != "f" and frame.dtype not in (np.uint8, np.uint16):
-            raise ValueError(
-                f"frame {index} is {frame.dtype}; use uint8, uint16 or float in [0, 1]"
-            )
-        expected = expected or (frame.shape, frame.dtype)
-        if (frame.shape, frame.dtype) != expected:
-            raise ValueError(
-                f"frame {index} is {frame.shape} {frame.dtype}, the first was {expected[0]} "
-                f"{expected[1]}; all frames must be alike"
-            )
-        yield frame

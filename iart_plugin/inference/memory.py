@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
 from iart_plugin.flow.spynet import chunk_pixels
 
+from .chunks import Clip, iter_clips
+from .host_memory import free_host_memory
 from .tiles import Tiling
 
-CHUNKS = (48, 24, 12, 6, 3, 1)  # frames; longer ones would only make the warm-up's share smaller
+T = TypeVar("T")
+CHUNKS = (192, 96, 48, 24, 12, 6, 3, 1)
+"""Lengths of a chunk to choose from, in frames. With 10 frames of warm-up on either side, a longer
+chunk than the longest one would save less than a tenth of the work."""
+FIRST_CHUNK = 48
+"""The first chunk is not longer, so that the first frame does not wait for a long one."""
 SMALLEST_AUTO_TILE = 128
 _SHARE = 0.6  # of the free memory; the rest is for the allocator's slack and for other programs
-_GIB = 2**30
 _FLOW_STEP = 700  # bytes a pixel of a pair of frames whose flow is being estimated
 
 
@@ -26,6 +32,7 @@ class Plan:
 
     Attributes:
         chunk: Frames to keep at a time.
+        first_chunk: Frames of the first chunk.
         warm_up: Frames before and after a chunk.
         tiling: Tiles of a frame.
         device_bytes: Estimated peak on the device.
@@ -33,10 +40,17 @@ class Plan:
     """
 
     chunk: int
+    first_chunk: int
     warm_up: int
     tiling: Tiling
-    device_bytes: int
-    host_bytes: int
+    device_bytes: int = 0
+    host_bytes: int = 0
+
+    def clips(self, frames: Iterable[tuple[T, bool]]) -> Iterator[Clip[T]]:
+        """Cut a stream of frames, each with whether it begins a scene, as planned."""
+        return iter_clips(
+            frames, chunk=self.chunk, first_chunk=self.first_chunk, overlap=self.warm_up
+        )
 
 
 @dataclass(frozen=True)
@@ -85,25 +99,6 @@ def free_memory(device: torch.device) -> int:
     return free_host_memory()
 
 
-def free_host_memory() -> int:
-    """Bytes of main memory available, within the limit of a Linux container if there is one."""
-    available = 4 * _GIB  # where the system does not tell
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-        available = fields["MemAvailable"]
-    except (OSError, KeyError, ValueError, IndexError):
-        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        available = min(available, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # no control group, or no limit in it
-    return max(0, available)
-
-
 def _processes(device: torch.device) -> int:
     """How many of torchrun's processes on this machine share a device's memory."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -118,6 +113,7 @@ def choose_plan(
     device: torch.device,
     precision: str,
     chunk: int | None = None,
+    first_chunk: int | None = None,
     warm_up: int = 10,
     tile: int | tuple[int, int] | None = None,
     overlap: int = 24,
@@ -135,27 +131,24 @@ def choose_plan(
         network: Whose cost counts.
         device: Whose memory counts.
         precision: Half precisions halve the features.
-        chunk: Frames to keep, or None to choose.
+        chunk: Frames to keep, or None to choose, the first chunk's too.
+        first_chunk: Frames of the first chunk; ``chunk`` if None.
         warm_up: Frames on either side.
         tile: Sides in low-resolution pixels, 0 for whole frames, or None to choose.
         overlap: Of tiles.
-        self_ensemble: Whose eight results are added up in float32.
-        budget: Bytes to stay within; a share of the free memory if None, of what torchrun starts
-            on this machine each process's part of that.
+        self_ensemble: Whether eight results of every frame are added up, in float32.
+        budget: Bytes of the device to stay within. If None, a share of its free memory, divided
+            among the processes that torchrun has started on this machine.
 
     Raises:
         ValueError: Negative values, or an overlap as large as a tile.
     """
     if (chunk is not None and chunk < 1) or warm_up < 0:
         raise ValueError(f"--chunk must be at least 1 and --warm-up at least 0: {chunk}, {warm_up}")
+    if chunk is None:
+        first_chunk = FIRST_CHUNK
     if budget is None:
         budget = int(_SHARE * free_memory(device) / _processes(device))
-    plans = [
-        _plan(height, width, network, device, precision, frames, warm_up, tiling, self_ensemble)
-        for tiling in _tilings(height, width, tile, overlap)
-        for frames in (CHUNKS if chunk is None else (chunk,))
-    ]
-
     host_budget = int(_SHARE * free_host_memory() / _processes(torch.device("cpu")))
 
     def excess(plan: Plan) -> int:
@@ -169,6 +162,12 @@ def choose_plan(
         pixels = sum((r.stop - r.start) * (c.stop - c.start) for r, c in boxes)
         return pixels * (plan.chunk + 2 * plan.warm_up) / plan.chunk
 
+    plans = []
+    for tiling in _tilings(height, width, tile, overlap):
+        for frames in CHUNKS if chunk is None else (chunk,):
+            plan = Plan(frames, min(first_chunk or frames, frames), warm_up, tiling)
+            plans.append(_with_memory(plan, (height, width), network, device, precision,
+                                      self_ensemble))  # fmt: skip
     # If nothing fits, the nearest is tried: the engine answers a failure with smaller parts.
     least = min(map(excess, plans))
     return min((plan for plan in plans if excess(plan) == least), key=repeated_work)
@@ -199,26 +198,25 @@ def _works(tiling: Tiling, height: int, width: int) -> bool:
     return all(side >= length or side >= 2 * tiling.overlap for side, length in sides)
 
 
-def _plan(
-    height: int,
-    width: int,
+def _with_memory(
+    plan: Plan,
+    size: tuple[int, int],
     network: Any,
     device: torch.device,
     precision: str,
-    frames: int,
-    warm_up: int,
-    tiling: Tiling,
     self_ensemble: bool,
 ) -> Plan:
+    """The plan with the memory that it is estimated to need, for frames of ``size``."""
+    height, width = size
     cost = network_cost(network)
     factor = 1.0 if precision == "fp32" else 0.6  # flow and results stay in float32
     whole = height * width
-    pixels = min(tiling.size[0], height) * min(tiling.size[1], width)
-    clip = frames + 2 * warm_up
-    size = pixels * cost.step * factor + clip * (pixels * cost.frame * factor + whole * 28)
+    pixels = min(plan.tiling.size[0], height) * min(plan.tiling.size[1], width)
+    clip = plan.chunk + 2 * plan.warm_up
+    needed = pixels * cost.step * factor + clip * (pixels * cost.frame * factor + whole * 28)
     if hasattr(network, "spynet"):
-        size += _FLOW_STEP * min(2 * clip * whole, max(chunk_pixels(device), whole))
-    # Float32 pictures that tiles are blended in, or views added up in; and the frames read ahead.
-    pictures = (tiling.count(height, width) > 1) + self_ensemble
-    host = whole * (frames * pictures * 192 + 2 * clip * 3)
-    return Plan(frames, warm_up, tiling, int(size), int(host))
+        needed += _FLOW_STEP * min(2 * clip * whole, max(chunk_pixels(device), whole))
+    # Tiles are blended, and views added up, in float32 pictures; clips are read ahead.
+    pictures = (plan.tiling.count(height, width) > 1) + self_ensemble
+    host = whole * (plan.chunk * pictures * 192 + 2 * clip * 3)
+    return replace(plan, device_bytes=int(needed), host_bytes=int(host))

@@ -1,17 +1,44 @@
 """Where one shot ends and the next begins.
 
-A recurrent network carries features from frame to frame; across a cut they describe another
-picture. A cut is called where the distribution of luma changes, or where the previous frame cannot
-be moved onto the current one: fast motion keeps both low, a cut does not.
+A recurrent network carries features from frame to frame, and across a cut they describe another
+picture. A frame is taken to begin a scene where the distribution of luma changes, or where the
+previous frame cannot be moved onto it. Fast motion changes neither much; a cut does.
+
+Why this is not PySceneDetect (0.6.7): a missed cut harms more than one too many, and its best
+detector misses cuts in noisy film and in quick edits. Three edits were measured, of 30 pieces each,
+8 to 60 frames long, out of 20 clips (films, hand-held and fixed cameras, Big Buck Bunny), with 87
+cuts in all, and then harder material made of the same clips. Every number is cuts found, and cuts
+that are none. PySceneDetect's detectors had their default thresholds and no shortest scene.
+
+======================================  ========  ========  =======  =====
+material (cuts in it)                   this one  Adaptive  Content  Hash
+======================================  ========  ========  =======  =====
+three edits (87)                        85, 0     87, 0     87, 2    86, 4
+noise of standard deviation 25 (10)     10, 0     0, 0      10, 220  10, 0
+shots of 2 frames (42)                  42, 0     4, 0      42, 1    42, 0
+8 % of the brightness (19)              18, 0     18, 0     19, 0    19, 0
+12 to 38 frames left out of a shot (17) 4, 0      10, 0     8, 0     7, 0
+every 2nd, 4th and 8th frame (0)        0, 7      0, 0      0, 48    0, 32
+shaken by up to 4 % of the width (0)    0, 0      0, 0      0, 236   0, 203
+one frame 1.8 times as bright (0)       0, 2      0, 11     0, 41    0, 2
+40 fades from and to black (0)          0, 41     0, 0      0, 37    0, 40
+======================================  ========  ========  =======  =====
+
+The two cuts that were missed joined shots of the same place. A fade loses the recurrence once, at
+its darkest frames. ``AdaptiveDetector`` also looks two frames ahead, and finds no cut in the first
+or last two frames of a film.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+T = TypeVar("T")
 _SIDE = 128  # the longer side of the pictures compared, pixels
 _BINS = 32
 
@@ -40,7 +67,7 @@ class SceneThresholds:
 
 
 class SceneDetector:
-    """Judges frames one after another.
+    """Looks at frames one after another, and says which ones begin a scene.
 
     Args:
         thresholds: What counts as a cut.
@@ -64,7 +91,7 @@ class SceneDetector:
         )
 
     def _flow_error(self, previous: np.ndarray, current: np.ndarray) -> float:
-        """Mean |previous moved - current| over what two unrelated such pictures would give."""
+        """Mean |previous moved - current|, as a share of what two unrelated pictures would give."""
         a, b = _normalised(previous), _normalised(current)
         flow = self._flow.calc(b, a, None) if min(a.shape) >= 16 else np.zeros((*a.shape, 2), "f4")
         h, w = a.shape
@@ -107,3 +134,18 @@ def _mean_difference(a: np.ndarray, b: np.ndarray) -> float:
     # E|x - y| = sum over thresholds of P(x <= t) P(y > t) + P(x > t) P(y <= t).
     ca, cb = np.cumsum(pa), np.cumsum(pb)
     return float((ca * (1 - cb) + (1 - ca) * cb).sum())
+
+
+def mark_scenes(
+    frames: Iterable[T], *, picture: Callable[[T], np.ndarray], enabled: bool = True
+) -> Iterator[tuple[T, bool]]:
+    """Each frame with whether it begins a new scene.
+
+    Args:
+        frames: In order.
+        picture: Gives a frame's picture, as :meth:`SceneDetector.is_cut` takes it.
+        enabled: False to find no cuts.
+    """
+    detector = SceneDetector()
+    for frame in frames:
+        yield frame, enabled and detector.is_cut(picture(frame))

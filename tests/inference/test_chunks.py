@@ -65,3 +65,13 @@ def test_halves_keep_the_same_frames():
 def test_refused(chunk, overlap):
     with pytest.raises(ValueError, match=r"chunk must be at least 1"):
         cut(3, chunk=chunk, overlap=overlap)
+
+
+def test_the_first_chunk_may_be_shorter():
+    """The first result does not wait for a long chunk, and the grid of the others stays."""
+    clips = list(iter_clips(((i, False) for i in range(25)), chunk=10, overlap=2, first_chunk=4))
+    assert [(c.start, c.stop) for c in clips] == [(0, 4), (4, 10), (10, 20), (20, 25)]
+    assert [c.first for c in clips] == [0, 2, 8, 18]
+    stream = (i for i in range(25))
+    next(iter_clips(((i, False) for i in stream), chunk=10, overlap=2, first_chunk=4))
+    assert next(stream) == 6

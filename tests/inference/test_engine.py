@@ -10,16 +10,9 @@ import pytest
 import torch
 
 from iart_plugin.archs import IACNN
-from iart_plugin.inference import memory, upscale
+from iart_plugin.inference import upscale
 from iart_plugin.inference.chunks import Clip
-from iart_plugin.inference.engine import (
-    Engine,
-    is_out_of_memory,
-    own_device,
-    pick_device,
-    pick_precision,
-)
-from iart_plugin.inference.memory import Cost, choose_plan, free_memory, network_cost
+from iart_plugin.inference.engine import Engine, NotFiniteError
 from iart_plugin.inference.tiles import Tiling
 from tests.videos import moving_picture
 
@@ -214,6 +207,48 @@ def test_out_of_memory_for_good():
         list(engine.run(Clip(0, 2, 0, [np.zeros((80, 150, 3), np.uint8)] * 2)))
 
 
+def test_values_that_are_not_finite_end_the_run():
+    frames = [np.full((4, 4, 3), i, np.uint8) for i in range(4)]
+
+    def network(clip):
+        return nearest(torch.where(clip * 255 == 2, torch.nan, clip))
+
+    out = upscale(frames, network, device="cpu")
+    assert [int(next(out)[0, 0, 0]) for _ in range(2)] == [0, 1]
+    with pytest.raises(NotFiniteError, match="frame 2: the network makes values that are not fin"):
+        next(out)
+
+
+def test_half_precision_that_overflows_is_answered_with_float32(caplog):
+    """Only for the rest of the chunk that it overflows in."""
+    frames = [np.full((8, 8, 3), 10 * i, np.uint8) for i in range(6)]
+    halves = []
+
+    class Streaming(torch.nn.Module):
+        def forward_iter(self, lqs, flows):
+            halves.append(torch.is_autocast_enabled("cpu"))
+            for frame in lqs.unbind(1):
+                overflows = halves[-1] and 15 < frame.mean() * 255 < 25
+                yield nearest(frame) + (torch.inf if overflows else 0)
+
+    engine = Engine(Streaming(), CPU, "fp16", Tiling((8, 8), 0), 0)
+    out = [*engine.run(Clip(0, 3, 0, frames[:3])), *engine.run(Clip(3, 6, 3, frames[3:]))]
+    assert [int(f[0, 0, 0]) for f in out] == [0, 10, 20, 30, 40, 50]
+    assert halves == [True, False, True]
+    assert "frame 2 overflows in fp16" in caplog.text
+
+
+def test_a_reader_may_fill_one_array_with_every_frame():
+    def frames():
+        frame = np.empty((4, 4, 3), np.uint8)
+        for i in range(5):
+            frame[:] = i
+            yield frame
+
+    out = upscale(frames(), nearest, chunk=5, device="cpu", scene_detection=False)
+    assert [int(f[0, 0, 0]) for f in out] == [0, 1, 2, 3, 4]
+
+
 def test_other_errors_are_not_swallowed():
     def network(clip):
         raise RuntimeError("shapes do not match")
@@ -238,124 +273,3 @@ def test_wrong_frames(frames, message):
 def test_network_of_another_scale():
     with pytest.raises(ValueError, match="multiply height and width by 4"):
         list(upscale([np.zeros((4, 4, 3), np.uint8)], lambda clip: clip, device="cpu"))
-
-
-def test_device_and_precision():
-    assert pick_device("cpu") == CPU
-    assert pick_precision(None, CPU) == "fp32"
-    with pytest.raises(ValueError, match="precision 'int8'"):
-        pick_precision("int8", CPU)
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="cuda: not available"):
-            pick_device("cuda")
-
-
-def test_gpu_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pick_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(ValueError, match="device cuda:2: there are 2, counted from 0"):
-        pick_device("cuda:2")
-
-
-def test_network_stays_where_the_caller_has_put_it(network):
-    assert own_device(network) is None
-    assert own_device(nearest) is None
-    assert own_device(torch.nn.Linear(1, 1, device="meta")) == torch.device("meta")
-
-
-@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 6), "bf16")])
-def test_precision_of_a_gpu(monkeypatch, capability, precision):
-    """The older one has bf16 by emulation only."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert pick_precision(None, torch.device("cuda", 0)) == precision
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
-        RuntimeError("GET was unable to find an engine to execute this computation"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
-    ],
-)
-def test_memory_that_ran_out_is_recognised(error):
-    assert is_out_of_memory(error)
-    assert not is_out_of_memory(RuntimeError("size mismatch"))
-
-
-def plan(height, width, gib, **options):
-    return choose_plan(
-        height, width, Streams(), device=CPU, precision="fp32", budget=int(gib * 2**30), **options
-    )
-
-
-class Streams:
-    """Stands for the published networks: 64 features, frame by frame."""
-
-    num_feat = 64
-    forward_iter = None
-
-
-def test_plan_uses_what_is_free():
-    roomy, tight, tiny = plan(180, 320, 64), plan(180, 320, 2), plan(1080, 1920, 4)
-    assert roomy.chunk == 48
-    assert roomy.tiling.count(180, 320) == 1
-    assert tight.chunk <= roomy.chunk
-    assert tiny.tiling.count(1080, 1920) > 1
-    for chosen, budget in ((roomy, 64), (tight, 2), (tiny, 4)):
-        assert chosen.device_bytes + chosen.host_bytes <= budget * 2**30
-
-
-def test_plan_keeps_what_is_fixed():
-    fixed = plan(1080, 1920, 1, chunk=30, tile=256)
-    assert (fixed.chunk, fixed.tiling.size) == (30, (256, 256))
-    assert plan(1080, 1920, 1, tile=0).tiling.count(1080, 1920) == 1
-
-
-def test_plan_counts_the_self_ensemble():
-    """Its sums, 192 bytes a pixel and frame, beside those of blended tiles."""
-    for tile in (0, 64):
-        alone, eight = (
-            plan(128, 128, 64, chunk=30, tile=tile, self_ensemble=flag) for flag in (False, True)
-        )
-        assert eight.host_bytes - alone.host_bytes == 128 * 128 * 30 * 192
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_plan_leaves_the_machines_other_processes_their_part(monkeypatch, device):
-    """Four on two GPUs of 16 GiB and as much main memory, of which a share is used."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(memory, "free_host_memory", lambda: 16 * 2**30)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (14 * 2**30, 0))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * 2**30)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 * 2**30)
-    device = torch.device(device)
-    assert free_memory(device) == 16 * 2**30
-    plans = []
-    for processes in (1, 4):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        plans.append(choose_plan(540, 960, Streams(), device=device, precision="fp32"))
-    if device.type == "cpu":
-        alone, one_of_four = (plan.device_bytes + plan.host_bytes for plan in plans)
-        part = 4
-    else:
-        alone, one_of_four = (plan.device_bytes for plan in plans)
-        part = 8
-        assert plans[1].host_bytes <= 0.6 * 4 * 2**30
-    assert one_of_four <= 0.6 * part * 2**30 < alone <= 0.6 * 16 * 2**30
-
-
-@pytest.mark.parametrize("bad", [{"chunk": 0}, {"warm_up": -1}, {"tile": 16, "overlap": 16}])
-def test_plan_refuses(bad):
-    with pytest.raises(ValueError, match="must be"):
-        plan(100, 100, 1, **bad)
-
-
-def test_cost_follows_the_network(network):
-    small, large = network_cost(network), network_cost(Streams())
-    assert isinstance(small, Cost)
-    assert small.frame < large.frame
-    assert small.step < large.step

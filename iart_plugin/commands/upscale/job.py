@@ -14,7 +14,8 @@ import av
 import torch
 
 import iart_plugin
-from iart_plugin.inference.engine import SCALE, Engine, make_engine, pick_device, pick_precision
+from iart_plugin.inference.devices import pick_device, pick_precision
+from iart_plugin.inference.engine import SCALE, Engine, make_engine
 from iart_plugin.inference.memory import Plan, choose_plan
 from iart_plugin.inference.models import LoadedModel, load_model
 from iart_plugin.video.colour import SRGB_AS_VIDEO
@@ -104,6 +105,7 @@ def plan_record(plan: Plan, segment: int) -> dict[str, Any]:
     """The part of a plan that decides the output's bits."""
     return {
         "chunk": plan.chunk,
+        "first_chunk": plan.first_chunk,
         "warm_up": plan.warm_up,
         "tile": list(plan.tiling.size),
         "overlap": plan.tiling.overlap,
@@ -287,6 +289,7 @@ def _plan(
         device=device,
         precision=precision,
         chunk=options.chunk if options.chunk is not None else recorded.get("chunk"),
+        first_chunk=None if options.chunk is not None else recorded.get("first_chunk"),
         warm_up=options.warm_up,
         tile=None if tile is None else (tile[0], tile[1]),
         overlap=options.overlap,

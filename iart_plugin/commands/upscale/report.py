@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import torch
 
-from iart_plugin.inference.engine import HALF, SCALE, SMALLEST_TILE
+from iart_plugin.inference.devices import HALF
+from iart_plugin.inference.engine import SCALE, SMALLEST_TILE
 
 from .job import Job, expected_bytes
 

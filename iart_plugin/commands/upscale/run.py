@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from iart_plugin.files import AtomicFile
-from iart_plugin.inference.chunks import Clip, iter_clips
+from iart_plugin.inference.chunks import Clip
 from iart_plugin.inference.engine import Engine
 from iart_plugin.inference.scenes import SceneDetector
 from iart_plugin.video.compare import write_comparison
@@ -162,12 +162,7 @@ class _SegmentedRun:
         engine = self.job.engine()
         progress = _progress(self.job, engine)
         try:
-            clips = iter_clips(
-                _marked(self.job, self.times),
-                chunk=self.job.plan.chunk,
-                overlap=self.job.plan.warm_up,
-            )
-            for clip in clips:
+            for clip in self.job.plan.clips(_marked(self.job, self.times)):
                 self._take(clip, engine, progress)
             self._close_sink()
         finally:
@@ -230,7 +225,7 @@ def _marked(job: Job, times: list[int]) -> Iterator[tuple[Frame, bool]]:
 def _run_to_pipe(job: Job) -> int:
     sink, engine = PipeSink(job.encoding, job.options.pipe_format), job.engine()
     progress, times = _progress(job, engine), []
-    clips = iter_clips(_marked(job, times), chunk=job.plan.chunk, overlap=job.plan.warm_up)
+    clips = job.plan.clips(_marked(job, times))
     try:
         for clip in clips:
             for frame, picture in _upscaled(engine, clip, progress):

@@ -1,0 +1,96 @@
+"""The device and the precision of a network, and how a device says that memory ran out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Network = nn.Module | Callable[[Tensor], Tensor]
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", *HALF)
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad allocation",
+    "alloc_failed",  # cuBLAS and cuDNN: CUBLAS_STATUS_ALLOC_FAILED
+    "allocation_failed",  # cuDNN 9
+    # These remain where there was no memory for a convolution's workspace, or for a handle.
+    "unable to find an engine",
+    "cublas_status_not_initialized",
+    "cudnn_status_not_initialized",
+)
+
+
+def pick_device(name: str | torch.device | None = None) -> torch.device:
+    """The device that was asked for, or the best one that there is: cuda, mps or cpu.
+
+    Raises:
+        ValueError: The device that was asked for is not there.
+    """
+    if name is None or str(name) == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        # Before PyTorch 2.13, mps has no grid_sample that repeats the border, which SPyNet needs.
+        mps = torch.backends.mps.is_available() and torch.__version__ >= "2.13"
+        return torch.device("mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name}: choose auto, cuda, cuda:N, mps or cpu") from None
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if not there.get(device.type, lambda: True)():
+        advice = missing_gpu_advice() or "not available with this PyTorch; cpu always is"
+        raise ValueError(f"device {name}: {advice}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name}: there are {torch.cuda.device_count()}, counted from 0")
+    return device
+
+
+def missing_gpu_advice() -> str | None:
+    """What to do where the machine has an NVIDIA GPU that this PyTorch was not built for."""
+    if torch.version.cuda or torch.version.hip or torch.cuda.is_available():
+        return None
+    driver = shutil.which("nvidia-smi") or os.path.exists("/proc/driver/nvidia/version")
+    if not driver:
+        return None
+    return (
+        f"this machine has an NVIDIA GPU, but PyTorch {torch.__version__} is the build for CPUs: "
+        "install the one for CUDA, pip install --force-reinstall torch torchvision --index-url "
+        "https://download.pytorch.org/whl/cu128 (https://pytorch.org/get-started says which)"
+    )
+
+
+def own_device(network: Network) -> torch.device | None:
+    """The device that the caller has put a network on, or None for the CPU."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
+    return None if device.type == "cpu" else device
+
+
+def pick_precision(name: str | None, device: torch.device) -> str:
+    """The precision that was asked for, or the device's: bf16 or fp16 on cuda, fp32 elsewhere.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    if name is None or name == "auto":
+        if device.type != "cuda":
+            return "fp32"
+        # Not is_bf16_supported(), which counts emulation, slower than float32, as support.
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    if name not in PRECISIONS:
+        raise ValueError(f"precision {name!r}: choose one of {', '.join(PRECISIONS)}")
+    return name
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any device says that memory ran out."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in _NO_MEMORY)

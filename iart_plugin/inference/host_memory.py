@@ -1,0 +1,50 @@
+"""How much main memory is free, also in a container."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+
+def free_host_memory() -> int:
+    """Bytes of main memory that are available here, which a container may have limited."""
+    return max(0, min([psutil.virtual_memory().available, *_control_group_rooms()]))
+
+
+def _control_group_rooms(
+    groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
+    """Bytes that this process's Linux control groups leave, one for each group with a limit.
+
+    A group's limit counts the pages of files that it has read, which the kernel gives up first.
+    """
+    rooms: list[int] = []
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return rooms  # no Linux, or no control groups
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, limit, used, cached = mounted, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):  # version 1
+            root, limit, used = mounted / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cached = "total_inactive_file"
+        else:
+            continue
+        group = root / name.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root):
+                rooms += _room(folder, limit, used, cached)
+    return rooms
+
+
+def _room(folder: Path, limit: str, used: str, cached: str) -> list[int]:
+    try:
+        most = int((folder / limit).read_text())
+        size = int((folder / used).read_text())
+        fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return []  # no such group in this container's view, or no limit ("max")
+    return [most - size + int(fields.get(cached, 0))]

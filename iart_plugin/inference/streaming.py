@@ -1,0 +1,98 @@
+"""``upscale``: the library's way from an iterator of frames to an iterator of larger ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import numpy as np
+import torch
+
+from .devices import Network, own_device, pick_device, pick_precision
+from .engine import make_engine
+from .memory import choose_plan
+from .models import load_model
+from .scenes import mark_scenes
+
+
+def upscale(
+    frames: Iterable[np.ndarray],
+    model: Network | str,
+    *,
+    weights: str | None = None,
+    chunk: int | None = None,
+    warm_up: int = 10,
+    tile: int | tuple[int, int] | None = None,
+    overlap: int = 24,
+    scene_detection: bool = True,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    self_ensemble: bool = False,
+) -> Iterator[np.ndarray]:
+    """Upscale frames by 4, lazily: frame i comes once the frames of its chunk have been taken.
+
+    Args:
+        frames: (h, w, 3) R'G'B' arrays of one size: uint8, uint16, or float in [0, 1].
+        model: A network, any callable from (1, t, 3, h, w) to (1, t, 3, 4h, 4w), or a name for
+            :func:`iart_plugin.inference.load_model`.
+        weights: Checkpoint for a model given by name.
+        chunk: Frames to keep of each clip; chosen by free memory if None.
+        warm_up: Frames taken before and after a chunk so that the recurrence has settled.
+        tile: Low-resolution pixels of a tile's sides; chosen by free memory if None, 0 for whole
+            frames.
+        overlap: Low-resolution pixels that neighbouring tiles share.
+        scene_detection: Reset the recurrence at scene cuts.
+        device: "cuda", "mps" or "cpu". If None, the device that the network is on, or the best one
+            that there is where it is on the CPU.
+        precision: "fp32", "bf16" or "fp16"; the best one of the device if None.
+        self_ensemble: Average over flips and turns; eight times the work.
+
+    Yields:
+        (4h, 4w, 3) arrays, one a frame, in the dtype of ``frames``.
+
+    Raises:
+        ValueError: Frames that are not (h, w, 3), options that do not fit each other, or weights
+            that make values which are not finite.
+        MemoryError: Not even one frame in the smallest tiles fits.
+    """
+    network = load_model(model, weights).network if isinstance(model, str) else model
+    where = pick_device(own_device(network) if device is None else device)
+    precision = pick_precision(precision, where)
+
+    def generate() -> Iterator[np.ndarray]:
+        checked = _checked(frames)
+        first = next(checked, None)
+        if first is None:
+            return
+        plan = choose_plan(
+            first.shape[0], first.shape[1], network, device=where, precision=precision,
+            chunk=chunk, warm_up=warm_up, tile=tile, overlap=overlap,
+            self_ensemble=self_ensemble,
+        )  # fmt: skip
+        engine = make_engine(network, plan, where, precision, self_ensemble)
+        marked = mark_scenes(
+            chain([first], checked), picture=lambda frame: frame, enabled=scene_detection
+        )
+        for clip in plan.clips(marked):
+            yield from engine.run(clip)
+
+    return generate()
+
+
+def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Copies of the frames, which are all alike."""
+    expected: tuple[tuple[int, ...], np.dtype] | None = None
+    for index, frame in enumerate(frames):
+        if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+            raise ValueError(f"frame {index} is {frame.shape}; frames must be (h, w, 3)")
+        if frame.dtype.kind != "f" and frame.dtype not in (np.uint8, np.uint16):
+            raise ValueError(
+                f"frame {index} is {frame.dtype}; use uint8, uint16 or float in [0, 1]"
+            )
+        expected = expected or (frame.shape, frame.dtype)
+        if (frame.shape, frame.dtype) != expected:
+            raise ValueError(
+                f"frame {index} is {frame.shape} {frame.dtype}, the first was {expected[0]} "
+                f"{expected[1]}; all frames must be alike"
+            )
+        yield frame.copy()  # some readers fill one and the same array with every frame
