@@ -23,9 +23,7 @@ MAX_FUNCTION_LINES = 60  # of code: without the docstring, comments and blank li
 LONG_FILES = {
     "benchmarks/__main__.py",
     "iart_plugin/archs/mfsab.py",
-    "iart_plugin/basicsr/checks.py",
     "iart_plugin/basicsr/model.py",
-    "iart_plugin/compat.py",
     "iart_plugin/data/sintel.py",
     "iart_plugin/video/reader.py",
     "tests/basicsr/test_basicsr_model.py",
@@ -40,8 +38,8 @@ CIRCLES: set[tuple[str, str]] = {
 }
 """Imports that still close a circle: (importing file, imported file)."""
 
-ABOVE_THE_FOLDERS = {"iart_plugin.plain", "iart_plugin.compat", "iart_plugin.__main__"}
-"""Single files that may import folders; ``plain`` and ``compat`` are to become folders' parts."""
+ABOVE_THE_FOLDERS = {"iart_plugin.plain", "iart_plugin.__main__"}
+"""Single files that may import folders; ``plain`` is to become a folder's part."""
 
 FRAMEWORKS = {"basicsr", "mmagic", "mmcv", "mmengine"}
 CORE = ("kernels", "ops", "flow", "alignment", "archs", "data")
@@ -130,7 +128,7 @@ def test_the_core_and_the_pipeline_know_no_framework():
     wrong = [
         f"{module} imports {other}"
         for module in MODULES
-        if folder(module) in (*CORE, "inference", "video", "") and module != "iart_plugin.compat"
+        if folder(module) in (*CORE, "inference", "video", "")
         for other in imports(module)
         if other.split(".")[0] in FRAMEWORKS
     ]

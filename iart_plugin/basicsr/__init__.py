@@ -11,10 +11,11 @@ models ``RecurrentMixPrecisionRTModel`` and ``AlignmentStudyModel`` in ``MODEL_R
 
 from __future__ import annotations
 
-from iart_plugin import compat, extras
+from iart_plugin import extras
+from iart_plugin.compat import basicsr as mends
 
 extras.require("basicsr")
-compat.provide_functional_tensor()  # before BasicSR is imported for the first time
+mends.provide_functional_tensor()  # before BasicSR is imported for the first time
 
 from iart_plugin.basicsr import pipeline  # noqa: E402
 from iart_plugin.basicsr.registration import register  # noqa: E402
@@ -24,6 +25,6 @@ PLUGIN = "iart_plugin.basicsr"
 
 __all__ = ["PLUGIN", "register"]
 
-compat.mend_basicsr()
+mends.mend()
 register()
-pipeline.install()
+pipeline.take_over()

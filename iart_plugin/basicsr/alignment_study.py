@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iart_plugin.basicsr.checks import OptionError, check_keys
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
 from iart_plugin.data import FlowAugmentation
 from iart_plugin.data import SintelFlowDataset as FlowClips
+from iart_plugin.option_errors import OptionError, check_keys
 
 # Option keys by the argument of the core's data set that they give.
 ARGUMENTS = {

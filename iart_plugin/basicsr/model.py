@@ -40,6 +40,7 @@ from iart_plugin.archs import read_state_dict
 from iart_plugin.basicsr import resume
 from iart_plugin.basicsr.checks import OptionError, check_options, validation_sets
 from iart_plugin.basicsr.progress import clip_progress
+from iart_plugin.basicsr.random_state import gather_random_states, restore_random_state
 from iart_plugin.weight_files import OPTIONS, read_file
 
 AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -340,7 +341,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
             "skipped": [self.skipped_steps, self.skipped_in_a_row],
             "best_metric_results": getattr(self, "best_metric_results", {}),
             "data_seed": self.data_seed,
-            "random": resume.gather_random_states(),
+            "random": gather_random_states(),
         }
         if self.opt["rank"] == 0:
             folder = self.opt["path"]["training_states"]
@@ -370,8 +371,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         self.skipped_steps, self.skipped_in_a_row = resume_state["skipped"]
         self._resume_best(resume_state)
         self.data_seed = resume_state["data_seed"]
-        resume.continue_data(resume_state["epoch"], resume_state["iter"], self.data_seed)
-        resume.restore_random_state(resume_state["random"])
+        restore_random_state(resume_state["random"])
 
     def _resume_best(self, resume_state: dict[str, Any]) -> None:
         """Take up what was validated and the best figures: BasicSR validates after it has saved."""

@@ -1,61 +1,51 @@
-"""BasicSR's own train and test pipelines, with this package's checks in front of them."""
+"""Training and testing with BasicSR, each one function from the options on.
+
+``tools/basicsr_train.py`` and ``tools/basicsr_test.py`` run them. ``python -m basicsr.train`` and
+``basicsr.test`` run them too, once the plugin's line in an option file has imported this package:
+:func:`take_over` sees to that.
+"""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
-from basicsr.utils.dist_util import get_dist_info
+import torch
+from basicsr.data import build_dataloader, build_dataset
+from basicsr.models import build_model
+from basicsr.train import init_tb_loggers
+from basicsr.utils import (
+    AvgTimer,
+    MessageLogger,
+    get_env_info,
+    get_root_logger,
+    get_time_str,
+    make_exp_dirs,
+    mkdir_and_rename,
+)
+from basicsr.utils.options import copy_opt_file, dict2str, parse_options
 
-from iart_plugin import compat
 from iart_plugin.basicsr import resume
-from iart_plugin.basicsr.checks import OptionError, check_dataset, check_options
+from iart_plugin.basicsr.checks import (
+    OptionError,
+    check_datasets,
+    check_options,
+    check_weights,
+)
+from iart_plugin.basicsr.random_state import of_first_process
+from iart_plugin.basicsr.training_data import TrainingData
 
-_checked: set[str] = set()  # data sets that this process has found in order
-
-
-def install() -> None:
-    """Check data sets before they are built, and read training data resumably. Idempotent."""
-    compat.replace_in_basicsr_pipelines("build_dataset", _checked_build_dataset)
-    resume.install()
-
-
-def _checked_build_dataset(build_dataset: Callable) -> Callable:
-    @functools.wraps(build_dataset)
-    def checked(dataset_opt: dict[str, Any]):
-        _check_dataset_once(dataset_opt)
-        dataset = build_dataset(dataset_opt)
-        return resume.SeededDataset(dataset, 0) if dataset_opt["phase"] == "train" else dataset
-
-    return checked
-
-
-def _check_dataset_once(dataset_opt: dict[str, Any]) -> None:
-    key = repr(sorted(dataset_opt.items()))
-    if get_dist_info()[0] == 0 and key not in _checked:  # one process looks, torchrun ends all
-        check_dataset(dataset_opt)
-        _checked.add(key)
-
-
-def _checked_parse_options(parse_options: Callable) -> Callable:
-    @functools.wraps(parse_options)
-    def checked(*args: Any, **kwargs: Any):
-        opt, arguments = parse_options(*args, **kwargs)
-        check_options(opt)
-        # Here already, because the pipeline moves an earlier run of this name aside next.
-        for dataset_opt in opt["datasets"].values():
-            _check_dataset_once(dataset_opt)
-        return opt, arguments
-
-    return checked
+FIRST_STEP = {"train": "load_resume_state", "test": "make_exp_dirs"}
+"""What BasicSR's two pipelines call first once they have read their options."""
 
 
 def run(kind: Literal["train", "test"]) -> None:
-    """Run BasicSR's pipeline on the command line's option file, writing to the working directory.
+    """Train or test by the command line's option file, writing to the working directory.
 
     The command line is that of ``python -m basicsr.train`` or ``basicsr.test``. The option file may
     do without the plugin's line.
@@ -64,10 +54,199 @@ def run(kind: Literal["train", "test"]) -> None:
         SystemExit: with one line on standard error, if :mod:`iart_plugin.basicsr.checks` finds
             something wrong.
     """
-    compat.replace_in_basicsr_pipelines("parse_options", _checked_parse_options)
-    module = sys.modules[f"basicsr.{kind}"]
     try:
-        getattr(module, f"{kind}_pipeline")(str(Path.cwd()))
+        opt, arguments = parse_options(str(Path.cwd()), is_train=kind == "train")
+        opt["root_path"] = str(Path.cwd())
+        PIPELINES[kind](opt, arguments.opt)
     except OptionError as error:
-        logging.getLogger("basicsr").debug("Refused.", exc_info=True)
-        sys.exit(f"error: {error}")
+        _refuse(error)
+
+
+def train(opt: dict[str, Any], option_file: str) -> None:
+    """Train as the options say. A resumed run goes on as if it had not been stopped.
+
+    Nothing is written, and no earlier run of this name is moved aside, before everything that can
+    be checked is found in order.
+
+    Args:
+        opt: BasicSR's options, complete, with ``root_path``.
+        option_file: the file that they come from, which is copied beside the results.
+
+    Raises:
+        OptionError: if something is wrong that can be known before training.
+    """
+    check_options(opt)
+    state = resume.load_resume_state(opt)
+    check_weights(opt)
+    check_datasets(opt)
+    opt["manual_seed"] = of_first_process(opt["manual_seed"])  # BasicSR draws one for each process
+    torch.backends.cudnn.benchmark = True
+
+    if state is None:
+        _make_new_folders(opt)
+    copy_opt_file(option_file, opt["path"]["experiments_root"])
+    _start_log(opt, "train")
+    board = _open_board(opt)
+    data = TrainingData(opt)
+    validation_loaders = _loaders(opt, "val")
+    model = build_model(opt)
+    first = 0
+    if state is not None:
+        model.resume_training(state)
+        data.continue_after(
+            state["epoch"], state["iter"], state.get("data_seed", opt["manual_seed"])
+        )
+        first = state["iter"]
+        get_root_logger().info(
+            f"Resuming training from epoch: {state['epoch']}, iter: {state['iter']}."
+        )
+
+    def validate(iteration: int) -> None:
+        for loader in validation_loaders:
+            model.validation(loader, iteration, board, opt["val"]["save_img"])
+
+    _iterate(opt, model, data, first, board, validate)
+    get_root_logger().info("End of training. Save the latest model.")
+    model.save(epoch=-1, current_iter=-1)  # -1 stands for the latest
+    if opt.get("val") is not None:
+        validate(int(opt["train"]["total_iter"]))
+    if board:
+        board.close()
+
+
+def _iterate(
+    opt: dict[str, Any],
+    model: Any,
+    data: TrainingData,
+    first: int,
+    board: Any,
+    validate: Callable[[int], None],
+) -> None:
+    """Train from the iteration after ``first`` to the last, log, save and validate."""
+    last, logger = int(opt["train"]["total_iter"]), get_root_logger()
+    warmup = opt["train"].get("warmup_iter", -1)
+    messages = MessageLogger(opt, first, board)
+    whole, waiting = AvgTimer(), AvgTimer()
+    logger.info(f"Start training after iteration {first}, up to iteration {last}.")
+    if first >= last:
+        return
+    for iteration, (epoch, batch) in enumerate(data, first + 1):
+        waiting.record()
+        model.update_learning_rate(iteration, warmup_iter=warmup)
+        model.feed_data(batch)
+        model.optimize_parameters(iteration)
+        whole.record()
+        if iteration == 1:  # the first one is slow and says little of the rest
+            messages.reset_start_time()
+        if iteration % opt["logger"]["print_freq"] == 0:
+            times = {"time": whole.get_avg_time(), "data_time": waiting.get_avg_time()}
+            rates = model.get_current_learning_rate()
+            progress = {"epoch": epoch, "iter": iteration, "lrs": rates, **times}
+            messages({**progress, **model.get_current_log()})
+        if iteration % opt["logger"]["save_checkpoint_freq"] == 0:
+            logger.info("Saving models and training states.")
+            model.save(epoch, iteration)
+        if opt.get("val") is not None and iteration % opt["val"]["val_freq"] == 0:
+            validate(iteration)
+        if iteration == last:
+            return
+        waiting.start()
+        whole.start()
+
+
+def test(opt: dict[str, Any], option_file: str = "") -> None:
+    """Test as the options say.
+
+    Args:
+        opt: BasicSR's options, complete.
+        option_file: not used; :func:`train` has it.
+
+    Raises:
+        OptionError: if something is wrong that can be known before testing.
+    """
+    check_options(opt)
+    check_weights(opt)
+    check_datasets(opt)
+    torch.backends.cudnn.benchmark = True
+    make_exp_dirs(opt)
+    _start_log(opt, "test")
+    loaders = _loaders(opt, "test")
+    model = build_model(opt)
+    for loader in loaders:
+        get_root_logger().info(f"Testing {loader.dataset.opt['name']}...")
+        save_img = opt["val"]["save_img"]
+        model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=save_img)
+
+
+test.__test__ = False  # not one of pytest's
+
+PIPELINES = {"train": train, "test": test}
+
+
+def _make_new_folders(opt: dict[str, Any]) -> None:
+    """Make the folders of a new run; BasicSR moves those of an earlier one of its name aside."""
+    make_exp_dirs(opt)
+    if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
+        mkdir_and_rename(str(Path(opt["root_path"], "tb_logger", opt["name"])))
+
+
+def _start_log(opt: dict[str, Any], kind: str) -> None:
+    file = Path(opt["path"]["log"], f"{kind}_{opt['name']}_{get_time_str()}.log")
+    logger = get_root_logger(log_level=logging.INFO, log_file=str(file))
+    logger.info(get_env_info())
+    logger.info(dict2str(opt))
+
+
+def _open_board(opt: dict[str, Any]) -> Any:
+    """TensorBoard's writer, or None. What a stopped run logged after its save is marked as void."""
+    board = init_tb_loggers(opt)
+    resumed = Path(opt["path"].get("resume_state") or "").stem
+    if board is not None and resumed.isdecimal():
+        board.purge_step = int(resumed) + 1
+        board.close()  # the next value opens it again, and marks the rest
+    return board
+
+
+def _loaders(opt: dict[str, Any], phase: str) -> list[Any]:
+    """One loader for each data set of a phase; BasicSR names them ``val`` and ``val_2``."""
+    loaders = []
+    for _, data in sorted(opt["datasets"].items()):
+        if data["phase"] == phase:
+            dataset = build_dataset(data)
+            seed = opt["manual_seed"]
+            loaders.append(build_dataloader(dataset, data, opt["num_gpu"], opt["dist"], None, seed))
+            get_root_logger().info(f"Number of folders or images in {data['name']}: {len(dataset)}")
+    return loaders
+
+
+def take_over() -> None:
+    """Let BasicSR's own commands run the functions of this file once they have their options.
+
+    BasicSR imports this package while it reads an option file, in the middle of its pipeline. The
+    first function that the pipeline calls after that is replaced by one that does all of the rest
+    and ends the program. ``python -m basicsr.train`` runs a second copy of ``basicsr/train.py`` as
+    ``__main__``, so both copies are seen to.
+    """
+    main = sys.modules.get("__main__")
+    for kind, name in FIRST_STEP.items():
+        # The attribute `basicsr.train` may be shadowed by a star import; the module table is not.
+        modules = [sys.modules[f"basicsr.{kind}"]]
+        if getattr(getattr(main, "__spec__", None), "name", None) == f"basicsr.{kind}":
+            modules.append(main)
+        for module in modules:
+            setattr(module, name, functools.partial(_run_and_exit, PIPELINES[kind]))
+
+
+def _run_and_exit(pipeline: Callable[[dict[str, Any], str], None], opt: dict[str, Any]) -> NoReturn:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-opt", required=True)
+    try:
+        pipeline(opt, parser.parse_known_args()[0].opt)
+    except OptionError as error:
+        _refuse(error)
+    sys.exit()
+
+
+def _refuse(error: OptionError) -> NoReturn:
+    logging.getLogger("basicsr").debug("Refused.", exc_info=True)
+    sys.exit(f"error: {error}")

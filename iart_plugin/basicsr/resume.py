@@ -1,186 +1,140 @@
-"""Exact resume: a run that was killed and taken up again ends with the same weights.
-
-BasicSR takes a resumed run to the start of the epoch and lets every worker's augmentation depend on
-what that worker did before. Here the order of the data goes on where it stopped, and each sample's
-random numbers depend only on the seed, the epoch and its place in the epoch. They are the same for
-any number of workers, and of processes at the same total batch size.
-"""
+"""A run's training state: which one a resumed run takes up, and what it keeps of it."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import functools
 import math
 import os
-import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.models.lr_scheduler import MultiStepRestartLR
-from basicsr.utils.dist_util import get_dist_info
-from torch import distributed as dist
-from torch.utils.data import DataLoader, Dataset
+from basicsr.utils import check_resume
 
-from iart_plugin import compat
-from iart_plugin.basicsr.checks import OptionError
+from iart_plugin.basicsr.random_state import of_first_process
 from iart_plugin.files import remove_left_overs
+from iart_plugin.option_errors import OptionError
+from iart_plugin.resuming import check_same_everywhere
 from iart_plugin.weight_files import CheckpointMismatch, read_file, save_whole
 
 VALIDATIONS = "validations.pth"
-"""Beside the training states, for BasicSR validates after saving: by iteration, which sets were
-validated, and the best figures then."""
+"""The record of validations, beside the training states because BasicSR validates after it has
+saved: for each iteration, which sets were validated and the best figures at that time."""
 
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial")
 
-_current_loader: DataLoader | None = None  # the training data of this process's pipeline
 
-
-class SamplePlace(int):
-    """A data set's index that also knows its place: epoch, and position among all processes'."""
-
-    def __new__(cls, index: int, place: tuple[int, int]) -> SamplePlace:
-        self = super().__new__(cls, index)
-        self.place = place
-        return self
-
-    def __reduce__(self) -> tuple:
-        return SamplePlace, (int(self), self.place)
-
-
-class ResumableSampler(EnlargedSampler):
-    """BasicSR's sampler, in the same order, able to start in the middle of one epoch."""
-
-    _start: tuple[int, int] = (-1, 0)  # (epoch, number of samples already used)
-
-    def start_at(self, epoch: int, used: int) -> None:
-        """Leave out the first ``used`` samples of ``epoch``; other epochs are complete."""
-        self._start = (epoch, used)
-
-    def __iter__(self) -> Iterator[SamplePlace]:
-        first = self._start[1] if self.epoch == self._start[0] else 0
-        for position, index in enumerate(super().__iter__()):
-            if position >= first:
-                yield SamplePlace(index, (self.epoch, position * self.num_replicas + self.rank))
-
-
-class SeededDataset(Dataset):
-    """A data set whose random choices follow from the seed and the sample's place alone.
+def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+    """Read the training state that the run goes on from.
 
     Args:
-        dataset: A map-style data set that draws from ``random``, ``numpy`` or ``torch``.
-        seed: The run's seed.
+        opt: BasicSR's options. ``path.resume_state`` and the networks' paths are set in it.
+
+    Returns:
+        The training state on the CPU (optimizers move it to their parameters' device), or None for
+        a new run.
+
+    Raises:
+        OptionError: if the state or one of its networks is missing or unreadable.
+        ValueError: if the processes do not find the same state.
     """
-
-    def __init__(self, dataset: Dataset, seed: int) -> None:
-        self.dataset = dataset
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        if not isinstance(index, SamplePlace):
-            return self.dataset[index]
-        with seeded(self.seed, *index.place):
-            sample = self.dataset[int(index)]
-        # BasicSR's Vimeo-90K sets reverse this list in place and leave it so.
-        if isinstance(getattr(self.dataset, "neighbor_list", None), list):
-            self.dataset.neighbor_list.sort()
-        return sample
-
-
-@contextlib.contextmanager
-def seeded(*entropy: int) -> Iterator[None]:
-    """Random numbers that depend on ``entropy`` only, without disturbing those outside."""
-    before = random_state()
-    words = np.random.SeedSequence(entropy).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))  # noqa: NPY002  what data sets use
-    torch.random.default_generator.manual_seed(int(words[2]))
+    path = _newest_state(opt) if opt["auto_resume"] else opt["path"].get("resume_state")
+    if not path:
+        return None
+    path = Path(path)
     try:
-        yield
-    finally:
-        set_random_state(before)
+        state = _read_state(path)
+        if opt["auto_resume"]:
+            _check_networks(opt, path.stem)
+    except OptionError as error:
+        raise OptionError(f"{error}{_way_out(opt, path)}") from error
+    opt["path"]["resume_state"] = str(path)
+    check_resume(opt, state["iter"])
+    # BasicSR changes `params_ema` alone; with `~` or another name the average would be read.
+    ignored = opt["path"].get("ignore_resume_networks") or []
+    for key in opt["path"]:
+        if key.startswith("param_key") and key.replace("param_key", "network", 1) not in ignored:
+            opt["path"][key] = "params"
+    return state
 
 
-def random_state() -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's generators, in types that weights-only loads."""
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
-    return {
-        "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-    }
+def _states(opt: dict[str, Any]) -> list[Path]:
+    """The run's training states, the newest first."""
+    folder = Path(opt["path"]["training_states"])
+    states = [path for path in folder.glob("*.state") if path.stem.isdecimal()]  # BasicSR's own
+    return sorted(states, key=lambda path: int(path.stem), reverse=True)
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Undo :func:`random_state`, CUDA's generator included where the state has one."""
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-
-
-def gather_random_states() -> list[dict[str, Any]]:
-    """Every process's random state, by rank, on every process."""
-    state = random_state()
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    if get_dist_info()[1] == 1:
-        return [state]
-    states: list[Any] = [None] * get_dist_info()[1]
-    dist.all_gather_object(states, state)
-    return states
-
-
-def of_first_process(value: Any) -> Any:
-    """The first process's value, on every process."""
-    if get_dist_info()[1] == 1:
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
-
-
-def restore_random_state(states: list[dict[str, Any]]) -> None:
-    """Take up this process's own random state out of :func:`gather_random_states`'s."""
-    rank, world_size = get_dist_info()
-    if len(states) != world_size:
+def _newest_state(opt: dict[str, Any]) -> Path | None:
+    """The state that ``--auto_resume`` takes, the same on every process."""
+    newest = next(iter(_states(opt)), None)
+    check_same_everywhere(newest, Path(opt["path"]["training_states"]))
+    named = opt["path"].get("resume_state")
+    if named and (newest is None or Path(named).resolve() != newest.resolve()):
         warnings.warn(
-            f"The run was saved by {len(states)} processes and goes on with {world_size}: "
-            "its random numbers start anew.",
-            stacklevel=2,
+            f"--auto_resume takes {newest or 'no state, for there is none yet'}, not "
+            f"path.resume_state {named}. To go back to that one, leave out --auto_resume once "
+            "and move newer states away.",
+            stacklevel=3,
         )
-        return
-    set_random_state(states[rank])
+        opt["path"]["resume_state"] = None
+    return newest
 
 
-def continue_data(epoch: int, iteration: int, seed: int) -> None:
-    """Let the training data go on after ``iteration``, which was in ``epoch``."""
-    if _current_loader is None:
-        return
-    _current_loader.dataset.seed = seed
-    used = iteration - epoch * len(_current_loader)
-    if 0 <= used <= len(_current_loader):
-        _current_loader.sampler.start_at(epoch, used * _current_loader.batch_size)
-    else:
-        warnings.warn(
-            f"Iteration {iteration} does not lie in epoch {epoch} of {len(_current_loader)} "
-            "iterations: the data or the batch size changed. The epoch starts from its beginning.",
-            stacklevel=2,
+def _read_state(path: Path) -> dict[str, Any]:
+    """Read one ``.state`` file."""
+    state = _read(path)
+    if not {"iter", "epoch", "optimizers", "schedulers"} <= state.keys():
+        raise OptionError(
+            f"The run cannot be resumed: {path} is no training state of BasicSR (a file "
+            "ITERATION.state with the optimizers, below experiments/NAME/training_states). To "
+            "start from a file of weights, name it as path.pretrain_network_g."
         )
+    return state
+
+
+def _check_networks(opt: dict[str, Any], iteration: str) -> None:
+    """The networks that were saved with a state must be readable too."""
+    ignored = opt["path"].get("ignore_resume_networks") or []
+    for section in opt:
+        if section.startswith("network_") and section not in ignored:
+            name = section.replace("network_", "net_", 1)
+            _read(Path(opt["path"]["models"]) / f"{name}_{iteration}.pth")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_file(path)
+    except FileNotFoundError as error:
+        raise OptionError(f"The run cannot be resumed: {path} does not exist.") from error
+    except CheckpointMismatch as error:
+        raise OptionError(
+            f"The run cannot be resumed: {path} is unreadable, perhaps damaged ({error})."
+        ) from error
+
+
+def _way_out(opt: dict[str, Any], refused: Path) -> str:
+    """What to do about a state that ``--auto_resume`` found and cannot use."""
+    if not opt["auto_resume"]:
+        return ""
+    anew = "To start anew, leave out --auto_resume."
+    for path in _states(opt):
+        try:
+            _read_state(path)
+            _check_networks(opt, path.stem)
+        except OptionError:
+            continue
+        return (
+            f" The newest whole checkpoint is {path}: to go on from it, move {refused} and every "
+            f"later state away and start again. {anew}"
+        )
+    return f" No other checkpoint of the run is whole. {anew}"
 
 
 def check_groups(optimizers: list[Any], states: list[dict[str, Any]]) -> None:
-    """Weights must be grouped as when the state was saved.
+    """Refuse a state whose optimizers group the weights otherwise than the options do.
 
     Raises:
         OptionError: if they are not.
@@ -267,46 +221,3 @@ def save_atomically(payload: Any, path: Path) -> None:
     """
     remove_left_overs(path.parent)
     save_whole(payload, path)
-
-
-def install() -> None:
-    """Have BasicSR's training pipeline of this process read its data resumably. Idempotent."""
-    compat.replace_in_basicsr_pipelines("EnlargedSampler", lambda _original: ResumableSampler)
-    compat.replace_in_basicsr_pipelines("create_train_val_dataloader", _with_seeded_data)
-    compat.replace_in_basicsr_pipelines("init_tb_loggers", _continuing_curves)
-
-
-def _with_seeded_data(create: Callable) -> Callable:
-    @functools.wraps(create)
-    def create_train_val_dataloader(opt: dict[str, Any], logger: Any):
-        global _current_loader
-        # BasicSR draws one for each process where none is set.
-        opt["manual_seed"] = of_first_process(opt["manual_seed"])
-        loader, sampler, val_loaders, _, iterations = create(opt, logger)
-        if not len(loader):
-            raise OptionError(
-                f"The training data set has {len(loader.dataset)} samples, fewer than one batch of "
-                "all processes. Lower batch_size_per_gpu or raise dataset_enlarge_ratio."
-            )
-        _current_loader = loader
-        _current_loader.dataset.seed = opt["manual_seed"]
-        # Of its own: the workers' seeds are not drawn from the generator that the network uses.
-        _current_loader.generator = torch.Generator().manual_seed(opt["manual_seed"])
-        # BasicSR counts incomplete batches, which are left out: too few epochs for small sets.
-        return loader, sampler, val_loaders, math.ceil(iterations / len(loader)), iterations
-
-    return create_train_val_dataloader
-
-
-def _continuing_curves(init: Callable) -> Callable:
-    @functools.wraps(init)
-    def init_tb_loggers(opt: dict[str, Any]):
-        writer = init(opt)
-        resumed = Path(opt["path"].get("resume_state") or "").stem
-        if writer is not None and resumed.isdecimal():
-            # The next value opens it again, and marks what a stopped run has logged since.
-            writer.purge_step = int(resumed) + 1
-            writer.close()
-        return writer
-
-    return init_tb_loggers

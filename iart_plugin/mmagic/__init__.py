@@ -6,10 +6,11 @@ import MMagic's models: early enough for :mod:`iart_plugin.compat` to mend what 
 """
 
 from iart_plugin import extras
-from iart_plugin.compat import mend_mmagic
+from iart_plugin.compat import mmagic as mends
 
 extras.require("mmagic", "mmengine", "mmcv")
-mend_mmagic()
+mends.refuse_unsafe_torch()
+mends.mend()
 
 from mmagic.registry import MODELS  # noqa: E402
 

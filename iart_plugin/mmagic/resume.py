@@ -14,7 +14,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner, find_latest_checkpoint
 
-from iart_plugin.compat import check_same_everywhere
+from iart_plugin.resuming import check_same_everywhere
 
 
 @HOOKS.register_module()

@@ -13,7 +13,7 @@ import torch
 
 import iart_plugin.basicsr  # noqa: F401  registers
 from iart_plugin.archs import IACNN, save_checkpoint
-from iart_plugin.basicsr.checks import OptionError, check_dataset, check_options
+from iart_plugin.basicsr.checks import OptionError, check_dataset, check_options, check_weights
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel, choose_amp_dtype
 from tests.basicsr.basicsr_driver import (
     ROOT,
@@ -116,14 +116,14 @@ def test_missing_and_broken_weights(options, tmp_path) -> None:
     opt = parsed(options())
     opt["path"]["pretrain_network_g"] = str(tmp_path / "absent.pth")
     with pytest.raises(OptionError, match=r"pretrain_network_g: .*absent\.pth does not exist"):
-        check_options(opt)
+        check_weights(opt)
     (tmp_path / "absent.pth").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(OptionError, match=r"absent\.pth is not a readable PyTorch checkpoint"):
-        check_options(opt)
+        check_weights(opt)
     opt = parsed(options())
     opt["network_g"]["spynet_path"] = "nowhere/spynet.pth"
     with pytest.raises(OptionError, match=r"network_g\.spynet_path: nowhere/spynet\.pth"):
-        check_options(opt)
+        check_weights(opt)
 
 
 def test_weights_of_another_network_are_told_in_few_words(options, tmp_path) -> None:
@@ -145,7 +145,7 @@ def test_alignment_that_the_file_records_is_compared(options, tmp_path) -> None:
     save_checkpoint(IACNN(**(network | {"num_heads": 1})), tmp_path / "one.pth")
     opt["path"]["pretrain_network_g"] = str(tmp_path / "one.pth")
     with pytest.raises(OptionError, match=r"one\.pth does not fit: .*num_heads=1, the network's"):
-        check_options(opt)
+        check_weights(opt)
 
 
 def test_whole_set_passes(train_set) -> None:

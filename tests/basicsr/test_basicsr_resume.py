@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 import iart_plugin.basicsr  # noqa: F401  registers
-from iart_plugin.basicsr import resume
-from iart_plugin.basicsr.checks import OptionError
-from iart_plugin.compat import _load_resume_state
+from iart_plugin.basicsr import pipeline, random_state, resume, training_data
+from iart_plugin.basicsr.resume import load_resume_state
+from iart_plugin.option_errors import OptionError
 from tests.basicsr.basicsr_driver import SMALL_IART, environment, saved_weights, write_options
 
 KILLS = 10
@@ -36,10 +37,10 @@ class Draws(Dataset):
 
 def batches(num_workers: int, *, used: int = 0, replicas: int = 1) -> list:
     """Two epochs of ``Draws``, the first without its first ``used`` samples."""
-    data = resume.SeededDataset(Draws(), seed=3)
+    data = training_data.SeededDataset(Draws(), seed=3)
     streams = []
     for rank in range(replicas):
-        sampler = resume.ResumableSampler(data, replicas, rank)
+        sampler = training_data.ResumableSampler(data, replicas, rank)
         sampler.start_at(0, used)
         loader = DataLoader(data, 2 // replicas, sampler=sampler, num_workers=num_workers)
         loader.generator = torch.Generator()  # as the pipeline gets one
@@ -73,10 +74,10 @@ def test_drawing_samples_leaves_the_networks_random_numbers_alone() -> None:
 
 
 def test_random_states_survive_a_file(tmp_path) -> None:
-    state = resume.gather_random_states()
+    state = random_state.gather_random_states()
     expected = (random.random(), np.random.rand(), torch.rand(2))  # noqa: NPY002
     resume.save_atomically({"random": state}, tmp_path / "s.state")
-    resume.restore_random_state(torch.load(tmp_path / "s.state", weights_only=True)["random"])
+    random_state.restore_random_state(torch.load(tmp_path / "s.state", weights_only=True)["random"])
     found = (random.random(), np.random.rand(), torch.rand(2))  # noqa: NPY002
     assert found[:2] == expected[:2]
     assert torch.equal(found[2], expected[2])
@@ -92,27 +93,41 @@ def test_a_failed_save_keeps_the_file_before(tmp_path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["net.pth"], "nothing is left lying about"
 
 
-@pytest.mark.parametrize(("samples", "epochs"), [(7, 4), (1, None)])
-def test_epochs_are_those_of_the_batches_that_are_drawn(samples, epochs) -> None:
-    """BasicSR counts the incomplete last one too, and would stop before the last iteration."""
-    data = resume.SeededDataset(range(samples), 0)
-    loader = DataLoader(data, 2, drop_last=True)
-    create = resume._with_seeded_data(lambda opt, logger: (loader, None, [], 3, 10))
-    opt = {"manual_seed": 3, "dist": False}
-    if epochs is None:
-        with pytest.raises(OptionError, match="1 samples, fewer than one batch"):
-            create(opt, None)
-    else:
-        assert create(opt, None)[1:] == (None, [], epochs, 10)
+def options_of(samples: int, monkeypatch, **train) -> dict:
+    """Options of a run whose training data set is the numbers below ``samples``."""
+    monkeypatch.setattr(training_data, "build_dataset", lambda _opt: range(samples))
+    data = {"phase": "train", "batch_size_per_gpu": 2, "num_worker_per_gpu": 0, **train}
+    whole = {"datasets": {"train": data}, "manual_seed": 3, "num_gpu": 0, "dist": False}
+    return {**whole, "rank": 0, "world_size": 1}
 
 
-def test_curves_of_a_resumed_run_do_not_go_back(tmp_path) -> None:
+def test_batches_go_on_over_the_end_of_an_epoch(monkeypatch) -> None:
+    """BasicSR counts incomplete batches, which are left out, and would stop too early."""
+    data = training_data.TrainingData(options_of(7, monkeypatch))
+    epochs = [epoch for epoch, _ in islice(data, 10)]
+    assert epochs == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    data.continue_after(epoch=1, iteration=5, seed=3)
+    assert [epoch for epoch, _ in islice(data, 3)] == [1, 2, 2]
+
+
+def test_less_data_than_one_batch_is_refused(monkeypatch) -> None:
+    with pytest.raises(OptionError, match="1 samples, fewer than one batch"):
+        training_data.TrainingData(options_of(1, monkeypatch))
+
+
+def test_cuda_prefetch_reads_on_a_cpu(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    data = training_data.TrainingData(options_of(4, monkeypatch, prefetch_mode="cuda"))
+    assert sorted(torch.cat([batch for _, batch in islice(data, 2)]).tolist()) == [0, 1, 2, 3]
+
+
+def test_curves_of_a_resumed_run_do_not_go_back(tmp_path, monkeypatch) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.tensorboard import SummaryWriter
 
-    init = resume._continuing_curves(lambda _opt: SummaryWriter(str(tmp_path)))
+    monkeypatch.setattr(pipeline, "init_tb_loggers", lambda _opt: SummaryWriter(str(tmp_path)))
     for state, values in ((None, [(1, 1.0), (2, 2.0), (3, 3.0)]), ("states/2.state", [(3, 4.0)])):
-        writer = init({"path": {"resume_state": state}})
+        writer = pipeline._open_board({"path": {"resume_state": state}})
         for step, value in values:
             writer.add_scalar("l_pix", value, step)
         writer.close()
@@ -127,14 +142,15 @@ def two_checkpoints(tmp_path) -> dict:
     for folder in (states, models):
         folder.mkdir()
     for iteration in (2, 10):
-        torch.save({"iter": iteration, "epoch": 0}, states / f"{iteration}.state")
+        state = {"iter": iteration, "epoch": 0, "optimizers": [], "schedulers": []}
+        torch.save(state, states / f"{iteration}.state")
         torch.save({"params": {}}, models / f"net_g_{iteration}.pth")
     path = {"training_states": str(states), "models": str(models), "resume_state": None}
     return {"auto_resume": True, "path": path, "network_g": {}}
 
 
 def test_auto_resume_takes_the_newest(two_checkpoints) -> None:
-    assert _load_resume_state(two_checkpoints)["iter"] == 10
+    assert load_resume_state(two_checkpoints)["iter"] == 10
     assert two_checkpoints["path"]["pretrain_network_g"].endswith("net_g_10.pth")
 
 
@@ -142,9 +158,9 @@ def test_auto_resume_says_that_it_takes_another_state_than_the_named(two_checkpo
     path = two_checkpoints["path"]
     path["resume_state"] = path["training_states"] + "/2.state"
     with pytest.warns(UserWarning, match=r"takes .*10\.state, not path\.resume_state .*2\.state"):
-        assert _load_resume_state(two_checkpoints)["iter"] == 10
+        assert load_resume_state(two_checkpoints)["iter"] == 10
     path["resume_state"] = path["training_states"] + "/10.state"
-    assert _load_resume_state(two_checkpoints)["iter"] == 10
+    assert load_resume_state(two_checkpoints)["iter"] == 10
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "params_ema"])
@@ -152,7 +168,7 @@ def test_resume_goes_on_with_the_trained_weights(two_checkpoints, key) -> None:
     """Whatever entry of another file the run has started from."""
     two_checkpoints["path"].update(param_key_g=key, param_key_d=key)
     two_checkpoints["path"]["ignore_resume_networks"] = ["network_d"]
-    _load_resume_state(two_checkpoints)
+    load_resume_state(two_checkpoints)
     assert two_checkpoints["path"]["param_key_g"] == "params"
     if key != "params_ema":  # which BasicSR changes
         assert two_checkpoints["path"]["param_key_d"] == key
@@ -162,7 +178,7 @@ def _resume_in_one_of_two(rank: int, options: list[dict], folder: Path) -> None:
     """A process of a run; writes down what came of resuming."""
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     try:
-        state = _load_resume_state(options[rank])
+        state = load_resume_state(options[rank])
         said = f"resumed at {state['iter']}"
     except ValueError as error:
         said = str(error)
@@ -190,7 +206,7 @@ def test_machines_that_see_different_states_are_told(two_checkpoints, tmp_path, 
 
 def test_auto_resume_ignores_states_that_are_no_iteration(two_checkpoints, tmp_path) -> None:
     (tmp_path / "states/backup.state").write_bytes((tmp_path / "states/2.state").read_bytes())
-    assert _load_resume_state(two_checkpoints)["iter"] == 10
+    assert load_resume_state(two_checkpoints)["iter"] == 10
 
 
 @pytest.mark.parametrize(
@@ -202,22 +218,37 @@ def test_auto_resume_ignores_states_that_are_no_iteration(two_checkpoints, tmp_p
         ("models/net_g_10.pth", None),
     ],
 )
-def test_auto_resume_skips_half_a_checkpoint(two_checkpoints, tmp_path, broken, kept) -> None:
+def test_auto_resume_refuses_half_a_checkpoint_and_names_the_newest_whole_one(
+    two_checkpoints, tmp_path, broken, kept
+) -> None:
     """Truncated, empty, or not there at all."""
     path = tmp_path / broken
     content = path.read_bytes()
     path.unlink()
     if kept is not None:
         path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.warns(UserWarning, match=f"{path.name}.*before it"):
-        assert _load_resume_state(two_checkpoints)["iter"] == 2
+    way_out = r"newest whole checkpoint is .*/2\.state.* move .*/10\.state .*away"
+    with pytest.raises(OptionError, match=f"{path.name} .*{way_out}"):
+        load_resume_state(two_checkpoints)
+    (tmp_path / "states" / "10.state").unlink(missing_ok=True)  # as the message says
+    assert load_resume_state(two_checkpoints)["iter"] == 2
+    (tmp_path / "states" / "2.state").write_bytes(b"half")
+    with pytest.raises(OptionError, match="No other checkpoint .* To start anew, leave out"):
+        load_resume_state(two_checkpoints)
 
 
 def test_a_named_state_that_cannot_be_read_is_an_error(two_checkpoints, tmp_path) -> None:
     two_checkpoints["auto_resume"] = False
     two_checkpoints["path"]["resume_state"] = str(tmp_path / "no.state")
-    with pytest.raises(ValueError, match=r"no\.state does not exist"):
-        _load_resume_state(two_checkpoints)
+    with pytest.raises(OptionError, match=r"no\.state does not exist"):
+        load_resume_state(two_checkpoints)
+
+
+def test_weights_are_no_training_state(two_checkpoints, tmp_path) -> None:
+    two_checkpoints["auto_resume"] = False
+    two_checkpoints["path"]["resume_state"] = str(tmp_path / "models" / "net_g_2.pth")
+    with pytest.raises(OptionError, match=r"net_g_2\.pth is no training state.*pretrain_network_g"):
+        load_resume_state(two_checkpoints)
 
 
 def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, options) -> None:

@@ -1,5 +1,3 @@
 """On the path of a test's subprocess only: makes the stock ``basicsr`` importable."""
 
-from iart_plugin import compat
-
-compat.provide_functional_tensor()
+import iart_plugin.compat.startup  # noqa: F401

@@ -8,27 +8,29 @@ import types
 import pytest
 import torch
 
-from iart_plugin import compat
+from iart_plugin.compat import basicsr as compat
+from iart_plugin.compat.mend import Mend
 
 NAME = "torchvision.transforms.functional_tensor"
 
 
 def test_functional_tensor_is_supplied_where_torchvision_lacks_it(monkeypatch) -> None:
     monkeypatch.delitem(sys.modules, NAME, raising=False)
-    assert compat.provide_functional_tensor()
+    mend = Mend(compat.provide_functional_tensor.function, "")
+    assert mend()
     image = torch.rand(3, 4, 4)
     grey = sys.modules[NAME].rgb_to_grayscale(image)
     expected = (image * torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True)
     torch.testing.assert_close(grey, expected)
     supplied = sys.modules[NAME]
-    assert compat.provide_functional_tensor()
+    assert mend()
     assert sys.modules[NAME] is supplied
 
 
 def test_functional_tensor_of_torchvision_is_left_alone(monkeypatch) -> None:
     own = types.ModuleType(NAME)
     monkeypatch.setitem(sys.modules, NAME, own)
-    assert not compat.provide_functional_tensor()
+    assert not compat.provide_functional_tensor.function()
     assert sys.modules[NAME] is own
 
 
@@ -36,7 +38,7 @@ def test_functional_tensor_of_torchvision_is_left_alone(monkeypatch) -> None:
 def basicsr_mended():
     compat.provide_functional_tensor()
     pytest.importorskip("basicsr")
-    compat.mend_basicsr()
+    compat.mend()
 
 
 def test_mends_replace_nothing_twice(basicsr_mended) -> None:
@@ -44,7 +46,7 @@ def test_mends_replace_nothing_twice(basicsr_mended) -> None:
     from basicsr.utils import dist_util
 
     before = SRModel.feed_data, dist_util._init_dist_pytorch
-    compat.mend_basicsr()
+    compat.mend()
     assert (SRModel.feed_data, dist_util._init_dist_pytorch) == before
 
 
@@ -58,9 +60,8 @@ def test_gpu_only_mends_leave_a_gpu_machine_alone(basicsr_mended, monkeypatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(dist_util, "_init_dist_pytorch", untouched)
     monkeypatch.setattr(BaseModel, "model_to_device", untouched)
-    assert not compat.mend_basicsr_process_group()
-    assert not compat.mend_basicsr_ddp_device()
-    assert not compat.mend_basicsr_cuda_prefetch()
+    assert not compat.start_processes_without_cuda.function()
+    assert not compat.wrap_networks_without_cuda.function()
     assert dist_util._init_dist_pytorch is untouched
     assert BaseModel.model_to_device is untouched
 
@@ -75,7 +76,7 @@ def test_repaired_validation_is_left_alone(basicsr_mended, monkeypatch) -> None:
 
     for cls in (VideoBaseModel, VideoRecurrentModel):
         monkeypatch.setattr(cls, "dist_validation", dist_validation)
-    assert not compat.mend_basicsr_validation_metrics()
+    assert not compat.keep_metrics_on_the_models_device.function()
     assert VideoRecurrentModel.dist_validation is dist_validation
 
 
@@ -90,13 +91,6 @@ def test_validation_reshapes_its_data_not_the_models_input(basicsr_mended) -> No
     assert model.lq.shape == (1, 2, 3, 4, 4)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the mend is for machines without CUDA")
-def test_cuda_prefetch_reads_on_a_cpu(basicsr_mended) -> None:
-    prefetcher = sys.modules["basicsr.train"].CUDAPrefetcher([{"lq": 1}, {"lq": 2}], {"num_gpu": 0})
-    prefetcher.reset()
-    assert [prefetcher.next(), prefetcher.next(), prefetcher.next()] == [{"lq": 1}, {"lq": 2}, None]
-
-
 def test_an_error_in_the_reading_thread_reaches_the_training(basicsr_mended) -> None:
     from basicsr.data.prefetch_dataloader import PrefetchGenerator
 
@@ -109,3 +103,10 @@ def test_an_error_in_the_reading_thread_reaches_the_training(basicsr_mended) -> 
     with pytest.raises(ValueError, match="a damaged frame"):
         next(ahead)
     assert list(PrefetchGenerator(iter([1, 2]), 1)) == [1, 2]
+
+
+def test_every_mend_says_what_it_does_and_whether_it_is_in_place(basicsr_mended) -> None:
+    for mend in compat.MENDS:
+        assert mend.applied in (True, False)
+        assert mend.summary.endswith(".")
+        assert "BasicSR 1.4.2" in mend.upstream

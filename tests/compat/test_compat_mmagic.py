@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from iart_plugin import compat
+from iart_plugin.compat import mmagic as compat
 
 pytest.importorskip("mmengine")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def _python(script: str, **environment: str) -> str:
@@ -59,7 +59,7 @@ def test_full_mmcv_is_left_alone(tmp_path):
     (package / "__init__.py").write_text("")
     (package / "_ext.py").write_text("compiled = True\n")
     script = (
-        "from iart_plugin.compat import stand_in_for_mmcv_ops\n"
+        "from iart_plugin.compat.mmagic import stand_in_for_mmcv_ops\n"
         "import sys\n"
         "assert stand_in_for_mmcv_ops() is False\n"
         "assert 'mmcv._ext' not in sys.modules\n"
@@ -74,7 +74,7 @@ def test_without_mmcv_nothing_is_put_there():
     script = (
         "import sys\n"
         "sys.modules['mmcv'] = None\n"
-        "from iart_plugin.compat import stand_in_for_mmcv_ops\n"
+        "from iart_plugin.compat.mmagic import stand_in_for_mmcv_ops\n"
         "print(stand_in_for_mmcv_ops(), 'mmcv._ext' in sys.modules)\n"
     )
     assert _python(script) == "False False\n"
@@ -83,19 +83,19 @@ def test_without_mmcv_nothing_is_put_there():
 def test_importing_compat_changes_nothing():
     script = (
         "import sys\n"
-        "import iart_plugin.compat\n"
+        "import iart_plugin.compat.basicsr, iart_plugin.compat.startup\n"
         "print([name for name in sys.modules if name.startswith(('mm', 'basicsr', 'torch'))])\n"
     )
     assert _python(script) == "[]\n"
 
 
 def test_numpy_keeps_its_names(monkeypatch):
-    assert compat.restore_numpy_names() is False
+    assert compat.restore_numpy_bool8.function() is False
     monkeypatch.setattr(np, "__version__", "2.1.0")
     monkeypatch.delitem(np.__dict__, "bool8", raising=False)
-    assert compat.restore_numpy_names() is True
+    assert compat.restore_numpy_bool8.function() is True
     assert np.bool8 is np.bool_
-    assert compat.restore_numpy_names() is False
+    assert compat.restore_numpy_bool8.function() is False
 
 
 def _history():
@@ -144,9 +144,9 @@ def test_launch_on_the_cpu_takes_gloo(monkeypatch):
     from mmengine.dist import utils
 
     if torch.cuda.is_available():
-        assert compat.allow_cpu_launch() is False
+        assert compat.launch_without_cuda.function() is False
         return
-    assert compat.allow_cpu_launch() is True
+    assert compat.launch_without_cuda() is True
     calls = []
     monkeypatch.setattr(
         torch.distributed, "init_process_group", lambda *a, **k: calls.append((a, k))
@@ -179,5 +179,5 @@ def test_with_cuda_the_launch_is_left_alone(monkeypatch):
 
     before = utils._init_dist_pytorch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert compat.allow_cpu_launch() is False
+    assert compat.launch_without_cuda.function() is False
     assert utils._init_dist_pytorch is before

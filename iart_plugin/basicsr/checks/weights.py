@@ -1,0 +1,72 @@
+"""Weight files that the options name: they must be there, readable, and fit their network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from iart_plugin.basicsr.checks.options import build_without_weights
+from iart_plugin.option_errors import OptionError
+from iart_plugin.weight_files import CheckpointMismatch, read_file, read_options, read_state_dict
+
+
+def check_weights(opt: dict[str, Any]) -> None:
+    """Check the weight files that the options name.
+
+    Args:
+        opt: BasicSR's options. In a resumed run the networks' paths are those of the run's own
+            checkpoint, which must fit as any other file must.
+
+    Raises:
+        OptionError: naming the file, the option that asks for it, and what is wrong.
+    """
+    for key, path in opt["path"].items():
+        if path and key.startswith("pretrain_network"):
+            check_weight_file(Path(path), f"path.{key}")
+    for section, network in opt.items():
+        if section.startswith("network_") and network.get("spynet_path"):
+            check_weight_file(Path(network["spynet_path"]), f"{section}.spynet_path")
+    _check_fit(opt)
+
+
+def check_weight_file(path: Path, key: str) -> None:
+    """Refuse a weight file that is missing or no checkpoint.
+
+    Raises:
+        OptionError: naming the file and the option that asks for it.
+    """
+    if not path.is_file():
+        raise OptionError(f"{key}: {path} does not exist (looked from {Path.cwd()}).")
+    if path.suffix == ".safetensors":
+        return
+    try:
+        read_file(path)
+    except CheckpointMismatch as error:
+        raise OptionError(
+            f"{key}: {path} is not a readable PyTorch checkpoint ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'empty file'})."
+        ) from error
+
+
+def _check_fit(opt: dict[str, Any]) -> None:
+    """Weight files must fit this package's network_g, where they must be loaded whole."""
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    from iart_plugin.archs.keys import check_fit
+    from iart_plugin.flow import SPyNet
+
+    network, paths = opt.get("network_g"), opt["path"]
+    arch = ARCH_REGISTRY.get(network["type"]) if network else None
+    if arch is None or not arch.__module__.startswith("iart_plugin."):
+        return
+    path, key = paths.get("pretrain_network_g"), "path.pretrain_network_g"
+    try:
+        if path:
+            strict = paths.get("strict_load_g", True)
+            state, options = read_state_dict(path)[0], read_options(path)
+            check_fit(build_without_weights(arch, network), state, strict, options)
+        if path := network.get("spynet_path"):
+            key = "network_g.spynet_path"
+            SPyNet(path)
+    except (RuntimeError, ValueError) as error:
+        raise OptionError(f"{key}: {path} does not fit: {error}") from error

@@ -1,0 +1,66 @@
+"""The random generators of all processes, in types that a weights-only load reads."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.utils.dist_util import get_dist_info
+from torch import distributed as dist
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's generators, in types that weights-only loads."""
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undo :func:`random_state`, CUDA's generator included where the state has one."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def gather_random_states() -> list[dict[str, Any]]:
+    """Every process's random state, by rank, on every process."""
+    state = random_state()
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    if get_dist_info()[1] == 1:
+        return [state]
+    states: list[Any] = [None] * get_dist_info()[1]
+    dist.all_gather_object(states, state)
+    return states
+
+
+def restore_random_state(states: list[dict[str, Any]]) -> None:
+    """Take up this process's own random state out of :func:`gather_random_states`'s."""
+    rank, world_size = get_dist_info()
+    if len(states) != world_size:
+        warnings.warn(
+            f"The run was saved by {len(states)} processes and goes on with {world_size}: "
+            "its random numbers start anew.",
+            stacklevel=2,
+        )
+        return
+    set_random_state(states[rank])
+
+
+def of_first_process(value: Any) -> Any:
+    """The first process's value, on every process."""
+    if get_dist_info()[1] == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
