@@ -1,20 +1,14 @@
 """The aligners of Table 1 behind one interface, selectable by name."""
 
-import inspect
-from collections.abc import Callable
-
-from torch import nn
-
-from iart_plugin.ops import ImplicitAlignment
-
 from .base import Alignment
 from .deformable_attention import DeformableAttentionAlignment
 from .deformable_conv import DeformableConvAlignment
 from .flow_warp import FlowWarp
+from .implicit import ImplicitAlignment
 from .none import NoAlignment
 from .patch import PatchAlignment
 
-ALIGNMENTS: dict[str, Callable[..., nn.Module]] = {
+ALIGNMENTS: dict[str, type[Alignment]] = {
     "none": NoAlignment,
     "flow_warp": FlowWarp,
     "patch": PatchAlignment,
@@ -25,7 +19,7 @@ ALIGNMENTS: dict[str, Callable[..., nn.Module]] = {
 """Every aligner by the name that options and configs use."""
 
 
-def build_alignment(name: str, channels: int, **options) -> nn.Module:
+def build_alignment(name: str, channels: int, **options) -> Alignment:
     """Builds an aligner by name.
 
     Args:
@@ -42,19 +36,14 @@ def build_alignment(name: str, channels: int, **options) -> nn.Module:
     if name not in ALIGNMENTS:
         raise ValueError(f"unknown alignment {name!r}: choose one of {', '.join(ALIGNMENTS)}")
     cls = ALIGNMENTS[name]
-    parameters = inspect.signature(cls).parameters
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    known = [key for key, p in parameters.items() if key != "channels" and p.kind in named]
-    unknown = sorted(set(options) - set(known))
+    unknown = sorted(set(options) - set(cls.OPTIONS))
     if unknown:
         raise ValueError(
             f"alignment {name!r} has no option {', '.join(unknown)}; "
-            f"it takes {', '.join(known) or 'none'}"
+            f"it takes {', '.join(cls.OPTIONS) or 'none'}"
         )
-    if "channels" in parameters:
-        options["channels"] = channels
     try:
-        return cls(**options)
+        return cls(channels, **options) if cls.takes_channels else cls(**options)
     except TypeError as error:
         raise ValueError(f"alignment {name!r}: {error}") from error
 

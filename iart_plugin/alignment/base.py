@@ -1,6 +1,6 @@
 """What every aligner shares: one interface, and the slots that a network may fill once a frame."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +15,12 @@ class Alignment(nn.Module):
     :meth:`project_reference` too.
     """
 
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """The names of the constructor's options; each is kept in an attribute of that name."""
+
+    takes_channels: ClassVar[bool] = False
+    """Whether the constructor's first argument is the width of the features."""
+
     uses_current = False
     """Whether ``align`` reads the current frame's features; networks skip what nobody reads."""
 
@@ -23,6 +29,10 @@ class Alignment(nn.Module):
 
     def forward(self, reference: Tensor, current: Tensor | None, flow: Tensor) -> Tensor:
         return self.align(self.project_reference(reference), current, flow)
+
+    def settings(self) -> dict[str, Any]:
+        """What the constructor's options came to: all that decides what this aligner computes."""
+        return {name: getattr(self, name) for name in self.OPTIONS}
 
     def project_reference(self, x: Tensor) -> Any:
         """Does the work that depends on the reference alone: here, nothing."""

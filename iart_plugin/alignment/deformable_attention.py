@@ -38,6 +38,8 @@ class DeformableAttentionAlignment(Alignment):
         ValueError: if ``num_heads`` does not divide ``2 * channels``.
     """
 
+    OPTIONS = ("num_heads", "hidden_channels", "max_offset")
+    takes_channels = True
     uses_current = True
 
     def __init__(
@@ -51,7 +53,8 @@ class DeformableAttentionAlignment(Alignment):
         super().__init__()
         inner = EXPANSION * channels
         self.num_heads = groups_of(inner, num_heads, MAX_HEADS)
-        hidden = hidden_channels
+        self.hidden_channels = hidden = hidden_channels
+        self.max_offset = max_offset
         widths = (2 * channels + 2, *[hidden] * 5, 2 * POINTS * self.num_heads)
         self.offsets = OffsetNetwork(
             convolutions(widths, (1, 3, 3, 3, 3, 1)), max_offset=max_offset

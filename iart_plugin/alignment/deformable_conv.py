@@ -36,6 +36,8 @@ class DeformableConvAlignment(Alignment):
         ValueError: if ``num_groups`` does not divide ``channels``.
     """
 
+    OPTIONS = ("num_groups", "hidden_channels", "max_offset")
+    takes_channels = True
     uses_current = True
 
     def __init__(
@@ -48,7 +50,8 @@ class DeformableConvAlignment(Alignment):
     ) -> None:
         super().__init__()
         self.num_groups = groups_of(channels, num_groups, MAX_GROUPS)
-        hidden = hidden_channels or channels
+        self.hidden_channels = hidden = hidden_channels or channels
+        self.max_offset = max_offset
         # Two offsets and one modulation for every point of every group.
         widths = (2 * channels + 2, hidden, hidden, hidden, 3 * POINTS * self.num_groups)
         self.offsets = OffsetNetwork(convolutions(widths, (3, 3, 3, 3)), max_offset=max_offset)

@@ -18,6 +18,8 @@ class FlowWarp(Alignment):
         ValueError: if a name is unknown.
     """
 
+    OPTIONS = ("mode", "padding")
+
     def __init__(self, *, mode: str = "bilinear", padding: str = "zeros") -> None:
         super().__init__()
         if mode not in MODES or padding not in PADDINGS:

@@ -20,6 +20,8 @@ class PatchAlignment(Alignment):
         ValueError: if ``patch_size`` is not positive.
     """
 
+    OPTIONS = ("patch_size",)
+
     def __init__(self, *, patch_size: int = 8) -> None:
         super().__init__()
         if patch_size < 1:

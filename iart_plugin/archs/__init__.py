@@ -3,6 +3,7 @@
 from iart_plugin.weight_files import CheckpointMismatch, read_state_dict
 
 from .alignment_study import AlignmentStudyNet
+from .architecture import Architecture, network_classes
 from .checkpoints import (
     CheckpointInfo,
     build_network,
@@ -15,12 +16,15 @@ from .checkpoints import (
 from .ia_cnn import IACNN
 from .ia_rt import IART
 from .keys import Recognised, recognise
+from .table import ARCHITECTURES
 from .warm_start import warm_start
 
 __all__ = [
+    "ARCHITECTURES",
     "IACNN",
     "IART",
     "AlignmentStudyNet",
+    "Architecture",
     "CheckpointInfo",
     "CheckpointMismatch",
     "Recognised",
@@ -28,6 +32,7 @@ __all__ = [
     "export_official",
     "load_checkpoint",
     "load_ia_cnn",
+    "network_classes",
     "read_state_dict",
     "recognise",
     "save_adapter",

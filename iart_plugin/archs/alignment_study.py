@@ -16,6 +16,7 @@ from iart_plugin.alignment import build_alignment
 from iart_plugin.flow import SPyNet, given_flows
 from iart_plugin.flow.spynet import clip_flows
 
+from .architecture import Architecture, has_prefix, recurrence_cost
 from .mfsab import BackbonePlans, MFSABBackbone
 from .upsampler import UpsamplingNetwork
 
@@ -171,3 +172,16 @@ class AlignmentStudyNet(UpsamplingNetwork):
                 return clip_flows(self.spynet, lqs)[1]
         pair = (flows, flows) if isinstance(flows, Tensor) else flows
         return given_flows(lqs, pair)[1]
+
+
+ROWS = (
+    Architecture(
+        name="AlignmentStudyNet",
+        title="AlignmentStudyNet",
+        network=AlignmentStudyNet,
+        matches=lambda sizes: has_prefix(sizes, "fusion.patch_embed."),
+        buildable=False,  # an aligner without weights leaves no trace in them
+        own_flow=False,
+        cost=lambda network: recurrence_cost(network.conv_first.out_channels, streams=False),
+    ),
+)

@@ -14,11 +14,15 @@ from iart_plugin.weight_files import (
     write_file,
 )
 
-from .ia_cnn import IACNN
+from .architecture import ARCHITECTURES
+from .ia_cnn import ALIGNMENT_OPTIONS, IACNN
 from .ia_rt import BRANCHES, IART
 from .keys import Recognised, alignment_settings, check_fit, recognise, rename
 from .mfsab import relative_position_index
-from .warm_start import ALIGNMENT_OPTIONS, warm_start
+from .warm_start import warm_start
+
+RELEASED = ("embed_dim", "num_heads")
+"""What decides an IA-RT's alignment in the released program."""
 
 
 class CheckpointInfo(NamedTuple):
@@ -43,13 +47,20 @@ def build_network(recognised: Recognised) -> nn.Module:
     Raises:
         CheckpointMismatch: if it is not a whole network.
     """
-    if recognised.network == "IART":
-        return IART(**recognised.options)
-    if recognised.network in ("IACNN", "BasicVSR"):
-        return IACNN(**recognised.options)
-    if recognised.network == "AlignmentStudyNet":
-        raise CheckpointMismatch("an AlignmentStudyNet is built from its config, not from weights")
-    raise CheckpointMismatch(f"a {recognised.network} alone is not a super-resolution network")
+    architecture = recognised.architecture
+    if architecture.network is None:
+        raise CheckpointMismatch(f"a {architecture.title} alone is not a super-resolution network")
+    if not architecture.buildable:
+        raise CheckpointMismatch(
+            f"an {architecture.title} is built from its config, not from weights"
+        )
+    return architecture.network(**recognised.options)
+
+
+def known_titles() -> str:
+    """The networks that a checkpoint can hold, for messages."""
+    titles = [row.title for row in ARCHITECTURES.values() if row.network and row.buildable]
+    return f"{', '.join(titles[:-1])} or {titles[-1]}"
 
 
 def load_checkpoint(path: str | os.PathLike, **options: Any) -> tuple[nn.Module, CheckpointInfo]:
@@ -72,8 +83,9 @@ def load_checkpoint(path: str | os.PathLike, **options: Any) -> tuple[nn.Module,
     state, container, prefix = read_state_dict(path)
     recognised = recognise(state)
     if recognised is None:
-        names = "IA-RT, PSRT-recurrent, IA-CNN or BasicVSR"
-        raise CheckpointMismatch(f"{os.fspath(path)} holds no {names}; keys: {list(state)[:3]}")
+        raise CheckpointMismatch(
+            f"{os.fspath(path)} holds no {known_titles()}; keys: {list(state)[:3]}"
+        )
     saved = read_options(path) | options
     guessed = recognised.network == "IACNN" and "num_heads" in recognised.options
     if guessed and recognised.options["num_feat"] != 64 and "num_heads" not in saved:
@@ -180,12 +192,11 @@ def export_official(network: IART) -> dict[str, Tensor]:
     op = network.implicit_warp
     if not hasattr(op, "window_encoding"):
         raise ValueError("the released program has implicit alignment only")
-    released, settings = alignment_settings({}), alignment_settings(network.options)
-    for name in ("encode_window", "encode_decimal", "position_channels", "padding_mode"):
-        if settings[name] != released[name]:
+    released = alignment_settings({name: network.options[name] for name in RELEASED})
+    for name, value in op.settings().items():
+        if name != "window_size" and value != released[name]:
             raise ValueError(
-                f"the released program's alignment has {name}={released[name]}, not "
-                f"{settings[name]}"
+                f"the released program's alignment has {name}={released[name]}, not {value}"
             )
     state = dict(network.state_dict())
     dim = network.conv_first.out_channels

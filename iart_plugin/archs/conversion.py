@@ -31,8 +31,8 @@ from iart_plugin.weight_files import (
     write_file,
 )
 
-from .checkpoints import build_network, export_official
-from .keys import Recognised, mmagic_name, recognise, rename
+from .checkpoints import build_network, export_official, known_titles
+from .keys import Recognised, recognise, rename
 
 LAYOUTS = ("official", "basicsr", "mmagic", "safetensors")
 
@@ -82,8 +82,7 @@ def read_weights(path: str | os.PathLike) -> Weights:
     recognised = recognise(state) if state else None
     if recognised is None:
         raise CheckpointMismatch(
-            f"{path} holds no IA-RT, PSRT-recurrent, IA-CNN, BasicVSR or AlignmentStudyNet; keys: "
-            f"{list(loaded)[:3]}"
+            f"{path} holds no {known_titles()}, nor an AlignmentStudyNet; keys: {list(loaded)[:3]}"
         )
     return Weights(recognised, _renamed(trained), _renamed(averaged), read_options(path))
 
@@ -118,12 +117,11 @@ def mmagic_file(trained: State | None, averaged: State | None = None) -> dict[st
     MMEngine's ``EMAHook`` leaves them; MMagic's testers then take the averaged ones.
     """
     first = trained if averaged is None else averaged
-    is_basicvsr = recognise(first).network == "BasicVSR"
+    mmagic_name = recognise(first).architecture.mmagic_name
 
     def generator(prefix: str, state: State) -> State:
         counter = {f"{prefix}step_counter": torch.zeros(1)}  # a buffer of MMagic's BasicVSR model
-        names = {key: mmagic_name(key) if is_basicvsr else key for key in state}
-        return counter | {f"{prefix}generator.{names[key]}": state[key] for key in state}
+        return counter | {f"{prefix}generator.{mmagic_name(k)}": v for k, v in state.items()}
 
     file: dict[str, Any] = {"meta": {}, "state_dict": generator("", first)}
     if averaged is not None and trained is not None:

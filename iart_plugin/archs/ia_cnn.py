@@ -20,6 +20,15 @@ from torch import Tensor, nn
 
 from iart_plugin.alignment import build_alignment
 
+from .architecture import (
+    Architecture,
+    Cost,
+    Sizes,
+    count_modules,
+    has_prefix,
+    recurrence_cost,
+)
+from .keys import mmagic_spynet_name
 from .recurrent import RecurrentNetwork
 from .upsampler import NEGATIVE_SLOPE, channels_last, lrelu
 
@@ -168,3 +177,81 @@ class IACNN(RecurrentNetwork):
                 aligned = self.alignment(features, query, flows[i - 1])
             features = trunk(torch.cat((frame, aligned), 1))
             yield features
+
+
+ALIGNMENT_OPTIONS = {"position_channels": 16, "padding_mode": "zeros"}
+"""What a BasicVSR's alignment becomes: as many angular speeds as tell pixel 0 from pixel 1 (those
+of 4 and 8 channels do not), and outside the frame the zeros that BasicVSR has there."""
+
+MMAGIC_NAMES = (
+    ("backward_resblocks.", "backward_trunk."),
+    ("forward_resblocks.", "forward_trunk."),
+    ("upsample1.upsample_conv.", "upconv1."),
+    ("upsample2.upsample_conv.", "upconv2."),
+)
+"""The names of MMagic's BasicVSR, and the ones here, which are BasicSR's."""
+
+
+def mmagic_name(key: str) -> str:
+    """The name that MMagic's BasicVSR has for a key of a BasicVSR."""
+    for theirs, ours in MMAGIC_NAMES:
+        if key.startswith(ours):
+            return theirs + key.removeprefix(ours)
+    return mmagic_spynet_name(key)
+
+
+def options_from_shapes(sizes: Sizes) -> dict[str, Any]:
+    """The constructor's options, from the shapes of a state dict."""
+    num_feat = sizes["fusion.weight"][0]
+    options: dict[str, Any] = {
+        "num_feat": num_feat,
+        "num_block": count_modules(sizes, "backward_trunk.main.2."),
+    }
+    if not any(has_prefix(sizes, f"alignment.{layer}.") for layer in "qkv"):
+        extractor = has_prefix(sizes, "extractor.")
+        return options | {"alignment": "flow_warp", "extractor": extractor}
+    options["num_heads"] = 8 if num_feat % 8 == 0 else 1
+    beside = sizes["alignment.q.weight"][1] - num_feat
+    if beside:
+        options["alignment_options"] = ALIGNMENT_OPTIONS | {"position_channels": beside}
+    return options
+
+
+def _cost(network: nn.Module) -> Cost:
+    return recurrence_cost(network.num_feat)
+
+
+def _is_cnn(sizes: Sizes, *, implicit: bool) -> bool:
+    has_more = has_prefix(sizes, "extractor.") or has_prefix(sizes, "alignment.")
+    return has_prefix(sizes, "backward_trunk.") and implicit == has_more
+
+
+_COMMON = {
+    "network": IACNN,
+    "options": options_from_shapes,
+    "certain": ("num_feat", "num_block", "position_channels"),
+    "cost": _cost,
+}
+
+ROWS = (
+    Architecture(
+        name="IACNN",
+        title="IA-CNN",
+        model="ia-cnn",
+        summary="IA-CNN: BasicVSR with implicit alignment",
+        starts_from="BasicVSR",
+        matches=lambda sizes: _is_cnn(sizes, implicit=True),
+        **_COMMON,
+    ),
+    Architecture(
+        name="BasicVSR",
+        title="BasicVSR",
+        model="basicvsr",
+        summary="BasicVSR, bilinear flow warping",
+        variant={"alignment": "flow_warp", "extractor": False},
+        matches=lambda sizes: _is_cnn(sizes, implicit=False),
+        renames=MMAGIC_NAMES,
+        mmagic_name=mmagic_name,
+        **_COMMON,
+    ),
+)

@@ -13,6 +13,14 @@ from torch import Tensor, nn
 from iart_plugin.alignment import build_alignment
 from iart_plugin.ops import warp
 
+from .architecture import (
+    Architecture,
+    Cost,
+    Sizes,
+    count_modules,
+    has_prefix,
+    recurrence_cost,
+)
 from .feature_cache import CacheOptions, FeatureCache
 from .mfsab import BackbonePlans, MFSABBackbone
 from .recurrent import RecurrentNetwork
@@ -193,3 +201,70 @@ def _per_branch(use_checkpoint: bool | Sequence[bool]) -> list[bool]:
             f"got {use_checkpoint}"
         )
     return [bool(flag) for flag in flags]
+
+
+DEAD_KEYS = (
+    r"swin_backbone\.\w+\.(conv_first|conv_first_feat|conv_before_upsample)\.(weight|bias)"
+    r"|implicit_warp\.(position_bias|window_idx_offset)"
+    r"|swin_backbone\..*\.attn\.relative_position_index"
+)
+"""Keys of released files that do not change the output: dead weights and buffers."""
+
+
+def _options(sizes: Sizes) -> dict[str, Any]:
+    """The constructor's options, from the shapes of a state dict."""
+    branch = f"swin_backbone.{BRANCHES[0]}."
+    layers = range(count_modules(sizes, f"{branch}layers."))
+    blocks = [f"{branch}layers.{i}.residual_group.blocks." for i in layers]
+    tables = [sizes[f"{block}0.attn.relative_position_bias_table"] for block in blocks]
+    side = (round((tables[0][0] / 5) ** 0.5) + 1) // 2  # (2 * 3 - 1) (2 * side - 1)^2 rows
+    options: dict[str, Any] = {
+        "mid_channels": sizes["conv_before_upsample.weight"][0],
+        "embed_dim": sizes["conv_first.weight"][0],
+        "depths": [count_modules(sizes, block) for block in blocks],
+        "num_heads": [table[1] for table in tables],
+        "window_size": [3, side, side],
+        "alignment": "implicit" if "implicit_warp.q.weight" in sizes else "patch",
+    }
+    if "implicit_warp.position_bias" in sizes:
+        window = round(sizes["implicit_warp.position_bias"][1] ** 0.5)
+        if window != 2:
+            options["alignment_options"] = {"window_size": window}
+    return options
+
+
+def _cost(network: nn.Module) -> Cost:
+    return recurrence_cost(network.conv_first.out_channels, per_channel=200)
+
+
+_COMMON = {
+    "network": IART,
+    "options": _options,
+    "certain": ("mid_channels", "embed_dim", "depths", "window_size"),
+    "cost": _cost,
+    "dead": DEAD_KEYS,
+}
+
+ROWS = (
+    Architecture(
+        name="IART",
+        title="IA-RT",
+        model="ia-rt",
+        summary="IA-RT: PSRT-recurrent with implicit alignment",
+        matches=lambda sizes: (
+            has_prefix(sizes, "swin_backbone.") and has_prefix(sizes, "implicit_warp.")
+        ),
+        **_COMMON,
+    ),
+    Architecture(
+        name="PSRT",
+        title="PSRT-recurrent",
+        model="psrt",
+        summary="PSRT-recurrent, patch alignment",
+        variant={"alignment": "patch"},
+        matches=lambda sizes: (
+            has_prefix(sizes, "swin_backbone.") and not has_prefix(sizes, "implicit_warp.")
+        ),
+        **_COMMON,
+    ),
+)

@@ -2,44 +2,23 @@
 
 The networks use the released programs' names wherever one exists, so little is renamed: MMagic's
 BasicVSR and SPyNet call some layers otherwise, and released IA-RT files hold weights that no
-output depends on and buffers that the constructor recomputes. A hook on load takes care of all.
+output depends on and buffers that the constructor computes again. A hook on load takes care of
+all. What is particular to one network stands in the table of architectures.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from inspect import Parameter, signature
 from typing import Any
 
+import torch
 from torch import Size, Tensor, nn
 
-from iart_plugin.alignment import ALIGNMENTS
+from iart_plugin.alignment import build_alignment
 from iart_plugin.flow import rename_spynet_key
 from iart_plugin.weight_files import CheckpointMismatch
 
-from .warm_start import ALIGNMENT_OPTIONS
-
-_MMAGIC_BASICVSR = (
-    ("backward_resblocks.", "backward_trunk."),
-    ("forward_resblocks.", "forward_trunk."),
-    ("upsample1.upsample_conv.", "upconv1."),
-    ("upsample2.upsample_conv.", "upconv2."),
-)
-"""MMagic's BasicVSR names, and the ones here, which are BasicSR's."""
-
-_DEAD = re.compile(
-    r"swin_backbone\.\w+\.(conv_first|conv_first_feat|conv_before_upsample)\.(weight|bias)"
-    r"|implicit_warp\.(position_bias|window_idx_offset)"
-    r"|swin_backbone\..*\.attn\.relative_position_index"
-)
-"""Keys of released IA-RT files that do not change its output: dead weights and buffers."""
-
-
-SIZES = (
-    *("num_feat", "num_block", "position_channels"),
-    *("mid_channels", "embed_dim", "depths", "window_size"),
-)
-"""The options that shapes tell for certain."""
+from .architecture import ARCHITECTURES, Architecture
 
 
 @dataclass(frozen=True)
@@ -47,7 +26,7 @@ class Recognised:
     """What a state dict is.
 
     Attributes:
-        network: 'IART', 'IACNN', 'BasicVSR', 'AlignmentStudyNet' or 'SPyNet'.
+        network: a name in :data:`iart_plugin.archs.architecture.ARCHITECTURES`.
         options: the constructor's options that the shapes give away.
     """
 
@@ -58,26 +37,29 @@ class Recognised:
         options = ", ".join(f"{name}={value}" for name, value in self.options.items())
         return f"{self.network}({options})"
 
+    @property
+    def architecture(self) -> Architecture:
+        """The row of the table."""
+        return ARCHITECTURES[self.network]
+
     def sizes(self) -> dict[str, Any]:
         """Those of the options that shapes tell for certain."""
         beside = self.options.get("alignment_options", {}).get("position_channels", 0)
         known = self.options | {"position_channels": beside}
-        return {name: known[name] for name in SIZES if name in known}
+        return {name: known[name] for name in self.architecture.certain if name in known}
 
 
 def rename(key: str) -> str:
     """The name that a key of either framework's program has here."""
-    for theirs, ours in _MMAGIC_BASICVSR:
-        if key.startswith(theirs):
-            return ours + key.removeprefix(theirs)
+    for architecture in ARCHITECTURES.values():
+        for theirs, ours in architecture.renames:
+            if key.startswith(theirs):
+                return rename(ours + key.removeprefix(theirs))
     return rename_spynet_key(key)
 
 
-def mmagic_name(key: str) -> str:
-    """The name that MMagic's BasicVSR has for a BasicVSR's key; undoes :func:`rename`."""
-    for theirs, ours in _MMAGIC_BASICVSR:
-        if key.startswith(ours):
-            return theirs + key.removeprefix(ours)
+def mmagic_spynet_name(key: str) -> str:
+    """The name that MMagic's SPyNet, as part of a network, has for a key; undoes :func:`rename`."""
     # A convolution of SPyNet with its activation is one module there, a convolution alone here.
     return re.sub(
         r"^(spynet\.basic_module\.\d+\.basic_module)\.(\d+)\.(weight|bias)$",
@@ -87,8 +69,9 @@ def mmagic_name(key: str) -> str:
 
 
 def is_dead(key: str) -> bool:
-    """Whether a released IA-RT file's key has no influence on the network's output."""
-    return _DEAD.fullmatch(key) is not None
+    """Whether a released file's key has no influence on the network's output."""
+    patterns = (row.dead for row in ARCHITECTURES.values() if row.dead)
+    return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
 def recognise(shapes: Mapping[str, Tensor | Size]) -> Recognised | None:
@@ -101,64 +84,25 @@ def recognise(shapes: Mapping[str, Tensor | Size]) -> Recognised | None:
         What it is, or None. Heads of an IA-CNN leave no trace in its shapes and are taken to be
         the paper's 8 where these divide the channels, and an alignment with position channels to
         be otherwise as :func:`warm_start` makes it.
+
+    Raises:
+        CheckpointMismatch: if it is of a known network but lacks what its options are read from.
     """
     sizes = {
         rename(key): tuple(value.shape if isinstance(value, Tensor) else value)
         for key, value in shapes.items()
     }
-    if "swin_backbone.backward_1.norm.weight" in sizes:
-        return Recognised("IART", _iart_options(sizes))
-    if "fusion.weight" in sizes and "backward_trunk.main.0.weight" in sizes:
-        return _recognise_cnn(sizes)
-    if "fusion.patch_embed.norm.weight" in sizes:
-        return Recognised("AlignmentStudyNet")
-    if "basic_module.0.basic_module.0.weight" in sizes:
-        return Recognised("SPyNet")
-    return None
-
-
-def _count(keys: Iterable[str], pattern: str) -> int:
-    """One more than the largest number that ``pattern``'s group matches in the keys."""
-    matches = (re.match(pattern, key) for key in keys)
-    return max((int(match[1]) + 1 for match in matches if match), default=0)
-
-
-def _iart_options(sizes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    branch = "swin_backbone.backward_1."
-    layers = range(_count(sizes, re.escape(branch) + r"layers\.(\d+)\."))
-    blocks = [f"{branch}layers.{i}.residual_group.blocks." for i in layers]
-    tables = [sizes[f"{block}0.attn.relative_position_bias_table"] for block in blocks]
-    side = (round((tables[0][0] / 5) ** 0.5) + 1) // 2  # (2 * 3 - 1) (2 * side - 1)^2 rows
-    options: dict[str, Any] = {
-        "mid_channels": sizes["conv_before_upsample.weight"][0],
-        "embed_dim": sizes["conv_first.weight"][0],
-        "depths": [_count(sizes, re.escape(block) + r"(\d+)\.") for block in blocks],
-        "num_heads": [table[1] for table in tables],
-        "window_size": [3, side, side],
-    }
-    options["alignment"] = "implicit" if "implicit_warp.q.weight" in sizes else "patch"
-    if "implicit_warp.position_bias" in sizes:
-        window = round(sizes["implicit_warp.position_bias"][1] ** 0.5)
-        if window != 2:
-            options["alignment_options"] = {"window_size": window}
-    return options
-
-
-def _recognise_cnn(sizes: Mapping[str, tuple[int, ...]]) -> Recognised:
-    num_feat = sizes["fusion.weight"][0]
-    options: dict[str, Any] = {
-        "num_feat": num_feat,
-        "num_block": _count(sizes, r"backward_trunk\.main\.2\.(\d+)\."),
-    }
-    if "alignment.q.weight" not in sizes:
-        has_extractor = "extractor.main.0.weight" in sizes
-        options |= {"alignment": "flow_warp", "extractor": has_extractor}
-        return Recognised("IACNN" if has_extractor else "BasicVSR", options)
-    options["num_heads"] = 8 if num_feat % 8 == 0 else 1
-    beside = sizes["alignment.q.weight"][1] - num_feat
-    if beside:
-        options["alignment_options"] = ALIGNMENT_OPTIONS | {"position_channels": beside}
-    return Recognised("IACNN", options)
+    row = next((row for row in ARCHITECTURES.values() if row.matches(sizes)), None)
+    if row is None:
+        return None
+    try:
+        return Recognised(row.name, row.options(sizes))
+    except KeyError as error:
+        raise CheckpointMismatch(f"the {row.title} lacks the key {error}") from error
+    except (IndexError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointMismatch(
+            f"the shapes of the {row.title} are those of no network: {error}"
+        ) from error
 
 
 def translate(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
@@ -196,7 +140,8 @@ def check_fit(
 
 def _differing_alignment(own: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
     """Says how the alignment of a file was set otherwise, or None."""
-    here, there = alignment_settings(own), alignment_settings(saved)
+    widths = {name: own[name] for name in ("num_feat", "embed_dim") if name in own}
+    here, there = alignment_settings(own), alignment_settings(widths | dict(saved))
     differing = [
         f"its alignment has {name}={there.get(name)}, the network's {name}={here.get(name)}"
         for name in sorted({*here, *there})
@@ -210,16 +155,20 @@ def alignment_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         options: a network's ``options``, or what a file records of them.
+
+    Raises:
+        CheckpointMismatch: if no alignment has such options.
     """
     name, heads = options.get("alignment", "implicit"), options.get("num_heads")
-    constructor = signature(ALIGNMENTS[name]).parameters.values() if name in ALIGNMENTS else ()
-    settings = {p.name: p.default for p in constructor if p.default is not Parameter.empty}
-    settings["name"] = name
+    own = dict(options.get("alignment_options") or {})
     if name == "implicit":
-        settings["num_heads"] = heads[0] if isinstance(heads, Sequence) else heads
-    settings |= options.get("alignment_options") or {}
-    settings.pop("check_finite", None)  # changes no number
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+        own.setdefault("num_heads", heads[0] if isinstance(heads, Sequence) else heads)
+    channels = options.get("num_feat", options.get("embed_dim"))
+    try:
+        with torch.device("meta"):
+            return {"name": name} | build_alignment(name, channels, **own).settings()
+    except ValueError as error:
+        raise CheckpointMismatch(f"its options are those of no network: {error}") from error
 
 
 def _explain(own: Mapping[str, Tensor], given: Mapping[str, Tensor], strict: bool) -> str | None:
@@ -233,7 +182,7 @@ def _explain(own: Mapping[str, Tensor], given: Mapping[str, Tensor], strict: boo
     if theirs is None:
         return f"its keys are of no known network (the first: {', '.join(list(given)[:3])})"
     if mine is not None and mine.network != theirs.network:
-        return f"it holds a {theirs.network}, the network is a {mine.network}"
+        return f"it holds an {theirs.network}, the network is an {mine.network}"
     if mine is not None:
         here, there = mine.sizes(), theirs.sizes()
         differing = [

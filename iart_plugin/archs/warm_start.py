@@ -16,15 +16,13 @@ from torch import Tensor, nn
 
 from iart_plugin.ops import ImplicitAlignment, sinusoidal_encoding
 
+from .ia_cnn import ALIGNMENT_OPTIONS
+
 KERNEL_GRID = 2001
 """Decimals in [0, 1] on which the kernel is fitted."""
 
 RIDGE = 1e-7
 """Keeps the kernel's coefficients small: they multiply what the queries learn of the content."""
-
-ALIGNMENT_OPTIONS = {"position_channels": 16, "padding_mode": "zeros"}
-"""What a BasicVSR's alignment becomes: as many angular speeds as tell pixel 0 from pixel 1 (those
-of 4 and 8 channels do not), and outside the frame what BasicVSR has there."""
 
 
 def warm_start(network: nn.Module) -> nn.Module:

@@ -11,9 +11,7 @@ from iart_plugin.basicsr.alignment_study import AlignmentStudyModel, SintelFlowD
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
 
 PARTS = (
-    (ARCH_REGISTRY, archs.IART),
-    (ARCH_REGISTRY, archs.IACNN),
-    (ARCH_REGISTRY, archs.AlignmentStudyNet),
+    *((ARCH_REGISTRY, network) for network in archs.network_classes()),
     (ARCH_REGISTRY, ops.ImplicitAlignment),
     (DATASET_REGISTRY, SintelFlowDataset),
     (MODEL_REGISTRY, AlignmentStudyModel),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from iart_plugin.archs.architecture import Cost, architecture_of, recurrence_cost
 from iart_plugin.flow.spynet import chunk_pixels
 
 from .chunks import Clip, iter_clips
@@ -53,38 +54,15 @@ class Plan:
         )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Bytes a network takes for each low-resolution pixel of a tile, in float32.
-
-    Attributes:
-        frame: For each frame of the clip: features that wait for the other direction, flow, input.
-        step: Once: the largest intermediate results, those of one frame.
-    """
-
-    frame: float
-    step: float
-
-
 def network_cost(network: Any) -> Cost:
-    """The cost of a network, from the width of its features.
+    """The memory that a network takes, from the table of architectures.
 
-    Set by measured peaks on a CPU (clips of two lengths): BasicVSR takes 17 kB and 0.26 kB a frame,
-    IA-CNN 21 kB and 0.45 kB, with 64 features each; 32 features 18 kB: a step peaks in the
-    upsampler, whose 64 channels at 4h x 4w appear several times. A network that is not run frame by
-    frame holds its whole result as well.
+    A module that the table does not know is taken to have 64 features.
     """
-    width = getattr(network, "num_feat", None)
-    if width is None:
-        first = getattr(network, "conv_first", None)
-        width = getattr(first, "out_channels", 64)
-    streams = hasattr(network, "forward_iter")
-    result = 0 if streams else 2 * 3 * 16 * 4
-    window_attention = hasattr(network, "swin_backbone")
-    return Cost(
-        frame=2 * 4 * width + 64 + result,
-        step=20_000 + (200 if window_attention else 60) * width,
-    )
+    row = architecture_of(network)
+    if row is not None:
+        return row.cost(network)
+    return recurrence_cost(64, streams=hasattr(network, "forward_iter"))
 
 
 def free_memory(device: torch.device) -> int:

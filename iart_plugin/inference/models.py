@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iart_plugin.archs import ARCHITECTURES, load_checkpoint, load_ia_cnn
+from iart_plugin.archs.architecture import architecture_of
 from iart_plugin.weight_files import file_digest
 
-MODELS = {
-    "ia-cnn": "IA-CNN: BasicVSR with implicit alignment",
-    "ia-rt": "IA-RT: PSRT-recurrent with implicit alignment",
-    "psrt": "PSRT-recurrent, patch alignment",
-    "basicvsr": "BasicVSR, bilinear flow warping",
-    "bicubic": "no network: bicubic x4, to try a pipeline or to compare with",
+MODELS = {row.model: row.summary for row in ARCHITECTURES.values() if row.model} | {
+    "bicubic": "no network: bicubic x4, to try a pipeline or to compare with"
 }
+"""What ``--model`` offers: every network of the table of architectures, and none at all."""
 
 
 class Bicubic(nn.Module):
@@ -84,20 +82,9 @@ def load_model(name: str, weights: str | Path | None) -> LoadedModel:
 
 
 def _load(name: str, path: Path) -> tuple[nn.Module, str]:
-    from iart_plugin.archs import load_checkpoint, load_ia_cnn
-
     network, _ = load_checkpoint(path)
-    found = model_name(network)
-    if name == "ia-cnn" and found == "basicvsr":
-        return load_ia_cnn(adapter="warm-start", basicvsr=path), "ia-cnn"
-    return network, found
-
-
-def model_name(network: Any) -> str:
-    """The name of a network in :data:`MODELS`, from its class and alignment."""
-    from iart_plugin.alignment import FlowWarp, PatchAlignment
-    from iart_plugin.archs import IART
-
-    if isinstance(network, IART):
-        return "psrt" if isinstance(network.implicit_warp, PatchAlignment) else "ia-rt"
-    return "basicvsr" if isinstance(network.alignment, FlowWarp) else "ia-cnn"
+    row = architecture_of(network)
+    wanted = next(row for row in ARCHITECTURES.values() if row.model == name)
+    if wanted.starts_from == row.name:
+        return load_ia_cnn(adapter="warm-start", basicvsr=path), name
+    return network, row.model

@@ -14,8 +14,7 @@ mends.mend()
 
 from mmagic.registry import MODELS  # noqa: E402
 
-from iart_plugin.archs import IACNN, IART  # noqa: E402
-from iart_plugin.archs.alignment_study import AlignmentStudyNet  # noqa: E402
+from iart_plugin.archs import network_classes  # noqa: E402
 from iart_plugin.ops import ImplicitAlignment  # noqa: E402
 
 from .alignment_study import FlowGivenVSR, SintelFlowDataset  # noqa: E402
@@ -24,14 +23,11 @@ from .flow import FrozenFlowHook, PretrainedFlow  # noqa: E402
 from .resume import ProcessSeedHook, ResumeDataHook, ResumeOwnHook  # noqa: E402
 from .visualizer import MiddleFrameVisualizer  # noqa: E402
 
-for _module in (AlignmentStudyNet, IACNN, IART, ImplicitAlignment):
+for _module in (*network_classes(), ImplicitAlignment):
     MODELS.register_module(module=_module)
 accept_other_checkpoints()
 
 __all__ = [
-    "IACNN",
-    "IART",
-    "AlignmentStudyNet",
     "CheckpointFitHook",
     "FlowGivenVSR",
     "FrozenFlowHook",

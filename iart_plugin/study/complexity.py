@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,16 +29,24 @@ PAPER_IA_GFLOPS = 14.93
 PAPER_CHANNELS = 120
 PAPER_HEADS = 6
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "IART": archs.IART,
-    "IART, patch (PSRT-recurrent)": lambda: archs.IART(alignment="patch"),
-    "IACNN": archs.IACNN,
-    "IACNN, flow_warp (BasicVSR)": lambda: archs.IACNN(alignment="flow_warp", extractor=False),
-    **{
-        f"AlignmentStudyNet, {name}": (lambda name=name: archs.AlignmentStudyNet(name))
-        for name in ALIGNMENTS
-    },
-}
+
+def _networks() -> dict[str, Callable[[], nn.Module]]:
+    """Every network of the table of architectures by the name that reports use."""
+    networks: dict[str, Callable[[], nn.Module]] = {}
+    for row in archs.ARCHITECTURES.values():
+        if row.network is None:
+            continue
+        name, build = row.network.__name__, partial(row.network, **row.variant)
+        if not row.own_flow:  # the study's network, with each of its aligners
+            networks |= {f"{name}, {a}": partial(build, alignment=a) for a in ALIGNMENTS}
+        elif row.variant:
+            networks[f"{name}, {row.variant['alignment']} ({row.title})"] = build
+        else:
+            networks[name] = build
+    return networks
+
+
+NETWORKS = _networks()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,20 @@
+"""Which networks there are: one line for each file that describes some."""
+
+from . import alignment_study, ia_cnn, ia_rt
+from .architecture import ARCHITECTURES, Architecture, has_prefix, register
+
+__all__ = ["ARCHITECTURES"]
+
+SPYNET = Architecture(  # a part of the other networks' checkpoints, and a file of its own
+    name="SPyNet",
+    title="SPyNet",
+    matches=lambda sizes: has_prefix(sizes, "basic_module."),
+    buildable=False,
+)
+
+register(
+    *ia_rt.ROWS,
+    *ia_cnn.ROWS,
+    *alignment_study.ROWS,
+    SPYNET,
+)
