@@ -1,10 +1,11 @@
 """The aligners of Table 1 behind one interface, selectable by name."""
 
-from .base import Alignment
+from iart_plugin.ops import ImplicitAlignment
+from iart_plugin.ops.aligner import Alignment
+
 from .deformable_attention import DeformableAttentionAlignment
 from .deformable_conv import DeformableConvAlignment
 from .flow_warp import FlowWarp
-from .implicit import ImplicitAlignment
 from .none import NoAlignment
 from .patch import PatchAlignment
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iart_plugin.ops.aligner import Alignment
 from iart_plugin.ops.precision import full_precision, wide_dtype
 from iart_plugin.ops.warp import check_flow, per_axis, pixel_grid, warp
 
-from .base import Alignment
 from .offsets import OffsetNetwork, convolutions, groups_of
 
 KERNEL_SIZE = 3

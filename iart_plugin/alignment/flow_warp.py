@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
+from iart_plugin.ops.aligner import Alignment
 from iart_plugin.ops.warp import MODES, PADDINGS, warp
-
-from .base import Alignment
 
 
 class FlowWarp(Alignment):

@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
+from iart_plugin.ops.aligner import Alignment
 from iart_plugin.ops.warp import check_flow
-
-from .base import Alignment
 
 
 class NoAlignment(Alignment):

@@ -3,10 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from iart_plugin.ops.aligner import Alignment
 from iart_plugin.ops.precision import wide_dtype
 from iart_plugin.ops.warp import check_flow, warp
-
-from .base import Alignment
 
 
 class PatchAlignment(Alignment):

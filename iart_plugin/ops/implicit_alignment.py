@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from iart_plugin.fused import is_fused
 from iart_plugin.plain import plain_align
 
+from .aligner import Alignment
 from .parts import in_parts
 from .positional_encoding import sinusoidal_encoding
 from .precision import full_precision, wide_dtype
@@ -36,7 +37,7 @@ class ProjectedReference(NamedTuple):
     width: int
 
 
-class ImplicitAlignment(nn.Module):
+class ImplicitAlignment(Alignment):
     r"""Aligns a reference to the current frame by attention over a window of the reference.
 
     For a pixel at p, with position u = p + flow(p), base z = floor(u) and decimal d = u - z
@@ -74,8 +75,17 @@ class ImplicitAlignment(nn.Module):
         ValueError: if the arguments do not fit each other.
     """
 
+    OPTIONS = (
+        "num_heads",
+        "window_size",
+        "encode_window",
+        "encode_decimal",
+        "position_channels",
+        "padding_mode",
+        "check_finite",
+    )
+    takes_channels = True
     uses_current = True
-    """Aligners that read the current frame's features say so; networks skip what nobody reads."""
 
     def __init__(
         self,
