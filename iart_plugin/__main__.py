@@ -13,6 +13,12 @@ COMMANDS = {
     "convert": ("iart_plugin.commands.convert", "convert a checkpoint for another program"),
     "warm-start": ("iart_plugin.commands.warm_start", "make an IA-CNN out of a BasicVSR"),
     "export": ("iart_plugin.commands.export", "write parts of a network as ONNX"),
+    "prepare-clips": ("iart_plugin.commands.prepare_clips", "make training clips of videos"),
+    "prepare-reds": ("iart_plugin.commands.prepare_reds", "prepare REDS for training"),
+    "prepare-sintel": ("iart_plugin.commands.prepare_sintel", "check and prepare MPI-Sintel"),
+    "prepare-vimeo90k": ("iart_plugin.commands.prepare_vimeo90k", "prepare Vimeo-90K"),
+    "check-dataset": ("iart_plugin.commands.check_dataset", "find what is wrong with data sets"),
+    "complexity": ("iart_plugin.commands.complexity", "count parameters and FLOPs, measure time"),
 }
 """Each command's module, whose ``main(argv)`` returns the exit code, and what it does."""
 

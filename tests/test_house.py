@@ -28,7 +28,6 @@ LONG_FILES = {
     "iart_plugin/video/reader.py",
     "tests/basicsr/test_basicsr_model.py",
     "tests/commands/test_upscale_video.py",
-    "tests/tools/test_prepare.py",
 }
 """Files over 400 lines that are still to be split."""
 

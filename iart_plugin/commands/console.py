@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import functools
 import logging
 import sys
+from collections.abc import Callable, Sequence
 
 from iart_plugin import extras
 
@@ -25,9 +28,43 @@ def one_line(error: BaseException) -> str:
 
 
 def fail(error: BaseException) -> int:
-    """Print an error as one line; the exit code."""
+    """Print an error as one line, and return the exit code."""
     print(f"error: {one_line(error)}", file=sys.stderr)
     return EXIT_ERROR
+
+
+def command_parser(name: str, text: str) -> argparse.ArgumentParser:
+    """A parser for a command whose ``--help`` begins with the docstring of its module.
+
+    Args:
+        name: The command as ``iart-plugin`` knows it.
+        text: The docstring.
+    """
+    return argparse.ArgumentParser(
+        prog=f"iart-plugin {name}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
+    """Let a command's ``main(argv)`` end a bad input with one line and an exit code, not a trace.
+
+    Only errors that the input causes are treated so: ``ValueError`` and ``OSError``. The trace of
+    anything else is wanted.
+    """
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except (OSError, ValueError) as error:
+            return fail(error)
+
+    return guarded
 
 
 def set_up_logging(*, verbose: bool, quiet: bool) -> None:

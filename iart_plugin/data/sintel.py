@@ -6,7 +6,7 @@ The layout is Sintel's own, and :mod:`iart_plugin.data.synthetic` writes the sam
     root/training/flow/<clip>/frame_0001.flo ...                frame t to frame t + 1
     root/training/occlusions/<clip>/frame_0001.png ...          255: not seen in frame t + 1
     root/training/invalid/<clip>/frame_0001.png ...             255: the vector itself is void
-    root/training/clean_bicubic_x4/<clip>/frame_0001.png ...    optional, tools/prepare_sintel.py
+    root/training/clean_bicubic_x4/<clip>/frame_0001.png ...    optional, made by prepare-sintel
     root/split.json                                             optional {"train": [], "test": []}
 """
 
@@ -261,7 +261,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         if low.shape[:2] != expected:
             raise ValueError(
                 f"{path}: size {low.shape[:2]}, a frame of {high.shape[:2]} gives {expected}; "
-                "delete it and run tools/prepare_sintel.py"
+                "delete it and run iart-plugin prepare-sintel"
             )
         return low
 

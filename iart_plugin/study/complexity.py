@@ -10,7 +10,7 @@ import multiprocessing
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,30 @@ def cases(**options) -> list[Case]:
     aligners = [Case(kind="aligner", name=name, **options) for name in ALIGNMENTS]
     plain = [Case(kind="plain", name="implicit", **options)]
     return [*aligners, *plain, *(Case(kind="network", name=n, **options) for n in NETWORKS)]
+
+
+def select(every: list[Case], names: Sequence[str] | None) -> list[Case]:
+    """The cases whose names begin with one of these; case, spaces and hyphens do not matter.
+
+    Args:
+        every: Cases to choose from.
+        names: Beginnings such as 'IA-CNN' or 'deformable'; all cases if there are none.
+
+    Raises:
+        ValueError: If no case has such a name.
+    """
+    if not names:
+        return every
+    starts = {name: _plain(name) for name in names}
+    for name, start in starts.items():
+        if not start or not any(_plain(case.name).startswith(start) for case in every):
+            known = ", ".join(dict.fromkeys(case.name for case in every))
+            raise ValueError(f"no network or aligner is called {name!r}; there are: {known}")
+    return [case for case in every if _plain(case.name).startswith(tuple(starts.values()))]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def count(case: Case) -> dict[str, int]:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from iart_plugin.archs import IACNN
 from iart_plugin.commands.convert import main
-from tests.tools.test_prepare import tool
+from tests.tools.tool_driver import tool
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_prepared_frames_are_read_and_resumed(root):
     read = SintelFlowDataset(root, num_frames=2)[0]
     assert (read["lq"][0] * 255 == 17).all() and not (made["lq"][0] * 255 == 17).all()
     write_png(path, np.zeros((5, 9, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"frame_0001\.png.*prepare_sintel"):
+    with pytest.raises(ValueError, match=r"frame_0001\.png.*prepare-sintel"):
         SintelFlowDataset(root, num_frames=2)[0]
     path.write_bytes(b"half a file")
     assert sum(dict(prepare_low_resolution(root, clips=["a", "b"])).values()) == 1

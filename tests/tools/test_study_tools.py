@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.commands.command_driver import run
 
 pytest.importorskip("skimage", reason="the clips are made from its photographs")
 
@@ -35,23 +36,23 @@ def test_clips_are_made_checked_and_prepared(call, tmp_path):
     _, output = call("make_flow_dataset", tmp_path, "--train-clips", 3, "--test-clips", 1, *size)
     assert "1 clips written, 3 were there" in output
 
-    code, output = call("prepare_sintel", tmp_path)
-    assert code == 0 and "4 of 4 clips are complete" in output
+    output = run("prepare-sintel", tmp_path)
+    assert "4 of 4 clips are complete" in output
     assert "12 frames written, 0 were there" in output
-    code, output = call("prepare_sintel", tmp_path)
+    output = run("prepare-sintel", tmp_path)
     assert "0 frames written, 12 were there" in output
 
     lost = tmp_path / "training/flow/train_001/frame_0002.flo"
     lost.unlink()
-    code, output = call("prepare_sintel", tmp_path, "--check")
-    assert code == 1 and str(lost) in output and "3 of 4 clips are complete" in output
+    output = run("prepare-sintel", tmp_path, "--check", fails=True)
+    assert str(lost) in output and "3 of 4 clips are complete" in output
 
 
 def test_study_runs_and_reports(call, tmp_path, monkeypatch):
-    from iart_plugin.study import run
+    from iart_plugin.study import run as study
 
     small = {"num_train": 1, "num_test": 1, "num_frames": 4, "height": 40, "width": 40}
-    monkeypatch.setattr(run, "DATA", {**small, "samples": 2})
+    monkeypatch.setattr(study, "DATA", {**small, "samples": 2})
     sizes = ("--iterations", 2, "--crop-size", 8, "--embed-dim", 8, "--mid-channels", 4)
     places = ("--folder", tmp_path / "runs", "--docs", tmp_path / "docs", *sizes)
     _, output = call("alignment_study", "--rows", "bilinear", "implicit", *places)
@@ -79,24 +80,6 @@ def test_study_prints_commands(call):
     lines = output.splitlines()
     assert len(lines) == 2 + 3 * 7 + 3 * 3 + 3 + 2 * 2
     assert all(line.startswith("mim train mmagic configs/") for line in lines)
-
-
-def test_complexity_prints_what_was_asked_for(call):
-    arguments = ("--count-only", "--size", 8, 8, "--channels", 60, "--style", "json")
-    _, output = call("complexity", "--only", "deformable", *arguments)
-    rows, _ = json.JSONDecoder().raw_decode(output)  # the bar follows on standard error
-    assert {row["name"]: row["parameters"] for row in rows} == {
-        "deformable_conv": 250_962,
-        "deformable_attention": 213_424,
-    }
-
-
-def test_complexity_page_says_what_was_measured(call, tmp_path):
-    arguments = ("--count-only", "--size", 8, 8, "--channels", 60, "--only", "deformable")
-    call("complexity", *arguments, "--train", "--docs", tmp_path)
-    text = " ".join((tmp_path / "complexity.md").read_text().split())
-    assert "FLOPs are PyTorch's counter's of a forward pass" in text
-    assert "time and memory are those of a training step." in text
 
 
 def test_frequency_response_page(call, tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from iart_plugin.archs import IACNN, load_checkpoint, load_ia_cnn, save_checkpoint
 from iart_plugin.weight_files import read_file
-from tests.tools.test_prepare import tool
+from tests.tools.tool_driver import tool
 
 SMALL = {"num_feat": 8, "num_block": 1}
 
