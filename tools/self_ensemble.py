@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from iart_plugin.inference import upscale
 from iart_plugin.inference.models import load_model
-from iart_plugin.png_files import write_png
+from iart_plugin.pictures import read_picture, write_png
 
 
 def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> None:
@@ -33,7 +33,7 @@ def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> 
     first: dict[bytes, str] = {}
     for path in paths:
         first.setdefault(path.read_bytes(), path.name)
-    frames = [cv2.cvtColor(cv2.imread(str(source / n)), cv2.COLOR_BGR2RGB) for n in first.values()]
+    frames = [read_picture(source / name) for name in first.values()]
     options = {"chunk": len(frames), "tile": 0, "scene_detection": False, "precision": precision}
     upscaled = upscale(frames, network, self_ensemble=True, **options)
     for name, frame in zip(first.values(), upscaled, strict=True):

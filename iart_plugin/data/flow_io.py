@@ -5,13 +5,13 @@ flow cut short by a full disk or a download would otherwise train silently.
 """
 
 import struct
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from iart_plugin.files import write_atomically
+from iart_plugin.pictures import verify_png
 
 FLO_TAG = b"PIEH"  # 202021.25 as a little-endian float32
 FLO_HEADER_BYTES = 12
@@ -106,29 +106,14 @@ def _read_kitti(path: Path) -> np.ndarray:
 
 
 def _check_kitti_png(data: bytes, path: Path) -> None:
-    """Walk a PNG's chunks; OpenCV decodes a truncated or 8-bit file without a word."""
+    """OpenCV decodes a truncated or 8-bit file without a word."""
     if data[:8] != PNG_SIGNATURE:
         raise ValueError(f"{path}: not a PNG file, starts with {data[:8]!r}")
-    position, name = 8, b""
-    while name != b"IEND":
-        if len(data) < position + 12:
-            raise ValueError(f"{path}: PNG cut short after {len(data)} bytes")
-        (length,) = struct.unpack(">I", data[position : position + 4])
-        chunk = data[position + 4 : position + 8 + length]
-        check = data[position + 8 + length : position + 12 + length]
-        if len(chunk) != 4 + length or len(check) != 4:
-            raise ValueError(f"{path}: PNG cut short after {len(data)} bytes")
-        if struct.unpack(">I", check)[0] != zlib.crc32(chunk):
-            raise ValueError(f"{path}: PNG chunk {chunk[:4]!r} is damaged (checksum)")
-        if position == 8:
-            _check_kitti_header(chunk, path)
-        position, name = position + 12 + length, chunk[:4]
-
-
-def _check_kitti_header(chunk: bytes, path: Path) -> None:
-    if chunk[:4] != b"IHDR" or len(chunk) != 17:
-        raise ValueError(f"{path}: PNG begins with chunk {chunk[:4]!r} instead of IHDR")
-    width, height, depth, colour = struct.unpack(">IIBB", chunk[4:14])
+    if len(data) < 33:
+        raise ValueError(f"{path}: PNG cut short after {len(data)} bytes")
+    if data[12:16] != b"IHDR":
+        raise ValueError(f"{path}: PNG begins with chunk {data[12:16]!r} instead of IHDR")
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
         raise ValueError(f"{path}: impossible size {width}x{height} in the PNG header")
     if (depth, colour) != (16, 2):
@@ -136,6 +121,7 @@ def _check_kitti_header(chunk: bytes, path: Path) -> None:
             f"{path}: a KITTI flow is 16-bit RGB, this PNG has {depth} bits a sample and "
             f"colour type {colour}"
         )
+    verify_png(data, path)
 
 
 def _encode_kitti(flow: np.ndarray, path: Path) -> bytes:

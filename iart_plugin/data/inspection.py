@@ -4,19 +4,17 @@ Missing, unreadable and mismatched files are found by looking at them; a wrong k
 wrong frame by comparing the low-resolution frame with what the ground truth gives.
 """
 
-import struct
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
+
+from iart_plugin.pictures import checked_size, read_picture
 
 from .degradation import bicubic_downsample
 from .preparation import DEGRADATIONS
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Rounding to 8 bits alone leaves 59 dB; another implementation of the same kernel over 45.
 SAME_KERNEL_DB = 42.0
 MAX_SHIFT = 6  # high-resolution pixels
@@ -60,49 +58,6 @@ def missing_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image, read through to its end.
-
-    A PNG is checked by its structure and checksums, which finds a truncated or damaged file without
-    decoding it; anything else is decoded.
-
-    Raises:
-        ValueError: if the file is no readable image.
-    """
-    data = path.read_bytes()
-    if data.startswith(PNG_SIGNATURE):
-        size = _png_size(data)
-    else:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-        size = None if image is None else image.shape[:2]
-    if size is None:
-        raise ValueError(
-            f"{path} is not a readable image (damaged or truncated). Extract it again."
-        )
-    return size
-
-
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width from a PNG whose chunks are all whole, else None."""
-    size, position = None, len(PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        end = position + 8 + length
-        kind = data[position + 4 : position + 8]
-        if end + 4 > len(data):
-            return None
-        (checksum,) = struct.unpack_from(">I", data, end)
-        if zlib.crc32(memoryview(data)[position + 4 : end]) != checksum:
-            return None
-        if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", data, position + 8)
-            size = (height, width)
-        elif kind == b"IEND":
-            return size
-        position = end + 4
-    return None
-
-
 def check_sizes(pair: FramePair, scale: int) -> tuple[int, int]:
     """Read both frames through and compare their sizes.
 
@@ -112,7 +67,7 @@ def check_sizes(pair: FramePair, scale: int) -> tuple[int, int]:
     Raises:
         ValueError: if one is unreadable, or the ground truth is not ``scale`` times as large.
     """
-    (gt_h, gt_w), (lq_h, lq_w) = image_size(pair.gt), image_size(pair.lq)
+    (gt_h, gt_w), (lq_h, lq_w) = checked_size(pair.gt), checked_size(pair.lq)
     if (gt_h, gt_w) != (scale * lq_h, scale * lq_w):
         raise ValueError(
             f"{pair.gt} is {gt_w}x{gt_h} and {pair.lq} is {lq_w}x{lq_h} (width x height); "
@@ -127,7 +82,7 @@ def compare(pair: FramePair, scale: int = 4) -> Comparison:
     Raises:
         ValueError: if a frame cannot be read.
     """
-    gt, lq = _read(pair.gt), _read(pair.lq)
+    gt, lq = read_picture(pair.gt), read_picture(pair.lq)
     found = [
         Comparison(name, (0, 0), _psnr(lq, reduce(gt, scale)))
         for name, reduce in DEGRADATIONS.items()
@@ -155,13 +110,6 @@ def even_sample(items: Sequence, count: int) -> list:
     if len(items) <= count:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
-
-
-def _read(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{path} is not a readable image (damaged or truncated).")
-    return image
 
 
 def _psnr(one: np.ndarray, two: np.ndarray) -> float:

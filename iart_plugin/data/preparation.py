@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from iart_plugin.files import AtomicFile, write_atomically
-from iart_plugin.png_files import encode_png, write_png
+from iart_plugin.pictures import encode_png, picture_size, read_picture, write_png
 
 from .degradation import bicubic_downsample, gaussian_downsample
 
@@ -164,13 +164,11 @@ def _make_folder(job: FolderJob, *, degradation: str, scale: int) -> int:
 
 def _reduced(path: Path, degradation: str, scale: int) -> np.ndarray:
     """A low-resolution frame, RGB."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{path} is not a readable image; extract it again")
+    image = read_picture(path)
     height, width = image.shape[:2]
     if height % scale or width % scale:
         raise ValueError(f"{path} is {width}x{height}, not a multiple of {scale}")
-    return DEGRADATIONS[degradation](image, scale)[..., ::-1]
+    return DEGRADATIONS[degradation](image, scale)
 
 
 def read_frames(video: Path, count: int) -> Iterator[np.ndarray]:
@@ -282,23 +280,10 @@ def write_meta(path: Path, folders: Sequence[str], root: Path) -> None:
         frames = sorted((root / folder).glob("*.png"))
         if not frames:
             raise FileNotFoundError(f"{root / folder} has no PNG frames")
-        height, width = png_size(frames[0])
+        height, width = picture_size(frames[0])
         lines.append(f"{folder} {len(frames)} ({height},{width},3)\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(lines))
-
-
-def png_size(path: Path) -> tuple[int, int]:
-    """Height and width out of a PNG's header.
-
-    Raises:
-        ValueError: if the file is no PNG.
-    """
-    with path.open("rb") as file:
-        header = file.read(24)
-    if header[:8] != b"\x89PNG\r\n\x1a\n" or header[12:16] != b"IHDR":
-        raise ValueError(f"{path} is not a PNG; extract it again")
-    return int.from_bytes(header[20:24], "big"), int.from_bytes(header[16:20], "big")
 
 
 def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> None:
@@ -315,7 +300,7 @@ def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> None:
     A progress bar is shown.
 
     Raises:
-        ValueError: if ``output`` is named otherwise, or a frame is no PNG.
+        ValueError: if ``output`` is named otherwise, or a frame is no picture.
         OSError: if the disk is too small.
     """
     import lmdb
@@ -338,6 +323,6 @@ def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> None:
                     bar.update(1)
     lines = []
     for path in frames:
-        height, width = png_size(path)
+        height, width = picture_size(path)
         lines.append(f"{path.relative_to(root).as_posix()} ({height},{width},3) 1\n")
     write_atomically(output / "meta_info.txt", "".join(lines))

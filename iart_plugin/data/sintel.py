@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from torch import Tensor
 from iart_plugin.data.degradation import bicubic_downsample
 from iart_plugin.data.flow_io import read_flow, write_flow
 from iart_plugin.data.recipe import record_recipe
-from iart_plugin.png_files import write_png
+from iart_plugin.pictures import checked_size, read_picture, write_png
 from iart_plugin.weight_files import file_digest
 
 # Sintel's training clips and their numbers of frames: 1064 frames, 1041 flow fields.
@@ -159,7 +158,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict:
         window = self.windows[index]
-        high = [read_frame(self._path(self.render, window.clip, n)) for n in window.frames]
+        high = [read_picture(self._path(self.render, window.clip, n)) for n in window.frames]
         size = high[0].shape[:2]
         height, width = (side // self.scale for side in size)
         if not height or not width:
@@ -256,7 +255,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         path = self._path(prepared_name(self.render, self.scale), clip, number)
         if not path.exists():
             return bicubic_downsample(high, self.scale)
-        low = read_frame(path)
+        low = read_picture(path)
         expected = tuple(-(-side // self.scale) for side in high.shape[:2])
         if low.shape[:2] != expected:
             raise ValueError(
@@ -286,7 +285,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         path = self._path(kind, clip, number)
         if not path.exists():  # only with on_missing='skip', or beside estimated flow
             return np.zeros(size, dtype=bool)
-        mask = read_frame(path, cv2.IMREAD_GRAYSCALE)
+        mask = read_picture(path, grey=True)
         _check_size(path, mask, size)
         return mask > 127
 
@@ -295,7 +294,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         if not path.exists():
             frames = []
             for n in (number, number + 1):
-                high = read_frame(self._path(self.render, clip, n))
+                high = read_picture(self._path(self.render, clip, n))
                 height, width = (side // self.scale for side in high.shape[:2])
                 frames.append(_to_tensor(self._low(clip, n, high)[:height, :width])[None])
             with torch.no_grad():
@@ -357,14 +356,21 @@ def prepare_low_resolution(
     for clip in clips:
         for path in sorted((training / render / clip).glob("frame_[0-9]*.png")):
             target = training / prepared_name(render, scale) / clip / path.name
-            frame = read_frame(path)
+            frame = read_picture(path)
             expected = tuple(-(-side // scale) for side in frame.shape[:2])
-            kept = cv2.imread(str(target)) if target.exists() else None
-            if kept is not None and kept.shape[:2] == expected:
+            if _has_size(target, expected):
                 yield target, False
                 continue
             write_png(target, bicubic_downsample(frame, scale))
             yield target, True
+
+
+def _has_size(path: Path, size: tuple[int, int]) -> bool:
+    """Whether a whole picture of this height and width is there."""
+    try:
+        return checked_size(path) == size
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def clip_names(root: Path, clips: str | Sequence[str]) -> list[str]:
@@ -397,15 +403,6 @@ def truncated(root: str | Path, render: str, clip: str) -> str | None:
 def prepared_name(render: str, scale: int) -> str:
     """Folder beside ``clean`` and ``final`` that holds prepared low-resolution frames."""
     return f"{render}_bicubic_x{scale}"
-
-
-def read_frame(path: Path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Read an 8-bit image: ``(h, w, 3)`` RGB, or ``(h, w)`` with ``cv2.IMREAD_GRAYSCALE``."""
-    image = cv2.imread(str(path), mode)
-    if image is None:
-        reason = "cannot be decoded" if Path(path).exists() else "is missing"
-        raise FileNotFoundError(f"{path} {reason}")
-    return image[..., ::-1] if image.ndim == 3 else image
 
 
 def downsample_flow(

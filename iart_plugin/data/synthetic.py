@@ -27,7 +27,7 @@ import torch.nn.functional as F
 
 from iart_plugin.data.flow_io import write_flow
 from iart_plugin.data.recipe import record_recipe
-from iart_plugin.png_files import write_png
+from iart_plugin.pictures import read_picture, write_png
 
 TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "brick", "grass", "rocket", "hubble_deep_field")
 TEST_PHOTOGRAPHS = ("motorcycle_left", "coffee", "gravel")
@@ -239,21 +239,19 @@ def load_photograph(name: str | Path) -> np.ndarray:
     import cv2
 
     if isinstance(name, Path):
-        picture = cv2.imread(str(name), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise ValueError(f"{name} is not a readable picture")
+        picture = read_picture(name)
         factor = LARGEST_TEXTURE / min(picture.shape[:2])
         if factor < 1:
             size = [round(factor * length) for length in picture.shape[1::-1]]
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        return picture[..., ::-1].astype(np.float32)
+        return picture.astype(np.float32)
 
     import skimage.data
 
     folder = Path(skimage.data.__file__).parent
     for path in (folder / f"{name}.png", folder / f"{name}.jpg"):
         if path.exists():
-            return cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32)
+            return read_picture(path).astype(np.float32)
     raise ValueError(f"scikit-image ships no picture {name!r} in {folder}")
 
 

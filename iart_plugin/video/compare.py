@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from iart_plugin.files import AtomicFile
-from iart_plugin.png_files import write_png
+from iart_plugin.pictures import write_png
 
 from .colour import MATRIX_RGB, SRGB_AS_VIDEO, Colour
 from .encoding import Encoding, choose_encoding, container_of

@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 
-from iart_plugin.png_files import write_png
+from iart_plugin.pictures import write_png
 
 from .colour import FromRGB
 from .encoding import Encoding, set_up

@@ -16,10 +16,9 @@ from iart_plugin.data.sintel import (
     clip_names,
     downsample_flow,
     prepare_low_resolution,
-    read_frame,
     truncated,
 )
-from iart_plugin.png_files import write_png
+from iart_plugin.pictures import read_picture, write_png
 
 HEIGHT, WIDTH = 24, 36
 
@@ -54,7 +53,7 @@ def test_item(root):
     data = SintelFlowDataset(root, num_frames=3, render="final")
     assert [item["key"] for item in data] == ["a/0001", "a/0002", "b/0001"]
     item = data[1]
-    frame = read_frame(root / "training/final/a/frame_0003.png")
+    frame = read_picture(root / "training/final/a/frame_0003.png")
     np.testing.assert_array_equal(item["gt"][1].permute(1, 2, 0) * 255, frame)
     low = bicubic_downsample(frame, 4)
     np.testing.assert_array_equal((item["lq"][1] * 255).round().permute(1, 2, 0), low)
@@ -129,7 +128,7 @@ def test_sizes_that_the_scale_does_not_divide_are_cropped(tmp_path):
     item = SintelFlowDataset(tmp_path)[0]
     assert item["lq"].shape == (2, 3, 6, 9) and item["gt"].shape == (2, 3, 24, 36)
     assert item["flows"].shape == (1, 2, 6, 9)
-    frame = read_frame(tmp_path / "training/clean/odd/frame_0001.png")
+    frame = read_picture(tmp_path / "training/clean/odd/frame_0001.png")
     low = bicubic_downsample(frame, 4)[:6, :9]
     np.testing.assert_array_equal((item["lq"][0] * 255).round().permute(1, 2, 0), low)
 

@@ -1,0 +1,244 @@
+"""Picture files: reading them and their sizes, their natural order, and writing PNG files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from natsort import natsorted, ns
+from PIL import Image
+
+from iart_plugin.files import write_atomically
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+"""Suffixes of the picture files that are looked for, in lower case."""
+
+DEFAULT_PIXEL_LIMIT = 2**28
+PIXEL_LIMIT_VARIABLE = "IART_PLUGIN_MAX_PIXELS"
+"""The environment variable that raises (or lowers) the number of pixels a picture may have."""
+
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSED = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
+_ANIMATED_FORMATS = frozenset({"PNG", "WEBP", "TIFF", "GIF"})
+_REDUCED_PAGE = 0xFE  # TIFF's NewSubfileType, whose first bit marks a thumbnail
+
+
+def natural_order(paths: Iterable[Path]) -> list[Path]:
+    """Paths in the order in which people count: ``frame_9`` comes before ``frame_10``."""
+    return natsorted(paths, key=str, alg=ns.IGNORECASE)
+
+
+def pixel_limit() -> int:
+    """The number of pixels that a picture may have.
+
+    Raises:
+        ValueError: if the environment variable is not a number.
+    """
+    text = os.environ.get(PIXEL_LIMIT_VARIABLE, str(DEFAULT_PIXEL_LIMIT))
+    if not text.isdecimal():
+        raise ValueError(f"{PIXEL_LIMIT_VARIABLE}={text}: give a whole number of pixels")
+    return int(text)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width as :func:`read_picture` gives them, read from the file's header.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a picture, or has more pixels than :func:`pixel_limit`.
+    """
+    with open(path, "rb") as file, _header(file, path) as image:
+        if image is not None:
+            return _upright_size(image)
+    return read_picture(path).shape[:2]  # a format that OpenCV alone knows
+
+
+def picture_count(path: Path) -> int:
+    """The number of pictures of the first one's size in a file: above 1 for an animation.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    with open(path, "rb") as file, _header(file, path) as image:
+        # Some cameras put a preview behind a JPEG: that is no animation.
+        if image is None or image.format not in _ANIMATED_FORMATS:
+            return 1
+        if image.format != "TIFF":
+            return getattr(image, "n_frames", 1)
+        return sum(1 for _ in _pages(image))
+
+
+def read_picture(path: Path, *, deep: bool = False, grey: bool = False) -> np.ndarray:
+    """Read a picture without its transparency, upright as its EXIF orientation says.
+
+    Args:
+        path: The file.
+        deep: Keep 16 bits a channel where the file has them; otherwise 8 bits are returned.
+        grey: Return the brightness alone.
+
+    Returns:
+        RGB (h, w, 3), or (h, w) for ``grey``: uint8, or uint16.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be decoded, or has more pixels than :func:`pixel_limit`.
+    """
+    data = np.fromfile(path, np.uint8)  # OpenCV's own reader cannot open every name on Windows
+    with _header(io.BytesIO(data.tobytes()), path) as header:
+        orientation = _orientation(header)
+        if header is not None and header.format == "TIFF":
+            if orientation in _TRANSPOSED:  # which OpenCV cannot decode, and Pillow turns itself
+                return np.asarray(header.convert("L" if grey else "RGB"))
+            orientation = 1  # OpenCV has turned it
+    mode = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    mode |= cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYDEPTH if deep else 0)
+    image = cv2.imdecode(data, mode) if data.size else None
+    if image is None or image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path} is not a readable image: it is damaged, or of another format")
+    image = image if grey else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return _turned(image, orientation)
+
+
+def read_pictures(path: Path) -> Iterator[tuple[np.ndarray, float | None]]:
+    """Read every picture of an animation, or every page of a TIFF.
+
+    Yields:
+        RGB (h, w, 3) uint8, and the seconds that it is shown for where the file says so.
+
+    Raises:
+        ValueError: if a picture cannot be decoded.
+    """
+    with open(path, "rb") as file, _header(file, path) as image:
+        try:
+            for page in _pages(image):
+                pixels = np.asarray(page.convert("RGB"))
+                milliseconds = page.info.get("duration")  # WebP's is known once it is decoded
+                yield pixels, milliseconds / 1000 if milliseconds else None
+        except (OSError, SyntaxError, EOFError) as error:
+            raise ValueError(f"{path}: one of its pictures cannot be read ({error})") from error
+
+
+def _pages(image: Image.Image) -> Iterator[Image.Image]:
+    size = image.size
+    for index in range(getattr(image, "n_frames", 1)):
+        image.seek(index)
+        reduced = image.format == "TIFF" and image.tag_v2.get(_REDUCED_PAGE, 0) & 1
+        if image.size == size and not reduced:
+            yield image
+
+
+def checked_size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture that was read through to its end.
+
+    A PNG is checked by its structure and checksums, which finds a truncated or damaged file without
+    decoding it; any other picture is decoded.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or not a picture.
+    """
+    data = path.read_bytes()
+    if not data.startswith(b"\x89PNG"):
+        return read_picture(path).shape[:2]
+    verify_png(data, path)
+    return picture_size(path)
+
+
+def verify_png(data: bytes, path: Path) -> None:
+    """Check the structure and the checksums of a PNG file without decoding it.
+
+    Raises:
+        ValueError: if it is cut short or damaged.
+    """
+    try:
+        with _header(io.BytesIO(data), path) as image:
+            if image is None or image.format != "PNG":
+                raise ValueError(f"{path} is not a readable image: its first bytes are damaged")
+            image.verify()
+    except OSError as error:
+        raise ValueError(f"{path} is not a readable image: it is cut short ({error})") from error
+    except SyntaxError as error:
+        raise ValueError(f"{path} is not a readable image: it is damaged ({error})") from error
+    except IndexError as error:
+        raise ValueError(f"{path} is not a readable image: it cannot be decoded") from error
+
+
+@contextlib.contextmanager
+def _header(file: io.IOBase, path: Path) -> Iterator[Image.Image | None]:
+    """The picture opened by Pillow, which decodes nothing yet; None where Pillow cannot open it."""
+    # Pillow's own limit cannot be told the file's name, nor raised for one picture.
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        image = Image.open(file)
+    except (OSError, SyntaxError, ValueError):
+        image = None
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+    if image is not None and image.width * image.height > (limit := pixel_limit()):
+        raise ValueError(
+            f"{path} is {image.width}x{image.height}, more than {limit} pixels: set "
+            f"{PIXEL_LIMIT_VARIABLE} to allow it"
+        )
+    yield image
+
+
+def _orientation(image: Image.Image | None) -> int:
+    """EXIF's orientation, 1 for a picture that is upright as it is stored."""
+    # Pillow decodes the whole of a PNG to look for an orientation behind its pixels.
+    if image is None or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    return image.getexif().get(_EXIF_ORIENTATION, 1)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    # Pillow gives a TIFF's size as it will be when it is turned.
+    turned = image.format != "TIFF" and _orientation(image) in _TRANSPOSED
+    return image.size if turned else image.size[::-1]
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """A stored picture as EXIF's orientation (1 to 8) shows it."""
+    if orientation in _TRANSPOSED:
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def encode_png(image: np.ndarray, options: Sequence[int] = ()) -> bytes:
+    """The bytes of a PNG file.
+
+    Args:
+        image: uint8 or uint16, RGB (h, w, 3) or grey (h, w).
+        options: OpenCV's options, pairs of a name and a value.
+
+    Raises:
+        OSError: if OpenCV cannot encode it.
+    """
+    done, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image, options)
+    if not done:
+        raise OSError(errno.EIO, "a picture cannot be encoded as PNG")
+    return data.tobytes()
+
+
+def write_png(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> None:
+    """Write a PNG file, under its name only when it is complete; missing folders are made.
+
+    Args:
+        path: The file.
+        image: uint8 or uint16, RGB (h, w, 3) or grey (h, w).
+        options: OpenCV's options, pairs of a name and a value.
+
+    Raises:
+        OSError: if it cannot be encoded, the disk is full, or the folder cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, encode_png(image, options))
