@@ -1,0 +1,182 @@
+"""Runs the fused forms beside the reference forms on this machine and compares them.
+
+Each case builds an operation or a network with random weights from a fixed seed. It is computed by
+the reference forms in float32 and by the fused forms, which include the GPU kernels where there is
+a GPU that they are written for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from iart_plugin.archs import IACNN, IART
+from iart_plugin.fused import fused
+from iart_plugin.ops import ImplicitAlignment
+
+TOLERANCE = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+"""The largest error that is in order, relative to the largest value; float32 may be TF32 on GPUs.
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is compared.
+
+    Attributes:
+        name: What is printed.
+        module: Builds the module.
+        inputs: Makes its inputs; their gradients are compared too where ``backward`` is set.
+        backward: Compare the gradients of inputs and weights instead of the outputs.
+    """
+
+    name: str
+    module: Callable[[], nn.Module]
+    inputs: Callable[[], tuple[Tensor, ...]]
+    backward: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a case gave in one precision.
+
+    Attributes:
+        name: The case's.
+        dtype: Precision of the fused forms.
+        error: Largest difference over the largest value; infinite if anything is not finite.
+        seconds: The fused forms' time.
+        reference_seconds: The reference forms' time, in float32.
+        failure: What the fused forms raised, in one line; None where they ran.
+    """
+
+    name: str
+    dtype: torch.dtype
+    error: float
+    seconds: float
+    reference_seconds: float
+    failure: str | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two forms computed the same to rounding."""
+        return self.failure is None and self.error <= TOLERANCE[self.dtype]
+
+
+def _alignment_inputs() -> tuple[Tensor, ...]:
+    features = torch.randn(2, 1, 64, 45, 80).unbind()
+    return (*features, torch.randn(1, 2, 45, 80) * 4)
+
+
+def _clip() -> tuple[Tensor, ...]:
+    return (torch.rand(1, 2, 3, 20, 36),)
+
+
+CASES = (
+    *(
+        Case(
+            f"implicit alignment, window {size}{', backward' if backward else ''}",
+            lambda size=size: ImplicitAlignment(64, num_heads=8, window_size=size),
+            _alignment_inputs,
+            backward,
+        )
+        for size in (2, 3)
+        for backward in (False, True)
+    ),
+    *(
+        Case(
+            f"IA-RT, 2 blocks a branch{', backward' if backward else ''}",
+            lambda: IART(depths=(2,), num_heads=(6,)),
+            _clip,
+            backward,
+        )
+        for backward in (False, True)
+    ),
+    Case("IA-CNN, 4 residual blocks a branch", lambda: IACNN(num_block=4), _clip),
+)
+"""What the doctor compares: odd sizes, so that windows are padded, and both directions."""
+
+
+def run_checks(device: torch.device, cases: tuple[Case, ...] = CASES) -> Iterator[Result]:
+    """Compare every case in every precision that the device is used in.
+
+    Args:
+        device: Where to compute.
+        cases: What to compare.
+    """
+    dtypes = [torch.float32]
+    if device.type == "cuda":
+        dtypes += [torch.float16, torch.bfloat16]
+    for case in cases:
+        yield from _check(case, device, dtypes)
+
+
+def _check(case: Case, device: torch.device, dtypes: list[torch.dtype]) -> Iterator[Result]:
+    torch.manual_seed(0)
+    module = case.module().to(device).eval()
+    inputs = tuple(x.to(device) for x in case.inputs())
+    with fused(False):
+        expected, reference_seconds = _compute(case, module, inputs, torch.float32)
+    for dtype in dtypes:
+        try:
+            with fused(True):
+                found, seconds = _compute(case, module, inputs, dtype)
+        except Exception as error:  # a compiler or a driver may raise anything; the doctor says so
+            line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            yield Result(case.name, dtype, math.inf, 0.0, reference_seconds, line)
+            continue
+        error = _largest_error(found, expected)
+        yield Result(case.name, dtype, error, seconds, reference_seconds)
+
+
+def _compute(
+    case: Case, module: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype
+) -> tuple[list[Tensor], float]:
+    """The outputs or the gradients, and the time of a second run: the first one compiles."""
+    device = inputs[0].device
+    half = dtype is not torch.float32
+    run = _gradients if case.backward else _outputs
+    for _ in range(2):
+        started = time.perf_counter()
+        with torch.autocast(device.type, dtype=dtype) if half else nullcontext():
+            results = run(module, inputs)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - started
+    return results, seconds
+
+
+def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    with torch.no_grad():
+        return [module(*inputs)]
+
+
+def _gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """The gradients of the mean of the squares, so that every output counts differently."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    wanted = [*leaves, *(p for p in module.parameters() if p.requires_grad)]
+    loss = module(*leaves).float().square().mean()
+    found = torch.autograd.grad(loss, wanted, allow_unused=True)
+    return [gradient for gradient in found if gradient is not None]
+
+
+def _largest_error(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest error of any tensor relative to its largest value.
+
+    Some gradients are zero but for rounding, such as that of the keys' bias in a softmax. The
+    largest value of all therefore counts for a thousandth in every tensor.
+    """
+    peaks = [x.double().abs().max().item() for x in expected]
+    floor = max(1e-3 * max(peaks), 1e-12)
+    differences = (
+        (a.double() - b.double()).abs().max().item() for a, b in zip(found, expected, strict=True)
+    )
+    errors = [
+        difference / max(peak, floor) for difference, peak in zip(differences, peaks, strict=True)
+    ]
+    return max(errors) if all(map(math.isfinite, errors)) else math.inf
