@@ -1,11 +1,14 @@
 # `make demo` and `make test` set up .venv on their first run. They need Python 3.11 and nothing
-# else; everything comes from PyPI, in the versions of requirements/constraints.txt.
+# else; everything comes from PyPI, in the versions of requirements/constraints.txt. Python 3.12 and
+# 3.13 do too, the latter with constraints-newest.txt: make setup PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv
+VENV ?= .venv
+TESTS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --constraint requirements/constraints.txt
+NEWEST = $(shell $(PYTHON) -c 'import sys; print("-newest" if sys.version_info >= (3, 13) else "")')
+INSTALL = $(PIP) install --constraint requirements/constraints$(NEWEST).txt
 STAMP := $(VENV)/installed
 
 .DEFAULT_GOAL := help
@@ -16,12 +19,13 @@ help: ## print this list
 
 setup: $(STAMP) ## set up .venv with the package, both frameworks and the demo's data
 
-# The last two files go in without their declared dependencies (requirements/frameworks.txt says
-# why), and BasicSR's setup needs what dependencies.txt has installed by then.
-$(STAMP): requirements/*.txt pyproject.toml
+# The last two files go in without their declared dependencies; requirements/frameworks.txt says
+# why, and requirements/python-3.13 what BasicSR's setup needs there.
+$(STAMP): $(wildcard requirements/*.txt) pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(INSTALL) --requirement requirements/dependencies.txt
-	$(INSTALL) --no-deps --no-build-isolation --requirement requirements/frameworks.txt
+	PYTHONPATH=requirements/python-3.13 \
+		$(INSTALL) --no-deps --no-build-isolation --requirement requirements/frameworks.txt
 	$(INSTALL) --no-deps --requirement requirements/demo.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
@@ -30,8 +34,8 @@ demo: $(STAMP) ## show what the plugin does, on a real clip with real weights
 	$(BIN)/python tools/demo.py
 	$(BIN)/python tools/demo_video.py
 
-test: $(STAMP) ## run every test
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run every test, or those of TESTS="tests/ops …"
+	$(BIN)/python -m pytest $(TESTS)
 
 lint: $(STAMP) ## check the style
 	$(BIN)/ruff check .
@@ -42,4 +46,4 @@ format: $(STAMP) ## mend the style
 	$(BIN)/ruff format .
 
 clean: ## remove .venv, and nothing that a training has written
-	rm -rf $(VENV)
+	rm -rf .venv .venv-newest
