@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,13 @@ class CopiedStreams:
     """
 
     def __init__(self, path: Path, kinds: Sequence[str] = ("audio", "subtitle", "attachment")):
-        self._path, self._kinds = path, tuple(kinds)
+        self._path, self.kinds = path, tuple(kinds)
+
+    def of_kinds(self, kinds: Sequence[str]) -> CopiedStreams:
+        """The same, with these kinds alone."""
+        fewer = copy.copy(self)
+        fewer.kinds = tuple(kinds)
+        return fewer
 
     def open(self) -> av.container.InputContainer:
         """The container to copy from."""
@@ -59,7 +66,7 @@ class CopiedStreams:
 
     def select(self, source: av.container.InputContainer) -> list[av.stream.Stream]:
         """The streams to copy."""
-        return [s for s in source.streams if s.type in self._kinds]
+        return [s for s in source.streams if s.type in self.kinds]
 
     def check(self, container: str) -> None:
         """Find out before any work whether the output's container can hold the streams.

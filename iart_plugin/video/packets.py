@@ -5,12 +5,14 @@ shared among processes, and still give one and the same file. A container could 
 but Matroska would round its times to milliseconds and MP4 would add edit lists; this keeps what
 the encoder said.
 
-Layout: an 8-byte magic, then a record a packet: six int64 (pts, dts, duration, stream, key, size),
-then ``size`` bytes.
+Layout: an 8-byte magic, then a record for each packet: six int64 (pts, dts, duration, stream, key,
+size), then ``size`` bytes. The last record is of stream -1, and its bytes are the SHA-256 of all
+that is before it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from collections.abc import Iterator
@@ -22,7 +24,8 @@ import av
 
 from iart_plugin.files import AtomicFile
 
-_MAGIC = b"IARTPKT1"
+_MAGIC = b"IARTPKT2"
+_END = -1
 _RECORD = struct.Struct("<6q")
 _NO_TIME = -(2**63)
 
@@ -49,18 +52,24 @@ class PacketWriter:
         self.path = Path(path)
         self._target = AtomicFile(self.path)
         self._file = self._target.temporary.open("wb")
-        self._file.write(_MAGIC)
+        self._digest = hashlib.sha256()
+        self._put(_MAGIC)
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
 
     def write(self, packet: av.Packet, *, stream: int = 0) -> None:
         """Append one packet."""
         pts = _NO_TIME if packet.pts is None else packet.pts
         dts = _NO_TIME if packet.dts is None else packet.dts
         record = (pts, dts, packet.duration or 0, stream, int(packet.is_keyframe), packet.size)
-        self._file.write(_RECORD.pack(*record))
-        self._file.write(bytes(packet))
+        self._put(_RECORD.pack(*record) + bytes(packet))
 
     def close(self, path: Path | None = None) -> None:
         """Complete the file: on disk first, under its own name (or ``path``) second."""
+        digest = self._digest.digest()
+        self._file.write(_RECORD.pack(0, 0, 0, _END, 0, len(digest)) + digest)
         self._file.close()
         self._target.commit(path)
 
@@ -86,26 +95,45 @@ def read_packets(path: Path, time_base: Fraction) -> Iterator[tuple[av.Packet, P
         yield packet, times
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file is complete and as it was written."""
+    try:
+        for _ in _records(path, with_data=True):
+            pass
+    except (OSError, ValueError, MemoryError):
+        return False
+    return True
+
+
 def _records(path: Path, *, with_data: bool) -> Iterator[tuple[PacketTimes, bytes]]:
     with Path(path).open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{path}: not a segment of an unfinished run")
-        while head := file.read(_RECORD.size):
-            if len(head) < _RECORD.size:
-                raise ValueError(f"{path}: cut short; delete it and run again with --resume")
-            pts, dts, duration, stream, key, size = _RECORD.unpack(head)
-            times = PacketTimes(
-                None if pts == _NO_TIME else pts,
-                None if dts == _NO_TIME else dts,
-                duration,
-                stream,
-                bool(key),
-            )
+        digest = hashlib.sha256(_MAGIC)
+        length = os.fstat(file.fileno()).st_size
+        while True:
+            head = file.read(_RECORD.size)
+            size = _RECORD.unpack(head)[-1] if len(head) == _RECORD.size else -1
+            if not 0 <= size <= length - file.tell():
+                raise ValueError(f"{path}: cut short; run again with --resume")
+            pts, dts, duration, stream, key, _ = _RECORD.unpack(head)
+            if stream == _END:
+                if with_data and file.read(size) != digest.digest():
+                    raise ValueError(f"{path}: damaged; run again with --resume")
+                return
+            data = file.read(size) if with_data else b""
             if with_data:
-                data = file.read(size)
-                if len(data) < size:
-                    raise ValueError(f"{path}: cut short; delete it and run again with --resume")
-                yield times, data
+                digest.update(head + data)
             else:
                 file.seek(size, os.SEEK_CUR)
-                yield times, b""
+            yield _times(pts, dts, duration, stream, key), data
+
+
+def _times(pts: int, dts: int, duration: int, stream: int, key: int) -> PacketTimes:
+    return PacketTimes(
+        None if pts == _NO_TIME else pts,
+        None if dts == _NO_TIME else dts,
+        duration,
+        stream,
+        bool(key),
+    )

@@ -6,6 +6,7 @@ a finished segment leaves on disk is complete; what an unfinished one leaves is 
 
 from __future__ import annotations
 
+import json
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ import av
 import cv2
 import numpy as np
 
+from iart_plugin.files import write_atomically
 from iart_plugin.pictures import write_png
 
 from .colour import FromRGB
@@ -82,10 +84,10 @@ class VideoSegment:
 
 
 class ImageSegment:
-    """Writes PNG files, 8 or 16 bits, and an empty marker when the segment is complete.
+    """Writes PNG files, 8 or 16 bits, and a list of them when the segment is complete.
 
     Args:
-        marker: Whose existence says that the segment is complete.
+        marker: The list, whose existence says that the segment is complete.
         folder: Where the images go.
         compression: zlib's level.
     """
@@ -93,18 +95,30 @@ class ImageSegment:
     def __init__(self, marker: Path, folder: Path, *, compression: int = 3) -> None:
         self._marker, self._folder = marker, folder
         self._options = [cv2.IMWRITE_PNG_COMPRESSION, compression]
+        self._sizes: dict[str, int] = {}
 
     def write(self, frame: Frame, rgb: np.ndarray) -> None:
         """Write one picture under its source's name, or its number where it had none."""
         name = frame.name if frame.name is not None else f"{frame.index:08d}"
-        write_png(self._folder / f"{name}.png", rgb, self._options)
+        path = self._folder / f"{name}.png"
+        write_png(path, rgb, self._options)
+        self._sizes[path.name] = path.stat().st_size
 
     def close(self) -> None:
-        """Leave the marker."""
-        self._marker.touch()
+        """Write the list."""
+        write_atomically(self._marker, json.dumps(self._sizes))
 
     def abort(self) -> None:
-        """The images stay; without the marker they are written anew."""
+        """The images stay; without the list they are written anew."""
+
+
+def images_of(marker: Path) -> dict[str, int]:
+    """The names of a segment's images and their bytes; none where the list is damaged."""
+    try:
+        sizes = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return sizes if isinstance(sizes, dict) else {}
 
 
 class PipeSink:

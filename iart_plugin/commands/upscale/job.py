@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import av
 import torch
 
 import iart_plugin
-from iart_plugin.inference.devices import pick_device, pick_precision
+from iart_plugin.inference.devices import missing_gpu_advice, pick_device, pick_precision
 from iart_plugin.inference.engine import SCALE, Engine, make_engine
 from iart_plugin.inference.memory import Plan, choose_plan
 from iart_plugin.inference.models import LoadedModel, load_model
@@ -26,6 +25,7 @@ from iart_plugin.video.reader import ImageSource, VideoSource, open_source
 
 from .distributed import Group
 from .options import UpscaleOptions
+from .target import Target
 from .work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -36,43 +36,49 @@ SHORTEST_SEGMENT = 48
 
 @dataclass
 class Job:
-    """A run that is set up: everything decided, nothing written.
+    """A run that is set up.
 
     Attributes:
         options: What was asked for.
-        source: Open.
-        model: Loaded.
-        device: Where it runs.
-        precision: In what.
-        plan: How frames are cut.
+        group: The processes that share the work.
+        target: Where the result goes.
+        source: The film or the images, open.
+        model: The network, loaded.
+        device: Where the network runs.
+        precision: What the network computes in.
+        encoding: How a video is encoded. A pipe's frames have its size, colours and pixel format.
+            None where PNG images are written.
+        extras: The source's other streams, which the output gets too.
+        plan: How frames are cut into clips and tiles.
         segment: Frames of a segment.
-        encoding: Of a video; of a pipe its size, tags and pixel format.
-        extras: The source's other streams.
-        work: The folder of the unfinished run; None for a pipe.
-        group: The processes.
     """
 
     options: UpscaleOptions
+    group: Group
+    target: Target
     source: VideoSource | ImageSource
     model: LoadedModel
     device: torch.device
     precision: str
-    plan: Plan
-    segment: int
     encoding: Encoding | None
     extras: CopiedStreams | None
-    work: WorkFolder | None
-    group: Group
+    plan: Plan
+    segment: int
 
     @property
     def output(self) -> Path:
         """The output's path."""
-        return Path(self.options.output)
+        return self.target.path
+
+    @property
+    def work(self) -> WorkFolder | None:
+        """The folder of the unfinished run; None for a pipe."""
+        return self.target.work
 
     @property
     def to_images(self) -> bool:
         """Whether PNG files are written."""
-        return self.encoding is None
+        return self.target.kind == "images"
 
     def engine(self) -> Engine:
         """A fresh engine."""
@@ -82,23 +88,30 @@ class Job:
 
     def record(self) -> dict[str, Any]:
         """All that decides the segments' bits; other streams are copied at the end."""
-        o = self.options
         return {
             "software": {
                 "iart_plugin": iart_plugin.__version__,
                 "torch": torch.__version__,
                 "av": av.__version__,
             },
-            "input": source_identity(self.source),
+            **record_of_source(self.source, self.encoding),
             "model": {"name": self.model.name, "sha256": self.model.digest},
-            "encoding": "png" if self.encoding is None else self.encoding.as_dict(),
             "device": self.device.type,
             "precision": self.precision,
-            "self_ensemble": o.self_ensemble,
-            "scene_detection": o.scene_detection,
-            "on_error": o.on_error,
+            "self_ensemble": self.options.self_ensemble,
+            "scene_detection": self.options.scene_detection,
             "plan": plan_record(self.plan, self.segment),
         }
+
+
+def record_of_source(
+    source: VideoSource | ImageSource, encoding: Encoding | None
+) -> dict[str, Any]:
+    """What is read, and how it is written."""
+    return {
+        "input": source_identity(source),
+        "encoding": "png" if encoding is None else encoding.as_dict(),
+    }
 
 
 def plan_record(plan: Plan, segment: int) -> dict[str, Any]:
@@ -119,7 +132,7 @@ def source_identity(source: VideoSource | ImageSource) -> dict[str, Any]:
         digest = hashlib.sha256()
         for path in source.paths:
             stat = path.stat()
-            digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(f"{path.name!a} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         return {"images": len(source.paths), "digest": digest.hexdigest()}
     if str(source.path) == "-":
         return {"pipe": True}
@@ -131,69 +144,129 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
     """Decide everything, and fail here rather than after hours of work.
 
     Raises:
-        ValueError: As :func:`upscale_video`.
+        ValueError: Options or input that cannot be used; says which.
         FileExistsError: Something is in the way of the output.
         OSError: No room for the output.
     """
-    to_pipe = options.output == "-"
-    work = None if to_pipe else WorkFolder(Path(options.output))
-    if to_pipe and (group.size > 1 or options.resume or options.compare):
-        raise ValueError("-o -: a pipe can be neither shared, resumed nor compared; name a file")
-    if options.input == "-" and (group.size > 1 or options.resume or options.compare):
-        raise ValueError("input -: a pipe can be neither shared, resumed nor compared; name a file")
-    images_out = not to_pipe and _names_folder(options.output)
-    _refuse_unused(options, to_pipe, images_out)
-    if work is not None and group.is_first:
-        _refuse_to_overwrite(options, work, images_out)
-    group.wait()
-    if not images_out and not to_pipe:
-        container_of(options.output)  # a wrong suffix fails before anything is loaded
-    model = load_model(options.model, options.weights)
-    device = group.device(pick_device(options.device))
-    precision = pick_precision(options.precision, device)
+    target = _choose_target(options, group)
+    model, device, precision = _choose_network(options, group)
     source = open_source(options.input, rate=options.fps, on_error=options.on_error)
     try:
-        if images_out and isinstance(source, ImageSource):
-            _check_names(source)
-        encoding = None if images_out else _encoding(options, source)
-        extras = None
-        if encoding is not None and not to_pipe and isinstance(source, VideoSource):
-            extras = _extras(options, source, work)
-            if extras is not None:
-                extras.check(encoding.container)
-        if encoding is not None and not to_pipe:
-            check_encoding(encoding)
-        if options.compare:
-            _check_comparison(options, source, encoding)
-        model.network.to(device)
-        plan, segment = group.share(_plan(options, source, model, device, precision, work))
-        job = Job(
-            options, source, model, device, precision, plan, segment, encoding, extras, work, group
+        encoding = _choose_encoding(options, target, source)
+        extras = _choose_extras(options, target, source, encoding)
+        _check_names(target, source)
+        _check_comparison(options, target, source, encoding)
+        plan, segment = group.share(
+            _choose_plan(
+                options, target, source, encoding, model.network.to(device), device, precision
+            )
         )
-        if options.check_disk and group.is_first and not to_pipe:
-            check_disk(job)
+        job = Job(
+            options, group, target, source, model, device, precision, encoding, extras, plan,
+            segment,
+        )  # fmt: skip
+        _check_disk(job)
     except BaseException:
         source.close()
         raise
     return job
 
 
-def _refuse_unused(options: UpscaleOptions, to_pipe: bool, to_images: bool) -> None:
+def _choose_target(options: UpscaleOptions, group: Group) -> Target:
+    """Where the result goes, once it is certain that it may go there."""
+    _refuse_numbers(options)
+    target = Target.of(options.output)
+    for name, is_pipe in (("input", options.input == "-"), ("-o", target.kind == "pipe")):
+        if is_pipe and (group.size > 1 or options.resume or options.compare):
+            raise ValueError(
+                f"{name} -: a pipe can be neither shared, resumed nor compared; name a file"
+            )
+    _refuse_unused(options, target)
+    if group.is_first:
+        target.check(options)
+    group.wait()
+    return target
+
+
+def _refuse_numbers(options: UpscaleOptions) -> None:
+    """Numbers that no source and no encoder could have."""
+    if options.fps is not None and not 0 < options.fps <= 10_000:
+        raise ValueError(f"--fps {options.fps}: frames a second, more than 0 and at most 10000")
+
+
+def _refuse_unused(options: UpscaleOptions, target: Target) -> None:
     """An option that would change nothing is a mistake: say so."""
-    unused = []
-    if to_pipe:
+    unused: list[str] = []
+    if target.kind == "pipe":
         unused = ["codec", "crf", "preset", "lossless"]
-    elif to_images:  # a comparison of images is a video
+    elif target.kind == "images":  # a comparison of images is a video
         unused = ["codec", "pix_fmt"] + ([] if options.compare else ["crf", "preset"])
     given = [name for name in unused if getattr(options, name) not in (None, False)]
     if given:
         names = ", ".join("--" + name.replace("_", "-") for name in given)
-        kind = "raw frames" if to_pipe else "PNG files"
+        kind = "raw frames" if target.kind == "pipe" else "PNG files"
         raise ValueError(f"-o {options.output}: {kind} have no encoder: leave out {names}")
 
 
-def _check_names(source: ImageSource) -> None:
-    """Results are named like their sources, in one folder."""
+def _choose_network(options: UpscaleOptions, group: Group) -> tuple[LoadedModel, torch.device, str]:
+    """The network with its weights, its device and its precision."""
+    model = load_model(options.model, options.weights)
+    device = group.device(pick_device(options.device))
+    if device.type == "cpu" and options.device == "auto" and (advice := missing_gpu_advice()):
+        logger.warning("%s", advice)
+    return model, device, pick_precision(options.precision, device)
+
+
+def _choose_encoding(
+    options: UpscaleOptions, target: Target, source: VideoSource | ImageSource
+) -> Encoding | None:
+    """How the video is encoded, tried once; None for images."""
+    if target.kind == "images":
+        return None
+    to_pipe = target.kind == "pipe"
+    colour = source.info.colour if source.info.is_video else SRGB_AS_VIDEO
+    if colour.matrix == 0:  # an RGB video, written as Y'CbCr
+        colour = SRGB_AS_VIDEO
+    encoding = choose_encoding(
+        source.info,
+        "matroska" if to_pipe else container_of(target.path),
+        colour,
+        codec="rawvideo" if to_pipe else options.codec,
+        crf=options.crf,
+        preset=options.preset,
+        pix_fmt=options.pix_fmt,
+        lossless=options.lossless,
+        scale=SCALE,
+    )
+    if not to_pipe:
+        check_encoding(encoding)
+    return encoding
+
+
+def _choose_extras(
+    options: UpscaleOptions,
+    target: Target,
+    source: VideoSource | ImageSource,
+    encoding: Encoding | None,
+) -> CopiedStreams | None:
+    """The source's other streams, once it is certain that the container can hold them."""
+    if target.kind != "video" or not isinstance(source, VideoSource):
+        return None
+    kinds = ["audio"] if options.audio else []
+    if options.subtitles:
+        kinds += ["subtitle", "attachment"]
+    if source.is_pipe:  # what is put aside while it is read
+        extras = SpooledStreams(source.container, target.work.spool, kinds)
+    else:
+        extras = CopiedStreams(source.path, kinds)
+    extras.check(encoding.container)
+    return extras
+
+
+def _check_names(target: Target, source: VideoSource | ImageSource) -> None:
+    """Results of images are named like their sources, in one folder."""
+    if target.kind != "images" or not isinstance(source, ImageSource):
+        return
     seen: dict[str, Path] = {}
     for path in source.paths:
         if other := seen.get(path.stem):
@@ -203,61 +276,16 @@ def _check_names(source: ImageSource) -> None:
         seen[path.stem] = path
 
 
-def _names_folder(output: str) -> bool:
-    return output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
-
-
-def _refuse_to_overwrite(options: UpscaleOptions, work: WorkFolder, to_images: bool) -> None:
-    output = work.output
-    occupied = output.exists() and not (output.is_dir() and not any(output.iterdir()))
-    taken = [output] if occupied else []
-    if options.compare:
-        path = comparison_path(output, to_images=to_images)
-        taken += filter(Path.exists, (path, path.with_suffix(".png")))
-    # A run that was interrupted while finishing has its output in place, or a part of it.
-    continued = options.resume and work.exists()
-    if taken and not (options.overwrite or options.dry_run or continued):
-        raise FileExistsError(f"{taken[0]} exists: pass -y to replace it, or choose another -o")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"{output.parent}: no such folder to write {output.name} to")
-    if work.exists() and not (options.resume or options.overwrite or options.dry_run):
-        how = "" if options.input == "-" else "continue it with --resume, or "
-        raise FileExistsError(f"{work.path} is left of an unfinished run: {how}start over with -y")
-
-
-def _encoding(options: UpscaleOptions, source: VideoSource | ImageSource) -> Encoding:
-    colour = source.info.colour if source.info.is_video else SRGB_AS_VIDEO
-    if colour.matrix == 0:  # an RGB video, written as Y'CbCr
-        colour = SRGB_AS_VIDEO
-    container = "matroska" if options.output == "-" else container_of(options.output)
-    codec = "rawvideo" if options.output == "-" else options.codec
-    return choose_encoding(
-        source.info,
-        container,
-        colour,
-        codec=codec,
-        crf=options.crf,
-        preset=options.preset,
-        pix_fmt=options.pix_fmt,
-        lossless=options.lossless,
-        scale=SCALE,
-    )
-
-
-def _extras(options: UpscaleOptions, source: VideoSource, work: WorkFolder) -> CopiedStreams:
-    """The other streams, from the source or from what will be put aside of a pipe."""
-    kinds = ["audio"] if options.audio else []
-    if options.subtitles:
-        kinds += ["subtitle", "attachment"]
-    if source.is_pipe:
-        return SpooledStreams(source.container, work.spool, kinds)
-    return CopiedStreams(source.path, kinds)
-
-
 def _check_comparison(
-    options: UpscaleOptions, source: VideoSource | ImageSource, encoding: Encoding | None
+    options: UpscaleOptions,
+    target: Target,
+    source: VideoSource | ImageSource,
+    encoding: Encoding | None,
 ) -> None:
-    path = comparison_path(Path(options.output), to_images=encoding is None)
+    """The comparison's encoder is tried like the output's."""
+    if not options.compare:
+        return
+    path = comparison_path(target.path, to_images=target.kind == "images")
     colour = SRGB_AS_VIDEO if encoding is None else encoding.colour
     try:
         check_encoding(
@@ -269,27 +297,34 @@ def _check_comparison(
         raise ValueError(f"--compare {options.compare}: {error}") from error
 
 
-def _plan(
+def _choose_plan(
     options: UpscaleOptions,
+    target: Target,
     source: VideoSource | ImageSource,
-    model: LoadedModel,
+    encoding: Encoding | None,
+    network: torch.nn.Module,
     device: torch.device,
     precision: str,
-    work: WorkFolder | None,
 ) -> tuple[Plan, int]:
     """The plan and the segments' length; of a run to be continued, the ones that it began with."""
-    recorded: dict[str, Any] = {}
-    if options.resume and work is not None and work.exists():
-        recorded = work.record().get("plan", {})
-    tile = options.tile if options.tile is not None else recorded.get("tile")
+    begun: dict[str, Any] = {}
+    if options.resume and target.work is not None and target.work.exists():
+        # Another source is named here: it may not even fit the plan that the run began with.
+        target.work.check(record_of_source(source, encoding))
+        begun = target.work.record().get("plan", {})
+    tile = options.tile if options.tile is not None else begun.get("tile")
+    if options.chunk is None and begun:
+        options = replace(options, chunk=begun.get("chunk"))
+    else:
+        begun = {}
     plan = choose_plan(
         source.info.height,
         source.info.width,
-        model.network,
+        network,
         device=device,
         precision=precision,
-        chunk=options.chunk if options.chunk is not None else recorded.get("chunk"),
-        first_chunk=None if options.chunk is not None else recorded.get("first_chunk"),
+        chunk=options.chunk,
+        first_chunk=begun.get("first_chunk"),
         warm_up=options.warm_up,
         tile=None if tile is None else (tile[0], tile[1]),
         overlap=options.overlap,
@@ -310,14 +345,14 @@ def expected_bytes(job: Job) -> int | None:
     return int(pixels * 0.025)  # 0.2 bits a pixel: generous for the default quality
 
 
-def check_disk(job: Job) -> None:
+def _check_disk(job: Job) -> None:
     """Make sure that the output is likely to fit.
 
     Raises:
         OSError: It is not.
     """
     expected = expected_bytes(job)
-    if expected is None:
+    if not job.options.check_disk or not job.group.is_first or not job.work or expected is None:
         return
     if not job.to_images:
         expected *= 2  # the segments, and the file that they are put together in

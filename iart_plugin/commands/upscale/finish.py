@@ -1,0 +1,132 @@
+"""The last step: one file of all segments, or the folder of images, under the output's name."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import av
+
+from iart_plugin.files import AtomicFile
+from iart_plugin.video.muxing import CopiedStreams, assemble
+from iart_plugin.video.writer import images_of, write_timestamps
+
+from .job import Job
+from .segments import SegmentedOutput
+from .target import own_pattern
+
+logger = logging.getLogger(__name__)
+
+TIMESTAMPS = "timestamps.txt"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def finish(job: Job, times: list[int]) -> None:
+    """Put the output together from the finished segments, and delete the run's folder.
+
+    Raises:
+        OSError: The disk is full, or a segment is missing; all segments stay.
+    """
+    if job.to_images:
+        _place_images(job, times)
+    else:
+        segments = job.work.finished()
+        if len(segments) != -(-len(times) // job.segment):
+            raise FileNotFoundError(
+                errno.ENOENT, "a segment is missing", str(job.work.segment(len(segments)))
+            )
+        _check_room(job.work.path, segments)
+        _mux(job, segments, job.output)
+        job.work.drop_partial()
+    job.work.remove()
+
+
+def _place_images(job: Job, times: list[int]) -> None:
+    """Move the images to their folder, where the images of an earlier result give way."""
+    work, output = job.work, job.output
+    write_timestamps(work.images / TIMESTAMPS, times, job.source.info.time_base)
+    made = {name for segment in work.segments() for name in images_of(segment)}
+    output.mkdir(exist_ok=True)
+    for path in sorted(work.images.iterdir()):
+        os.replace(path, output / path.name)
+    pattern = own_pattern(made)
+    for path in list(output.iterdir()):
+        if path.name not in made and pattern.fullmatch(path.name):
+            path.unlink()
+
+
+def _mux(job: Job, segments: list[Path], output: Path, *, trim: bool = False) -> None:
+    """Write one file of segments and other streams, then give it its name.
+
+    A stream that cannot be written is left out rather than the film.
+    """
+    file = AtomicFile(job.work.path / "assembled")
+    try:
+        try:
+            assemble(segments, job.encoding, file.temporary, extras=job.extras, trim=trim)
+        except (av.FFmpegError, ValueError) as error:
+            if job.extras is None or getattr(error, "errno", None) in _NO_ROOM:
+                raise
+            _mux_what_can_be(job, segments, file.temporary, trim, error)
+        file.commit(output)
+    finally:
+        file.discard()
+
+
+def _mux_what_can_be(
+    job: Job, segments: list[Path], path: Path, trim: bool, error: Exception
+) -> None:
+    """Write the film with as many of the other streams as can be written."""
+    all_kinds = job.extras.kinds
+    fewer = [tuple(k for k in all_kinds if k != left_out) for left_out in all_kinds]
+    for kinds in [*fewer, ()]:
+        extras: CopiedStreams | None = job.extras.of_kinds(kinds) if kinds else None
+        try:
+            assemble(segments, job.encoding, path, extras=extras, trim=trim)
+        except (av.FFmpegError, ValueError) as again:
+            if extras is None or getattr(again, "errno", None) in _NO_ROOM:
+                raise
+            continue
+        left_out = ", ".join(sorted(set(all_kinds) - set(kinds)))
+        logger.warning(
+            "%s could not be written and is left out of %s (%s)", left_out, job.output, error
+        )
+        return
+
+
+def _check_room(folder: Path, segments: list[Path]) -> None:
+    """The segments' size is known by now, so a file that cannot fit is not begun."""
+    size = sum(p.stat().st_size for p in segments)
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"disk full: {size / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} are free",
+        )
+
+
+def leave_partial(job: Job, output: SegmentedOutput) -> Path | None:
+    """Put what there is of a stopped run in a playable file; None where there is nothing to play.
+
+    The run can be resumed all the same.
+    """
+    work = job.work
+    if job.to_images or not job.group.is_first:
+        return None
+    parts = work.finished()
+    if work.tail.exists() and output.number == len(parts):
+        parts = [*parts, work.tail]
+    if not parts:
+        return None
+    path = work.partial
+    try:
+        output.close_spool()
+        _mux(job, parts, path, trim=True)
+        work.claim_partial(path)
+    except Exception as error:
+        logger.warning("%s could not be written: %s", path, error)
+        return None
+    return path
