@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import platform
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -93,7 +94,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def frameworks() -> Rows:
-    """Each framework's version, and whether its adapter can be imported."""
+    """Each framework's version, and what its adapter repaired of it in this process."""
     for framework, packages in FRAMEWORKS.items():
         found = {package: installed(package) for package in packages}
         if found[framework] == "not installed":
@@ -102,11 +103,16 @@ def frameworks() -> Rows:
         there = {name: text for name, text in found.items() if text != "not installed"}
         yield framework, ", ".join(f"{name} {text}" for name, text in there.items())
         try:
-            importlib.import_module(f"iart_plugin.{framework}")
+            with warnings.catch_warnings(action="ignore"):
+                importlib.import_module(f"iart_plugin.{framework}")
         except Exception as error:  # whatever a foreign package raises while it is imported
             yield "", f"cannot be imported: {one_line(error)}"
-        else:
-            yield "", "the adapter can be imported"
+        mends = importlib.import_module(f"iart_plugin.compat.{framework}").MENDS
+        for mend in mends:
+            yield (
+                "",
+                f"{'repaired' if mend.applied else 'not needed'}: {mend.summary.replace('``', '')}",
+            )
 
 
 def encoders() -> Rows:

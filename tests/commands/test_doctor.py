@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -68,3 +70,16 @@ def test_a_form_that_fails_is_said_in_one_line(capsys):
 def test_agreement_ends_with_0(capsys):
     assert main(["--device", "cpu"], cases=case(0.0)) == 0
     assert capsys.readouterr().out.rstrip().endswith("All agree.")
+
+
+def test_a_framework_that_is_here_lists_its_repairs():
+    pytest.importorskip("mmengine")
+    program = (
+        "from iart_plugin.commands.doctor import frameworks, print_part; "
+        "print_part('Frameworks', frameworks())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "mmengine 0." in result.stdout and "cannot be imported" not in result.stdout
+    assert "repaired: Let import mmagic.models succeed on mmcv-lite." in result.stdout
