@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tabulate import tabulate
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -229,25 +230,22 @@ def table(rows: list[dict], style: str = "text") -> str:
     if style == "json":
         return json.dumps(rows, indent=2)
     header = ["", "parameters", "GFLOPs (2 x MAC)", "ms", "CPU ms", "peak MiB"]
-    lines = [header]
-    for row in rows:
-        plain = " (plain form)" if row["kind"] == "plain" else ""
-        measured = [
-            f"{row['seconds'] * 1e3:.0f}" if "seconds" in row else "-",
-            f"{row['cpu_seconds'] * 1e3:.0f}" if "cpu_seconds" in row else "-",
-            f"{row['memory_mib']:.0f}" if "memory_mib" in row else "-",
+    cells = [
+        [
+            row["name"] + (" (plain form)" if row["kind"] == "plain" else ""),
+            f"{row['parameters']:,}",
+            f"{row['flops'] / 1e9:.2f}",
+            *(
+                f"{scale * row[key]:.0f}" if key in row else "-"
+                for key, scale in (("seconds", 1e3), ("cpu_seconds", 1e3), ("memory_mib", 1))
+            ),
         ]
-        lines.append(
-            [row["name"] + plain, f"{row['parameters']:,}", f"{row['flops'] / 1e9:.2f}", *measured]
-        )
-    if style == "markdown":
-        lines.insert(1, ["---", *["---:"] * (len(header) - 1)])
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
+        for row in rows
+    ]
+    return tabulate(
+        cells,
+        header,
+        tablefmt="pipe" if style == "markdown" else "plain",
+        colalign=["left", *["right"] * (len(header) - 1)],
+        disable_numparse=True,
     )

@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from .rows import FLOW_LABELS, ROWS
 from .run import Study
@@ -61,19 +62,6 @@ def collect(study: Study) -> dict[tuple[str, str], list[dict]]:
         if path.exists():
             results[row.key, flow].append(json.loads(path.read_text(encoding="utf-8")))
     return dict(results)
-
-
-def rank_correlation(first: list[float], second: list[float]) -> float:
-    """Spearman's rank correlation, ties given their mean rank; NaN if one is constant."""
-
-    def ranks(values: list[float]) -> np.ndarray:
-        values = np.asarray(values)
-        return np.array([(values < v).sum() + 0.5 * (values == v).sum() for v in values])
-
-    a, b = ranks(first), ranks(second)
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _flow_label(flow: str) -> str:
@@ -139,7 +127,7 @@ def _comparison(results: dict) -> str:
         return ""
     ours = {key: _mean(results[key, "gt"]) for key in keys}
     paper = {key: ROWS[key].paper["gt"] for key in keys}
-    correlation = rank_correlation(list(ours.values()), list(paper.values()))
+    correlation = spearmanr(list(ours.values()), list(paper.values())).statistic
     orders = [
         " > ".join(ROWS[key].label for key in sorted(keys, key=scores.get, reverse=True))
         for scores in (ours, paper)

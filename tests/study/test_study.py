@@ -11,7 +11,7 @@ import torch
 
 from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.study import ROWS, experiments
-from iart_plugin.study.report import collect, rank_correlation, write_report
+from iart_plugin.study.report import collect, write_report
 from iart_plugin.study.run import DEFAULT_ROWS, Study, recorded, run
 from iart_plugin.study.scale import Scale
 from iart_plugin.study.training import add_flow_noise, evaluate, psnr, train
@@ -253,10 +253,3 @@ def test_report_names_the_padding_that_aligners_do_not_share(study, tmp_path):
     )
     page = Path(__file__).parents[2] / "docs/alignment_study.md"
     assert said in page.read_text(encoding="utf-8").splitlines()
-
-
-def test_rank_correlation():
-    assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 35]) == pytest.approx(1)
-    assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    # scipy.stats.spearmanr([1, 2, 2, 4], [1, 3, 2, 4]).statistic
-    assert rank_correlation([1, 2, 2, 4], [1, 3, 2, 4]) == pytest.approx(0.9486833)
