@@ -11,6 +11,7 @@ EXTRAS = {
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "basicsr": ("basicsr",),
     "dev": ("skvideo",),
+    "study": ("skimage", "scipy", "matplotlib"),
     "mmagic": ("mmagic", "mmengine", "mmcv", "mim"),
 }
 """The modules that each extra is for."""

@@ -24,7 +24,6 @@ LONG_FILES = {
     "benchmarks/__main__.py",
     "iart_plugin/archs/mfsab.py",
     "iart_plugin/basicsr/model.py",
-    "iart_plugin/data/sintel.py",
     "iart_plugin/video/reader.py",
     "tests/basicsr/test_basicsr_model.py",
     "tests/commands/test_upscale_video.py",

@@ -16,10 +16,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from iart_plugin.commands.console import EXIT_ERROR, command_parser, one_line_errors
-from iart_plugin.data.sintel import (
+from iart_plugin.data.sintel import SintelFlowDataset
+from iart_plugin.data.sintel_files import (
     RENDERS,
-    SintelFlowDataset,
     clip_names,
+    frame_numbers,
     prepare_low_resolution,
     truncated,
 )
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_ERROR
         if not args.check:
             folders = [args.root / "training" / render / clip for clip in clips]
-            total = sum(len(list(folder.glob("frame_[0-9]*.png"))) for folder in folders)
+            total = sum(len(frame_numbers(folder)) for folder in folders)
             frames = prepare_low_resolution(args.root, render=render, scale=args.scale, clips=clips)
             written = sum(new for _, new in tqdm(frames, total=total, unit="frame", desc=render))
             print(f"{render}: {written} frames written, {total - written} were there")

@@ -2,8 +2,9 @@
 
 from .augment import FlowAugmentation
 from .degradation import bicubic_downsample, gaussian_downsample, imresize
+from .flow_grid import downsample_flow
 from .flow_io import read_flow, write_flow
-from .sintel import SintelFlowDataset, downsample_flow
+from .sintel import SintelFlowDataset
 
 __all__ = [
     "FlowAugmentation",

@@ -1,7 +1,7 @@
 """Reading and writing optical flow: Middlebury ``.flo`` and KITTI ``.png``.
 
-Both readers check the whole file before using any of it, and name the file and the defect. A
-flow cut short by a full disk or a download would otherwise train silently.
+Both readers check the whole file before they use any of it, and name the file and the defect: a
+file that a full disk or a download has cut short would otherwise be trained on without a word.
 """
 
 import struct
@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 
 from iart_plugin.files import write_atomically
-from iart_plugin.pictures import verify_png
+from iart_plugin.pictures import PIXEL_LIMIT_VARIABLE, pixel_limit, verify_png
 
 FLO_TAG = b"PIEH"  # 202021.25 as a little-endian float32
 FLO_HEADER_BYTES = 12
+FLO_UNKNOWN_FROM = 1e9  # Middlebury's reader takes a vector for unknown from this component on
+FLO_UNKNOWN = 1e10  # what Middlebury's writer puts in both components then
 LARGEST_SIDE = 65536
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KITTI_STEPS_PER_PIXEL = 64.0
@@ -28,27 +30,32 @@ def read_flow(path: str | Path) -> np.ndarray:
         path: A ``.flo`` or a KITTI ``.png`` file.
 
     Returns:
-        ``(h, w, 2)`` float32, x then y, in pixels. Vectors that a KITTI file marks as invalid
-        are NaN.
+        ``(h, w, 2)`` float32, x then y, in pixels. A vector that the file marks as unknown is
+        NaN: in a KITTI file by its third channel, in a .flo file by a component of 1e9 or more.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the suffix is another, or the file's header or length is wrong.
+        ValueError: If the suffix is another, the file's header or length is wrong, or it has more
+            pixels than :func:`iart_plugin.pictures.pixel_limit`.
     """
     path = Path(path)
-    return _codec(path)[0](path)
+    read = _codec(path)[0]
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file")
+    return read(path)
 
 
 def write_flow(path: str | Path, flow: np.ndarray) -> None:
     """Write an optical flow field, replacing the file in one step.
 
     Args:
-        path: Ends with ``.flo`` (exact) or ``.png`` (KITTI: steps of 1/64 pixel from -512 to just
-            below 512; vectors that are not finite are written as invalid).
-        flow: ``(h, w, 2)``, x then y, in pixels.
+        path: Ends with ``.flo`` (exact in float32) or ``.png`` (KITTI: steps of 1/64 pixel from
+            -512 to just below 512).
+        flow: ``(h, w, 2)``, x then y, in pixels. A vector that is not finite is written as
+            unknown.
 
     Raises:
-        ValueError: If the suffix is another, the shape is wrong, or a KITTI file cannot hold the
+        ValueError: If the suffix is another, the shape is wrong, or the file cannot hold the
             vectors.
     """
     path = Path(path)
@@ -69,26 +76,50 @@ def _codec(path: Path):
 
 
 def _read_flo(path: Path) -> np.ndarray:
-    data = path.read_bytes()
-    if len(data) < FLO_HEADER_BYTES:
-        raise ValueError(f"{path}: {len(data)} bytes, shorter than a .flo header of 12")
-    if data[:4] != FLO_TAG:
-        hint = " (big-endian: convert it)" if data[:4] == FLO_TAG[::-1] else ""
-        raise ValueError(f"{path}: starts with {data[:4]!r} instead of {FLO_TAG!r}{hint}")
-    width, height = struct.unpack("<ii", data[4:12])
+    with path.open("rb") as file:
+        width, height = _flo_size(file.read(FLO_HEADER_BYTES), path)
+        expected, found = FLO_HEADER_BYTES + 8 * width * height, path.stat().st_size
+        if found != expected:
+            fault = "cut short" if found < expected else "too long"
+            raise ValueError(
+                f"{path}: {fault}, {found} bytes where {width}x{height} needs {expected}"
+            )
+        flow = np.fromfile(file, "<f4").astype(np.float32).reshape(height, width, 2)
+    known = np.abs(flow) < FLO_UNKNOWN_FROM  # False for NaN too
+    flow[~known.all(axis=2)] = np.nan
+    return flow
+
+
+def _flo_size(header: bytes, path: Path) -> tuple[int, int]:
+    """Width and height, once the header is known to be one."""
+    if len(header) < FLO_HEADER_BYTES:
+        raise ValueError(f"{path}: {len(header)} bytes, shorter than a .flo header of 12")
+    if header[:4] != FLO_TAG:
+        hint = " (big-endian: convert it)" if header[:4] == FLO_TAG[::-1] else ""
+        raise ValueError(f"{path}: starts with {header[:4]!r} instead of {FLO_TAG!r}{hint}")
+    width, height = struct.unpack("<ii", header[4:])
+    _check_sides(width, height, path, "the .flo header")
+    return width, height
+
+
+def _check_sides(width: int, height: int, path: Path, where: str) -> None:
     if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
-        raise ValueError(f"{path}: impossible size {width}x{height} in the .flo header")
-    expected = FLO_HEADER_BYTES + 8 * width * height
-    if len(data) != expected:
-        fault = "cut short" if len(data) < expected else "too long"
+        raise ValueError(f"{path}: impossible size {width}x{height} in {where}")
+    if width * height > (limit := pixel_limit()):
         raise ValueError(
-            f"{path}: {fault}, {len(data)} bytes where {width}x{height} needs {expected}"
+            f"{path}: {width}x{height} is more than {limit} pixels: set {PIXEL_LIMIT_VARIABLE} "
+            "to allow it"
         )
-    flow = np.frombuffer(data, "<f4", offset=FLO_HEADER_BYTES)
-    return flow.reshape(height, width, 2).astype(np.float32)
 
 
-def _encode_flo(flow: np.ndarray, _: Path) -> bytes:
+def _encode_flo(flow: np.ndarray, path: Path) -> bytes:
+    known = np.isfinite(flow).all(axis=2)
+    if known.any() and np.abs(flow[known]).max() >= FLO_UNKNOWN_FROM:
+        raise ValueError(
+            f"{path}: a .flo file holds vectors below {FLO_UNKNOWN_FROM:.0e} pixels; larger ones "
+            "mean that the vector is unknown, so give NaN for these"
+        )
+    flow = np.where(known[..., None], flow, FLO_UNKNOWN)
     header = FLO_TAG + struct.pack("<ii", flow.shape[1], flow.shape[0])
     return header + np.ascontiguousarray(flow, "<f4").tobytes()
 
@@ -106,7 +137,7 @@ def _read_kitti(path: Path) -> np.ndarray:
 
 
 def _check_kitti_png(data: bytes, path: Path) -> None:
-    """OpenCV decodes a truncated or 8-bit file without a word."""
+    """Check what OpenCV does not: it decodes a truncated or an 8-bit file without a word."""
     if data[:8] != PNG_SIGNATURE:
         raise ValueError(f"{path}: not a PNG file, starts with {data[:8]!r}")
     if len(data) < 33:
@@ -114,8 +145,7 @@ def _check_kitti_png(data: bytes, path: Path) -> None:
     if data[12:16] != b"IHDR":
         raise ValueError(f"{path}: PNG begins with chunk {data[12:16]!r} instead of IHDR")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
-        raise ValueError(f"{path}: impossible size {width}x{height} in the PNG header")
+    _check_sides(width, height, path, "the PNG header")
     if (depth, colour) != (16, 2):
         raise ValueError(
             f"{path}: a KITTI flow is 16-bit RGB, this PNG has {depth} bits a sample and "

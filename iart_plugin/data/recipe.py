@@ -1,4 +1,4 @@
-"""What a folder's files were made with, recorded beside them so that no others get mixed in."""
+"""A record beside a folder's files of what they were made with, so that others do not join them."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,8 @@ def record_recipe(
     Args:
         folder: Made if absent.
         recipe: What JSON can hold.
-        files: A pattern of files that are of unknown make where there is no recipe.
+        files: A pattern. Files that it matches are refused where there is no recipe, because nobody
+            knows what they were made with.
         grows: Whether entries may be added to a recipe that is there.
 
     Raises:
@@ -29,8 +30,10 @@ def record_recipe(
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged; remove {folder} and start again") from error
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} is damaged; remove {folder} and start again")
         for key in [*found, *(() if grows else recipe)]:
             if found.get(key) != recipe.get(key):
                 raise ValueError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from iart_plugin.data import SintelFlowDataset
-from iart_plugin.data.sintel import weights_of_flow
+from iart_plugin.data.estimated_flow import weights_of_flow
 from iart_plugin.data.synthetic import write_dataset
 from iart_plugin.files import write_atomically
 

@@ -1,5 +1,6 @@
 """Flow files: round trips, the formats' published bytes, and every malformed header by name."""
 
+import os
 import struct
 
 import cv2
@@ -26,6 +27,55 @@ def test_flo_bytes_are_middleburys(tmp_path):
     write_flow(tmp_path / "a.flo", np.array([[[1.5, -2.0], [0.0, 3.0]]]))
     expected = struct.pack("<fii4f", 202021.25, 2, 1, 1.5, -2.0, 0.0, 3.0)
     assert (tmp_path / "a.flo").read_bytes() == expected
+
+
+@pytest.mark.parametrize("unknown", [1e9, 1e10, -1e9, 1.666666752e9, np.inf, np.nan])
+@pytest.mark.parametrize("component", [0, 1])
+def test_unknown_vectors_of_a_flo_file_are_no_flow(tmp_path, flow, unknown, component):
+    raw = flow.copy()
+    raw[2, 3, component] = unknown
+    raw[4, 1] = 9.9e8  # large, but a vector
+    header = struct.pack("<fii", 202021.25, raw.shape[1], raw.shape[0])
+    (tmp_path / "a.flo").write_bytes(header + raw.tobytes())
+    back = read_flow(tmp_path / "a.flo")
+    assert np.isnan(back[2, 3]).all() and np.isnan(back).sum() == 2
+    known = np.isfinite(back)
+    np.testing.assert_array_equal(back[known], raw[known])
+    write_flow(tmp_path / "b.flo", back)
+    np.testing.assert_array_equal(read_flow(tmp_path / "b.flo"), back)
+    assert np.frombuffer((tmp_path / "b.flo").read_bytes(), "<f4")[3:].max() == np.float32(1e10)
+
+
+def test_a_vector_that_would_be_read_as_unknown_is_not_written(tmp_path, flow):
+    flow[0, 0, 1] = -1e9
+    with pytest.raises(ValueError, match=r"a\.flo.*unknown.*NaN"):
+        write_flow(tmp_path / "a.flo", flow)
+    assert not list(tmp_path.iterdir())
+
+
+def test_size_in_the_header_is_limited_before_anything_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.flo"
+    with path.open("wb") as file:
+        file.write(b"PIEH" + struct.pack("<ii", 20000, 20000))
+        file.truncate(12 + 8 * 20000 * 20000)  # a file with a hole: it takes no space
+    with pytest.raises(ValueError, match=r"a\.flo: 20000x20000 is more than .* pixels"):
+        read_flow(path)
+    png = tmp_path / "a.png"
+    png.write_bytes(_png(16, 2, width=20000, height=20000))
+    with pytest.raises(ValueError, match=r"a\.png: 20000x20000 is more than .* pixels"):
+        read_flow(png)
+    write_flow(tmp_path / "b.flo", np.zeros((3, 4, 2)))
+    monkeypatch.setenv("IART_PLUGIN_MAX_PIXELS", "11")
+    with pytest.raises(ValueError, match=r"4x3 is more than 11 pixels: set IART_PLUGIN_MAX_PIX"):
+        read_flow(tmp_path / "b.flo")
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    (tmp_path / "folder.flo").mkdir()
+    os.mkfifo(tmp_path / "pipe.flo")
+    for name in ("folder.flo", "pipe.flo"):
+        with pytest.raises(ValueError, match=f"{name} is not a file"):
+            read_flow(tmp_path / name)
 
 
 def test_kitti_round_trip(tmp_path, flow):

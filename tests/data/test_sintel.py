@@ -9,12 +9,12 @@ import torch
 
 from iart_plugin.data.augment import FlowAugmentation
 from iart_plugin.data.degradation import bicubic_downsample
-from iart_plugin.data.flow_io import write_flow
-from iart_plugin.data.sintel import (
+from iart_plugin.data.flow_grid import downsample_flow
+from iart_plugin.data.flow_io import read_flow, write_flow
+from iart_plugin.data.sintel import SintelFlowDataset
+from iart_plugin.data.sintel_files import (
     SINTEL_FRAMES,
-    SintelFlowDataset,
     clip_names,
-    downsample_flow,
     prepare_low_resolution,
     truncated,
 )
@@ -236,6 +236,75 @@ def test_fields_of_another_size_are_refused(root):
     write_flow(root / "training/flow/a/frame_0001.flo", np.zeros((HEIGHT, WIDTH - 4, 2)))
     with pytest.raises(ValueError, match=r"flow/a/frame_0001\.flo.*\(24, 32\).*\(24, 36\)"):
         SintelFlowDataset(root)[0]
+
+
+def test_unknown_vectors_are_no_flow(root):
+    path = root / "training/flow/a/frame_0001.flo"
+    clean = SintelFlowDataset(root, clips=["a"])[0]
+    flow = read_flow(path)
+    flow[:4, :4] = np.nan  # written as 1e10
+    flow[4:6, 4:8] = np.nan
+    write_flow(path, flow)
+    item = SintelFlowDataset(root, clips=["a"])[0]
+    assert item["flows"].abs().max() < 100
+    assert (item["flows"][0, :, 0, 0] == 0).all() and item["valid"][0, 0, 0, 0] == 0
+    assert (item["flows"][0, :, 1, 1] != clean["flows"][0, :, 1, 1]).any()
+    assert torch.equal(item["flows"][0, :, 2:], clean["flows"][0, :, 2:])
+
+
+def test_a_frame_of_another_size_is_named(root):
+    write_png(root / "training/clean/a/frame_0003.png", np.zeros((HEIGHT, WIDTH + 4, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"clean/a/frame_0003\.png: size \(24, 40\).*\(24, 36\)"):
+        SintelFlowDataset(root, clips=["a"])[0]
+
+
+def test_a_picture_that_is_too_large_is_refused_by_its_header(root, monkeypatch):
+    monkeypatch.setenv("IART_PLUGIN_MAX_PIXELS", str(HEIGHT * WIDTH))
+    assert SintelFlowDataset(root, clips=["a"])[0]["lq"].shape[0] == 4
+    write_png(root / "training/occlusions/a/frame_0002.png", np.zeros((999, 999), np.uint8))
+    with pytest.raises(ValueError, match=r"occlusions/a/frame_0002\.png is 999x999, more than"):
+        SintelFlowDataset(root, clips=["a"])[0]
+
+
+def test_files_that_are_no_frames_do_not_count(root):
+    for name in ("frame_0001_copy.png", "._frame_0002.png", "frame_99999999999.png", "frame_1.png"):
+        (root / "training/clean/a" / name).write_bytes(b"no frame")
+    assert len(SintelFlowDataset(root, clips=["a"])[0]["lq"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("{", "is not JSON"),
+        ('["a"]', "must be"),
+        ('{"train": "a"}', "must be"),
+        ('{"train": [1]}', "must be"),
+        ('{"train": ["../a"]}', "must be"),
+        ('{"train": [""]}', "must be"),
+    ],
+)
+def test_a_damaged_split_is_named(root, content, fault):
+    (root / "split.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"split\.json {fault}"):
+        SintelFlowDataset(root)
+
+
+def test_names_of_clips_lead_nowhere_else(root):
+    with pytest.raises(ValueError, match=r"'\.\./clean/a', which is not the name of a clip"):
+        SintelFlowDataset(root, clips=["../clean/a"])
+
+
+def test_estimated_flow_that_is_not_finite_is_not_kept(root, tmp_path):
+    from iart_plugin.flow import SPyNet
+
+    network = SPyNet()
+    with torch.no_grad():
+        network.basic_module[0].basic_module[0].weight.fill_(torch.nan)
+    torch.save({"params": network.state_dict()}, tmp_path / "nan.pth")
+    options = {"flow": "spynet", "flow_weights": tmp_path / "nan.pth", "cache_dir": tmp_path / "c"}
+    with pytest.raises(ValueError, match=r"nan\.pth"):
+        SintelFlowDataset(root, clips=["b"], **options)[0]
+    assert not list(tmp_path.glob("c/*/*.flo"))
 
 
 def test_estimated_flow_without_weights_is_refused(root):
