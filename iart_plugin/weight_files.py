@@ -1,80 +1,245 @@
-"""Weight files as they lie on a disk: PyTorch's or safetensors, of either framework's layout."""
+"""Weight files as they lie on a disk: PyTorch's or safetensors, of either framework's layout.
+
+Everything that reads weights reads them here, so that every command takes the same files and
+refuses the same ones, each in one line that names the file.
+"""
 
 import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from iart_plugin.files import AtomicFile
+from iart_plugin.weight_checks import CheckpointMismatch, check_values, kind_of_file
+
+State = dict[str, Tensor]
 
 CONTAINERS = ("params_ema", "params", "state_dict")
 """Where a file may keep its weights, best first: BasicSR's two and MMagic's."""
 
-PREFIXES = ("generator_ema.module.", "generator_ema.", "generator.", "module.")
-"""In front of every key of a network that is part of a model, best first."""
+GENERATOR, AVERAGED = "generator.", "generator_ema."
+"""In front of a network's keys in a training model of MMagic, and of its moving average's."""
+
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net_g.", "netG.", "net.")
+"""In front of every key, in the files of programs that save a wrapped network."""
+
+COUNTERS = ("steps", "step_counter")
+"""What training models count, beside a network's keys."""
 
 OPTIONS = "options"
 """Where a file of this package keeps what rebuilds its network: its constructor's options."""
 
 
-class CheckpointMismatch(RuntimeError):
-    """A checkpoint cannot be read, does not fit a network, or nothing here recognises it."""
+class StoredWeights(NamedTuple):
+    """What a file holds of a network, its keys without prefix; at least one of the two sets.
+
+    Attributes:
+        trained: the weights that the optimizer works on.
+        averaged: their exponential moving average.
+        options: the constructor's options that :func:`write_file` saved.
+        container: the entry of the file that held the best set, '' if it is the file.
+        prefix: what stood in front of the best set's keys.
+    """
+
+    trained: State | None
+    averaged: State | None
+    options: dict[str, Any]
+    container: str
+    prefix: str
+
+    @property
+    def best(self) -> State:
+        """The averaged weights where there are any, as both frameworks' testers prefer."""
+        return self.trained if self.averaged is None else self.averaged
 
 
 def file_digest(path: str | os.PathLike) -> str:
     """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str, str]:
-    """Reads a network's weights from a ``.pth``, ``.pt`` or ``.safetensors`` file.
-
-    Args:
-        path: the file.
+def read_state_dict(path: str | os.PathLike) -> tuple[State, str, str]:
+    """Reads the best set of a network's weights, see :func:`read_weight_sets`.
 
     Returns:
         The state dict without prefix, the container and the prefix that it stood in.
+    """
+    stored = read_weight_sets(path)
+    return stored.best, stored.container, stored.prefix
+
+
+def read_weight_sets(path: str | os.PathLike) -> StoredWeights:
+    """Reads a network's weights from a ``.pth``, ``.pt`` or ``.safetensors`` file.
+
+    Args:
+        path: the file, of BasicSR, MMagic, the released program or this package; other programs'
+            wrappers and prefixes are taken off too.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointMismatch: if the file holds no weights, or more than weights.
+        CheckpointMismatch: if the file holds no weights, several networks', or weights that
+            nothing can be computed with: of another type, not finite, all zero.
     """
     path = os.fspath(path)
     loaded = read_file(path)
-    container = next((name for name in CONTAINERS if name in loaded), "")
+    options = read_options(path) if kind_of_file(path) == "safetensors" else _options(loaded, path)
+    try:
+        stored = _find_sets(loaded)
+        for name, state in zip(("trained", "averaged"), stored[:2], strict=True):
+            if state is not None:
+                check_values(state, f"the {name} weights")
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"{path}: {error}") from error
+    return stored._replace(options=options)
+
+
+def _find_sets(loaded: Mapping[str, Any]) -> StoredWeights:
+    """Finds the trained and the averaged weights in what a file holds."""
+    trained = averaged = None
+    if "params" in loaded or "params_ema" in loaded:
+        container = "params_ema" if "params_ema" in loaded else "params"
+        if "params" in loaded:
+            trained, prefix = _without_prefix(_tensors(loaded, "params"))
+        if "params_ema" in loaded:
+            averaged, prefix = _without_prefix(_tensors(loaded, "params_ema"))
+        return StoredWeights(trained, averaged, {}, container, prefix)
+    container = _container(loaded)
+    state, outer = _without_wrappers(_tensors(loaded, container))
+    if isinstance(loaded.get("ema_state_dict"), Mapping):
+        # MMEngine's EMAHook saves the averaged weights as the state dict, the trained ones here.
+        averaged, prefix = _without_prefix(state)
+        trained, _ = _without_prefix(_tensors(loaded, "ema_state_dict"))
+        return StoredWeights(trained, averaged, {}, container, outer + prefix)
+    prefix = ""
+    if any(key.startswith(AVERAGED) for key in state):
+        averaged, prefix = _part(state, AVERAGED)
+        if any(key.startswith(GENERATOR) for key in state):
+            trained, _ = _part(state, GENERATOR)
+    else:
+        trained, prefix = _without_prefix(state)
+    return StoredWeights(trained, averaged, {}, container, outer + prefix)
+
+
+def _container(loaded: Mapping[str, Any]) -> str:
+    """The entry that holds the weights; '' if the file itself is a state dict."""
+    if "state_dict" in loaded:
+        return "state_dict"
+    if any(isinstance(value, Tensor) for value in loaded.values()):
+        return ""
+    wrapped = [
+        name
+        for name, entry in loaded.items()
+        if isinstance(entry, Mapping) and any(isinstance(v, Tensor) for v in entry.values())
+    ]
+    if not wrapped:
+        raise CheckpointMismatch(f"it holds no weights; its entries: {_listed(loaded)}")
+    if len(wrapped) > 1:
+        raise CheckpointMismatch(
+            f"it holds several sets of weights ({_listed(wrapped)}): save the network's alone"
+        )
+    return wrapped[0]
+
+
+def _tensors(loaded: Mapping[str, Any], container: str) -> State:
+    """The tensors of an entry of a file, or of the file itself for ''."""
     state = loaded[container] if container else loaded
     if not isinstance(state, Mapping):
-        kind = type(state).__name__
-        raise CheckpointMismatch(f"{path}: entry {container!r} is a {kind}, not a state dict")
-    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    for prefix in PREFIXES:
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if inner:
-            return inner, container, prefix
-    return state, container, ""
+        raise CheckpointMismatch(
+            f"entry {container!r} is a {type(state).__name__}, not a state dict"
+        )
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        place = f"entry {container!r}" if container else "it"
+        raise CheckpointMismatch(f"{place} holds no weights; its entries: {_listed(state)}")
+    return tensors
+
+
+def _without_prefix(state: State) -> tuple[State, str]:
+    """A network's keys without what wraps them, and what that was."""
+    state, prefix = _without_wrappers(state)
+    if not any(key.startswith(GENERATOR) for key in state):
+        return _without_counters(state), prefix
+    inner, generator = _part(state, GENERATOR)
+    return inner, prefix + generator
+
+
+def _part(state: State, prefix: str) -> tuple[State, str]:
+    """The network of a training model, which may hold others beside it."""
+    inner = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+    roots = {key.partition(".")[0] for key in inner}
+    stray = [key for key in state if key.partition(".")[0] in roots]
+    if stray:
+        raise CheckpointMismatch(
+            f"its keys mix names with the prefix '{prefix}' and without it: {_listed(stray)}"
+        )
+    inner, wrapper = _without_wrappers(inner)
+    return _without_counters(inner), prefix + wrapper
+
+
+def _without_wrappers(state: State) -> tuple[State, str]:
+    """Takes off prefixes that all keys have."""
+    found = ""
+    while prefix := next((p for p in WRAPPERS if any(key.startswith(p) for key in state)), ""):
+        stray = [key for key in state if not key.startswith(prefix) and key not in COUNTERS]
+        if stray:
+            raise CheckpointMismatch(
+                f"its keys mix names with the prefix '{prefix}' and without it: {_listed(stray)}"
+            )
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        found += prefix
+    return state, found
+
+
+def _without_counters(state: State) -> State:
+    return {key: value for key, value in state.items() if key not in COUNTERS}
+
+
+def _listed(names: Iterable[Any]) -> str:
+    """The first names of many, for messages."""
+    names = [repr(name) for name in names]
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "") if names else "none"
 
 
 def read_options(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads the constructor's options that :func:`write_file` saved; {} where there are none."""
-    path = os.fspath(path)
-    if path.endswith(".safetensors"):
-        from safetensors import safe_open
+    """Reads the constructor's options that :func:`write_file` saved; {} where there are none.
 
+    Raises:
+        CheckpointMismatch: if what is there are no options.
+    """
+    path = os.fspath(path)
+    if kind_of_file(path) != "safetensors":
+        return _options(read_file(path), path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
         with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get(OPTIONS, "{}"))
-    options = read_file(path).get(OPTIONS, {})
-    return dict(options) if isinstance(options, Mapping) else {}
+            metadata = file.metadata() or {}
+        options = json.loads(metadata.get(OPTIONS, "{}"))
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise CheckpointMismatch(f"{path}: its metadata cannot be read: {error}") from error
+    return _options({OPTIONS: options}, path)
+
+
+def _options(loaded: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The options in what a file holds."""
+    options = loaded.get(OPTIONS, {})
+    if isinstance(options, Tensor):  # a weight that happens to have the name
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise CheckpointMismatch(
+            f"{path}: its entry '{OPTIONS}' is no mapping of names to values: {options!r:.80}"
+        )
+    return dict(options)
 
 
 def read_file(path: str | os.PathLike) -> dict[str, Any]:
@@ -82,36 +247,53 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointMismatch: if it is damaged, or holds more than weights.
+        CheckpointMismatch: if it is damaged, too large, or holds more than weights.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"checkpoint not found: {path}")
+    kind = kind_of_file(path)
     try:
-        if path.endswith(".safetensors"):
+        if kind == "safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         loaded = _load(path)
     except Exception as error:  # unpickling a damaged file can raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is truncated"
-        raise CheckpointMismatch(f"{path} cannot be read as weights: {reason}") from error
+        raise CheckpointMismatch(f"{path} cannot be read as weights: {_reason(error)}") from error
     if not isinstance(loaded, dict):
         raise CheckpointMismatch(f"{path} holds a {type(loaded).__name__}, not a state dict")
     return loaded
 
 
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, in a line.
+
+    PyTorch's own text of what it does not unpickle advises to turn that protection off.
+    """
+    text = str(error).strip()
+    if "weights_only" in text or "add_safe_globals" in text:
+        found = re.search(r"(?:GLOBAL|global:?)\s+([\w.]+\.[\w.]+)", text)
+        name = f" ({found[1]})" if found else ""
+        return f"it holds Python objects beside the weights{name}, which could run code"
+    return text.splitlines()[0] if text else "it is truncated"
+
+
 def _load(path: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's remarks on how an old file was written
+        return _unpickle(path)
+
+
+def _unpickle(path: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        # MMEngine saves its log buffers beside the weights; they are read as what they are not,
-        # and dropped, so that its checkpoints open where it is not installed.
+        # MMEngine saves its log buffers beside the weights. Stand-ins are put in their place, so
+        # that its checkpoints open where it is not installed.
         if not hasattr(torch.serialization, "safe_globals"):  # PyTorch before 2.5
             raise
         # Leaving the context forbids all that it allowed, also what was allowed before.
         allowed = torch.serialization.get_safe_globals()
-        added = [entry for entry in _log_buffer_globals() if entry not in allowed]
+        added = [entry for entry in safe_globals() if entry not in allowed]
         with torch.serialization.safe_globals(added):
             return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -120,16 +302,30 @@ class _LogBuffer:
     """Stands for MMEngine's HistoryBuffer."""
 
 
-def _attribute_of_log_buffer(owner: Any, name: str) -> None:
-    """Stands for ``getattr``: a buffer is stored with references to its own statistics."""
-    if owner is not _LogBuffer:
-        raise pickle.UnpicklingError(f"a checkpoint may not read {name!r} of {owner!r}")
+STATISTICS = ("min", "max", "current", "mean")
+"""The methods of MMEngine's HistoryBuffer that its files refer to."""
 
 
-def _log_buffer_globals() -> list[Any]:
+def safe_globals(history_buffer: type = _LogBuffer) -> list[Any]:
+    """All that a checkpoint may call beside what PyTorch allows: the only such list.
+
+    Args:
+        history_buffer: what MMEngine's log buffers become: its own class, or a stand-in without
+            content where they are not needed.
+
+    Returns:
+        Entries for ``torch.serialization.safe_globals`` and ``add_safe_globals``.
+    """
+
+    def statistic(owner: Any, name: str) -> Any:
+        """Stands for ``getattr``: a buffer is stored with references to its own statistics."""
+        if owner is not history_buffer or name not in STATISTICS:
+            raise pickle.UnpicklingError(f"a checkpoint may not read {name!r} of {owner!r}")
+        return getattr(history_buffer, name, None)
+
     return [
-        (_LogBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
-        (_attribute_of_log_buffer, "builtins.getattr"),
+        (history_buffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (statistic, "builtins.getattr"),
         *numpy_globals(),
     ]
 
@@ -171,7 +367,7 @@ def write_file(
 
 
 def save_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Save with ``torch.save``, whole or not at all."""
-    # To an open file: PyTorch writes the name of a path into the file.
+    """``torch.save`` under a temporary name, then renamed: never half a file under ``path``."""
+    # Given a file instead of a path, PyTorch does not write the temporary name into it.
     with AtomicFile(path) as temporary, temporary.open("wb") as file:
         torch.save(dict(content), file)

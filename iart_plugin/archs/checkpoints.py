@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -9,8 +11,10 @@ from torch import Tensor, nn
 
 from iart_plugin.weight_files import (
     CheckpointMismatch,
+    StoredWeights,
     read_options,
     read_state_dict,
+    read_weight_sets,
     write_file,
 )
 
@@ -47,14 +51,17 @@ def build_network(recognised: Recognised) -> nn.Module:
     Raises:
         CheckpointMismatch: if it is not a whole network.
     """
-    architecture = recognised.architecture
-    if architecture.network is None:
-        raise CheckpointMismatch(f"a {architecture.title} alone is not a super-resolution network")
-    if not architecture.buildable:
+    row = recognised.architecture
+    if row.network is None:
+        raise CheckpointMismatch(f"a {row.title} alone is not a super-resolution network")
+    if not row.buildable:
+        raise CheckpointMismatch(f"an {row.title} is built from its config, not from weights")
+    try:
+        return row.network(**recognised.options)
+    except (TypeError, ValueError) as error:
         raise CheckpointMismatch(
-            f"an {architecture.title} is built from its config, not from weights"
-        )
-    return architecture.network(**recognised.options)
+            f"no {row.title} has the options {recognised.options}: {error}"
+        ) from error
 
 
 def known_titles() -> str:
@@ -80,13 +87,8 @@ def load_checkpoint(path: str | os.PathLike, **options: Any) -> tuple[nn.Module,
         FileNotFoundError: if there is no such file.
         CheckpointMismatch: if it holds no network that is known here.
     """
-    state, container, prefix = read_state_dict(path)
-    recognised = recognise(state)
-    if recognised is None:
-        raise CheckpointMismatch(
-            f"{os.fspath(path)} holds no {known_titles()}; keys: {list(state)[:3]}"
-        )
-    saved = read_options(path) | options
+    stored, recognised = read_recognised(path)
+    saved = stored.options | options
     guessed = recognised.network == "IACNN" and "num_heads" in recognised.options
     if guessed and recognised.options["num_feat"] != 64 and "num_heads" not in saved:
         warnings.warn(
@@ -94,11 +96,92 @@ def load_checkpoint(path: str | os.PathLike, **options: Any) -> tuple[nn.Module,
             f"{recognised.options.get('num_heads')}. Give num_heads if that is wrong.",
             stacklevel=2,
         )
-    known = recognised.options | saved
-    recognised = Recognised(recognised.network, known)
+    with _naming(path):
+        recognised = with_options(recognised, stored.options, options)
+        network = _load(recognised, stored.best)
+    return network, CheckpointInfo(os.fspath(path), stored.container, stored.prefix, recognised)
+
+
+@contextmanager
+def _naming(path: str | os.PathLike) -> Iterator[None]:
+    """Puts a file's name in front of what is said of it."""
+    try:
+        yield
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"{os.fspath(path)}: {error}") from error
+
+
+def read_recognised(path: str | os.PathLike) -> tuple[StoredWeights, Recognised]:
+    """Reads a file and recognises the network whose weights it holds.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointMismatch: if it holds no network that is known here.
+    """
+    stored = read_weight_sets(path)
+    with _naming(path):
+        recognised = recognise(stored.best)
+    if recognised is None:
+        raise CheckpointMismatch(
+            f"{os.fspath(path)} holds no {known_titles()}; its first keys: "
+            f"{', '.join(list(stored.best)[:3])}"
+        )
+    return stored, recognised
+
+
+def with_options(
+    recognised: Recognised, saved: Mapping[str, Any], given: Mapping[str, Any] | None = None
+) -> Recognised:
+    """Adds the options that shapes do not tell.
+
+    Args:
+        recognised: the network and what its shapes tell.
+        saved: what a file records. It may say nothing that this package does not write, such as
+            a path, and nothing that its own shapes deny, such as a number of blocks.
+        given: what the caller knows better.
+
+    Raises:
+        CheckpointMismatch: if the file records something else.
+    """
+    row = recognised.architecture
+    if saved and row.buildable:
+        with torch.device("meta"):
+            written = build_network(recognised).options
+        unknown = sorted(set(saved) - set(written))
+        if unknown:
+            raise CheckpointMismatch(
+                f"it records options that no {row.title} has: {', '.join(unknown)}"
+            )
+        for name in row.certain:
+            if saved.get(name, written.get(name)) != written.get(name):
+                raise CheckpointMismatch(
+                    f"it records {name}={saved[name]!r}, and its shapes are those of "
+                    f"{name}={written[name]!r}"
+                )
+    return Recognised(recognised.network, recognised.options | dict(saved) | dict(given or {}))
+
+
+def check_whole(recognised: Recognised, state: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointMismatch if weights are not all those of the network, and no others.
+
+    Nothing is allocated for it, whatever the sizes are that the weights claim. A network that
+    weights alone do not tell cannot be checked.
+    """
+    row = recognised.architecture
+    if row.network is None or not row.buildable:
+        return
+    with torch.device("meta"):
+        network = build_network(recognised)
+    check_fit(network, state, strict=True)
+
+
+def _load(recognised: Recognised, state: Mapping[str, Tensor]) -> nn.Module:
+    """Builds a network, once its weights are known to be whole, and loads them."""
+    if recognised.architecture.buildable:
+        check_whole(recognised, state)
     network = build_network(recognised)
     network.load_state_dict(state, strict=True)
-    return network.eval(), CheckpointInfo(os.fspath(path), container, prefix, recognised)
+    return network.eval()
 
 
 def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACNN:
@@ -124,16 +207,15 @@ def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACN
             num_heads=_warm_start_heads(sizes["num_feat"]),
             alignment_options=ALIGNMENT_OPTIONS,
         )
-        network.load_state_dict(state, strict=False)
+        network.load_state_dict(state, strict=False)  # all but what the warm start solves for
         return warm_start(network).eval()
     added, _, _ = read_state_dict(adapter)
     state |= {key: value.float() for key, value in added.items()}
-    recognised = recognise(state)
-    if recognised.network != "IACNN":
-        raise CheckpointMismatch(f"{os.fspath(adapter)} holds no implicit alignment to add")
-    network = IACNN(**(recognised.options | read_options(adapter)))
-    network.load_state_dict(state, strict=True)
-    return network.eval()
+    with _naming(adapter):
+        recognised = recognise(state)
+        if recognised.network != "IACNN":
+            raise CheckpointMismatch("it holds no implicit alignment to add")
+        return _load(with_options(recognised, read_options(adapter)), state)
 
 
 def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os.PathLike) -> None:
@@ -166,13 +248,12 @@ def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os
 
 def _read_basicvsr(path: str | os.PathLike) -> tuple[dict[str, Tensor], Recognised]:
     """A BasicVSR checkpoint's weights under the names here, and its sizes."""
-    state, _, _ = read_state_dict(path)
-    recognised = recognise(state)
-    if recognised is None or recognised.network != "BasicVSR":
-        raise CheckpointMismatch(
-            f"{os.fspath(path)} holds {recognised or 'no known network'}, not a BasicVSR"
-        )
-    return {rename(key): value for key, value in state.items()}, recognised
+    stored, recognised = read_recognised(path)
+    if recognised.network != "BasicVSR":
+        raise CheckpointMismatch(f"{os.fspath(path)} holds {recognised}, not a BasicVSR")
+    with _naming(path):
+        check_whole(with_options(recognised, stored.options), stored.best)
+    return {rename(key): value for key, value in stored.best.items()}, recognised
 
 
 def _warm_start_heads(num_feat: int) -> int:

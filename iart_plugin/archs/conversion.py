@@ -25,21 +25,24 @@ from torch import Tensor
 from iart_plugin.weight_files import (
     OPTIONS,
     CheckpointMismatch,
-    read_file,
-    read_options,
+    State,
     save_whole,
     write_file,
 )
 
-from .checkpoints import build_network, export_official, known_titles
+from .checkpoints import (
+    build_network,
+    check_whole,
+    export_official,
+    read_recognised,
+    with_options,
+)
 from .keys import Recognised, recognise, rename
 
 LAYOUTS = ("official", "basicsr", "mmagic", "safetensors")
 
 SINGLE_SET = ("official", "safetensors")
 """The layouts that hold one set of weights, not a trained and an averaged one."""
-
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,37 +75,32 @@ def read_weights(path: str | os.PathLike) -> Weights:
         FileNotFoundError: if there is no such file.
         CheckpointMismatch: if it holds no network that is known here.
     """
-    path = os.fspath(path)
-    loaded = read_file(path)
-    if "params" in loaded or "params_ema" in loaded:
-        trained, averaged = loaded.get("params"), loaded.get("params_ema")
-    else:
-        trained, averaged = _split_mmagic(loaded)
-    state = trained if averaged is None else averaged
-    recognised = recognise(state) if state else None
-    if recognised is None:
+    stored, recognised = read_recognised(path)
+    try:
+        known = with_options(recognised, stored.options)
+        for state in (stored.trained, stored.averaged):
+            if state is not None:
+                check_whole(known, state)
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"{os.fspath(path)}: {error}") from error
+    _check_same(stored.trained, stored.averaged, path)
+    return Weights(recognised, _renamed(stored.trained), _renamed(stored.averaged), stored.options)
+
+
+def _check_same(trained: State | None, averaged: State | None, path: str | os.PathLike) -> None:
+    """Raises CheckpointMismatch if the two sets are not of one network."""
+    if trained is None or averaged is None:
+        return
+    shapes = [{key: value.shape for key, value in state.items()} for state in (trained, averaged)]
+    if shapes[0] != shapes[1]:
+        key = next(key for key, _ in shapes[0].items() ^ shapes[1].items())
         raise CheckpointMismatch(
-            f"{path} holds no {known_titles()}, nor an AlignmentStudyNet; keys: {list(loaded)[:3]}"
+            f"{os.fspath(path)}: its trained and its averaged weights differ in '{key}'"
         )
-    return Weights(recognised, _renamed(trained), _renamed(averaged), read_options(path))
 
 
 def _renamed(state: State | None) -> State | None:
     return None if state is None else {rename(key): value for key, value in state.items()}
-
-
-def _split_mmagic(loaded: Mapping[str, Any]) -> tuple[State, State | None]:
-    """The trained and the averaged weights of an MMagic file, or of a bare state dict."""
-    state = loaded.get("state_dict", loaded)
-    generator = behind("generator.", state)
-    if "ema_state_dict" in loaded:
-        # MMEngine's EMAHook saves the averaged weights as the state dict, the trained ones here.
-        return behind("module.generator.", loaded["ema_state_dict"]), generator
-    averaged = behind("generator_ema.", state)
-    averaged = behind("module.", averaged) or averaged
-    if generator:
-        return generator, averaged or None
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}, None
 
 
 def behind(prefix: str, state: Mapping[str, Tensor]) -> State:

@@ -1,0 +1,154 @@
+"""Checks of a weights file: before it is loaded, and of the weights that were in it.
+
+Nothing here trusts the file. Its headers are read first, and what they claim is held against a
+limit, so that a small file cannot fill the memory.
+"""
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+LIMIT_VARIABLE = "IART_PLUGIN_MAX_WEIGHTS_GIB"
+"""The environment variable that raises :data:`DEFAULT_LIMIT_GIB`."""
+
+DEFAULT_LIMIT_GIB = 2.0
+"""How much a file may hold after decompression. The networks here take less than 0.1 GiB."""
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec"
+
+ZIP_MAGIC = b"PK\x03\x04"
+
+
+INTEGERS = ("relative_position_index", "window_idx_offset")
+"""The last names of the only keys that are not weights: buffers of whole numbers."""
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class CheckpointMismatch(RuntimeError):
+    """A checkpoint cannot be read, does not fit a network, or nothing here recognises it."""
+
+
+def kind_of_file(path: str) -> str:
+    """Tells by its content what a weights file is, and that nothing speaks against loading it.
+
+    Args:
+        path: the file, whatever it is called.
+
+    Returns:
+        'safetensors', 'zip' (PyTorch's format since 1.6) or 'pickle' (its older one).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointMismatch: if it is no file of weights, is damaged, or is too large.
+    """
+    if not os.path.exists(path):
+        link = f"{path} is a link to a missing file" if os.path.islink(path) else ""
+        raise FileNotFoundError(link or f"checkpoint not found: {path}")
+    if not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "a device or a pipe"
+        raise CheckpointMismatch(f"{path} is {kind}, not a file of weights")
+    with Path(path).open("rb") as file:
+        head = file.read(512)
+    size = os.path.getsize(path)
+    if not head:
+        raise CheckpointMismatch(f"{path} is empty")
+    if head.startswith(LFS_POINTER):
+        raise CheckpointMismatch(
+            f"{path} is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'"
+        )
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointMismatch(f"{path} is a web page, not weights: download the file itself")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
+        _check_size(path, size)
+        return "safetensors"
+    if path.endswith(".safetensors") and not head.startswith(ZIP_MAGIC):
+        raise CheckpointMismatch(f"{path} cannot be read as weights: it has no safetensors header")
+    if not head.startswith(ZIP_MAGIC):
+        _check_size(path, size)
+        return "pickle"
+    _check_zip(path)
+    return "zip"
+
+
+def _check_size(path: str, size: float) -> None:
+    """Refuses what would take more memory than is allowed."""
+    try:
+        limit = float(os.environ.get(LIMIT_VARIABLE, DEFAULT_LIMIT_GIB))
+    except ValueError as error:
+        raise CheckpointMismatch(f"{LIMIT_VARIABLE} is no number: {error}") from error
+    if size > limit * 2**30:
+        raise CheckpointMismatch(
+            f"{path} holds {size / 2**30:.1f} GiB, more than the {limit:g} GiB that are allowed; "
+            f"if that is right, set {LIMIT_VARIABLE} to a larger number"
+        )
+
+
+def _check_zip(path: str) -> None:
+    """Refuses an archive that claims too much, is damaged, or holds a program."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_size(path, sum(entry.file_size for entry in entries))
+            damaged = archive.testzip()
+    except CheckpointMismatch:
+        raise
+    except Exception as error:  # a damaged archive can raise anything
+        raise CheckpointMismatch(
+            f"{path} cannot be read as weights: it is truncated or damaged ({error})"
+        ) from error
+    if damaged is not None:
+        raise CheckpointMismatch(
+            f"{path} cannot be read as weights: it is damaged, the checksum of its part "
+            f"'{damaged}' is wrong"
+        )
+    names = [entry.filename for entry in entries]
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise CheckpointMismatch(
+            f"{path} is a TorchScript program, not a state dict: save the module's state_dict()"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise CheckpointMismatch(f"{path} is an archive of something else than PyTorch's weights")
+
+
+def check_values(state: Mapping[str, Tensor], what: str = "the weights") -> None:
+    """Refuses weights that nothing can be computed with.
+
+    Args:
+        state: the weights; the released program's buffers of whole numbers may be among them.
+        what: what they are, for the message.
+
+    Raises:
+        CheckpointMismatch: if a tensor is empty, sparse, without data or of a type that is no
+            floating-point number, holds NaN or infinity, or if every weight is zero.
+    """
+    for key, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise CheckpointMismatch(f"'{key}' of {what} is no plain tensor with data")
+        if value.numel() == 0:
+            raise CheckpointMismatch(f"'{key}' of {what} is empty: its shape is {_shape(value)}")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointMismatch(
+                f"'{key}' of {what} claims a shape of {_shape(value)}, but the file has not as "
+                f"many numbers"
+            )
+        if key.rpartition(".")[2] in INTEGERS:
+            continue
+        if value.dtype not in FLOATS:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise CheckpointMismatch(f"'{key}' of {what} is of type {kind}, not floating-point")
+        if not value.isfinite().all():
+            raise CheckpointMismatch(
+                f"'{key}' of {what} holds NaN or infinity: take an earlier checkpoint"
+            )
+    weights = [value for key, value in state.items() if key.endswith("weight")]
+    if len(weights) > 1 and not any(value.any() for value in weights):
+        raise CheckpointMismatch(f"{what} are all zero")
+
+
+def _shape(value: Tensor) -> str:
+    return " x ".join(map(str, value.shape)) or "a single number"
