@@ -182,7 +182,7 @@ def _explain(own: Mapping[str, Tensor], given: Mapping[str, Tensor], strict: boo
     if theirs is None:
         return f"its keys are of no known network (the first: {', '.join(list(given)[:3])})"
     if mine is not None and mine.network != theirs.network:
-        return f"it holds an {theirs.network}, the network is an {mine.network}"
+        return f"it holds a {theirs.network}, the network is a {mine.network}"
     if mine is not None:
         here, there = mine.sizes(), theirs.sizes()
         differing = [

@@ -18,6 +18,7 @@ from torch import Tensor
 from iart_plugin.archs.conversion import behind, mmagic_file
 from iart_plugin.archs.keys import check_fit, recognise
 from iart_plugin.archs.upsampler import UpsamplingNetwork
+from iart_plugin.weight_checks import check_values
 from iart_plugin.weight_files import OPTIONS, read_options, read_state_dict
 
 SCHEMES = ("", "http://", "https://")
@@ -47,7 +48,7 @@ class CheckpointFitHook(Hook):
         """Checks a file before it is loaded.
 
         Raises:
-            CheckpointMismatch: if it does not fit.
+            CheckpointMismatch: if it does not fit, or holds NaN or whole numbers.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not isinstance(model.generator, UpsamplingNetwork):
@@ -55,6 +56,7 @@ class CheckpointFitHook(Hook):
         state = checkpoint.get("state_dict", checkpoint)
         weights, options = behind("generator.", state), checkpoint.get(OPTIONS)
         check_fit(model.generator, weights, strict=not self.partial, options=options)
+        check_values(weights)
 
 
 def accept_other_checkpoints() -> None:
