@@ -1,10 +1,7 @@
-"""Run BasicSR's testing on any option file, with outputs in the working directory.
+"""Run BasicSR's testing: the same as ``python -m iart_plugin.basicsr.test``.
 
     python tools/basicsr_test.py -opt configs/basicsr/test/FILE.yml
     torchrun --nproc_per_node 2 tools/basicsr_test.py -opt FILE.yml --launcher pytorch
-
-The options are those of ``python -m basicsr.test``. The option file may do
-without the plugin's line.
 """
 
 import iart_plugin.basicsr  # noqa: F401  registers; also in workers that start by importing this file

@@ -1,10 +1,7 @@
-"""Run BasicSR's training on any option file, with outputs in the working directory.
+"""Run BasicSR's training: the same as ``python -m iart_plugin.basicsr.train``.
 
     python tools/basicsr_train.py -opt configs/basicsr/train/FILE.yml
     torchrun --nproc_per_node 2 tools/basicsr_train.py -opt FILE.yml --launcher pytorch
-
-The options are those of ``python -m basicsr.train``. The option file may do
-without the plugin's line.
 """
 
 import iart_plugin.basicsr  # noqa: F401  registers; also in workers that start by importing this file
