@@ -2,6 +2,8 @@
 
     python tools/basicsr_test.py -opt configs/basicsr/test/FILE.yml
     torchrun --nproc_per_node 2 tools/basicsr_test.py -opt FILE.yml --launcher pytorch
+
+The options are those of ``python -m basicsr.test``.
 """
 
 import iart_plugin.basicsr  # noqa: F401  registers; also in workers that start by importing this file

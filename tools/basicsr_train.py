@@ -2,6 +2,8 @@
 
     python tools/basicsr_train.py -opt configs/basicsr/train/FILE.yml
     torchrun --nproc_per_node 2 tools/basicsr_train.py -opt FILE.yml --launcher pytorch
+
+The options are those of ``python -m basicsr.train``.
 """
 
 import iart_plugin.basicsr  # noqa: F401  registers; also in workers that start by importing this file
