@@ -15,7 +15,7 @@ from iart_plugin.data.estimated_flow import EstimatedFlow
 from iart_plugin.data.flow_grid import block_mean, downsample_flow, lands_inside
 from iart_plugin.data.flow_io import read_flow
 from iart_plugin.data.sintel_files import RENDERS, SintelFiles, clip_names, prepared_name
-from iart_plugin.pictures import read_picture
+from iart_plugin.pictures import checked_size, read_picture
 
 FLOW_SOURCES = ("gt", "spynet", "raft")
 
@@ -114,7 +114,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         window = self.windows[index]
         paths = [self.files.path(self.files.render, window.clip, n) for n in window.frames]
-        high = [read_picture(path) for path in paths]
+        high = [_read_whole(path) for path in paths]
         size = high[0].shape[:2]
         for path, frame in zip(paths, high, strict=True):
             _check_size(path, frame, size)
@@ -147,7 +147,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         path = self.files.path(prepared_name(self.files.render, self.scale), clip, number)
         if not path.exists():
             return bicubic_downsample(high, self.scale)
-        low = read_picture(path)
+        low = _read_whole(path)
         expected = tuple(-(-side // self.scale) for side in high.shape[:2])
         if low.shape[:2] != expected:
             raise ValueError(
@@ -183,9 +183,15 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         path = self.files.path(kind, clip, number)
         if not path.exists():  # only with on_missing='skip', or beside estimated flow
             return np.zeros(size, dtype=bool)
-        mask = read_picture(path, grey=True)
+        mask = _read_whole(path, grey=True)
         _check_size(path, mask, size)
         return mask > 127
+
+
+def _read_whole(path: Path, *, grey: bool = False) -> np.ndarray:
+    """A picture whose checksums are right: OpenCV decodes a file that was cut short as well."""
+    checked_size(path)
+    return read_picture(path, grey=grey)
 
 
 def _to_tensor(frame: np.ndarray) -> Tensor:

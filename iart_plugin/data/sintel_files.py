@@ -151,9 +151,11 @@ def clip_names(root: Path, clips: str | Sequence[str]) -> list[str]:
             damaged.
     """
     if isinstance(clips, str):
-        split = _read_split(Path(root) / "split.json")
+        path = Path(root) / "split.json"
+        split = _read_split(path)
         if clips not in split:
-            raise ValueError(f"clips must be one of {sorted(split)} or names, got {clips!r}")
+            where = f" ({path})" if path.exists() else ""
+            raise ValueError(f"clips must be one of {sorted(split)}{where} or names, got {clips!r}")
         return list(split[clips])
     if not clips:
         raise ValueError("clips is an empty list")
