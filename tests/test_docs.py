@@ -1,0 +1,146 @@
+"""The pages and the README: their Python runs, their commands, files and links exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from iart_plugin.__main__ import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*$")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)")
+PATH = re.compile(r"`((?:iart_plugin|tools|configs|docs|tests|benchmarks|requirements)/[\w./-]+)`")
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    excuse: str | None
+
+
+def blocks() -> list[Block]:
+    """Every fenced block, in the order of the pages."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in FENCE.finditer(text):
+            before = text[: match.start()]
+            excuse = NOT_RUN.search(before)
+            line = before.count("\n") + 1
+            name = page.relative_to(ROOT).as_posix()
+            found.append(Block(name, line, *match.groups(), excuse and excuse[1]))
+    return found
+
+
+BLOCKS = blocks()
+SHELL = ("", "bash", "sh", "shell", "console")
+
+
+def named(block: Block) -> str:
+    """The name of a block's test."""
+    return f"{block.page}:{block.line}"
+
+
+def test_every_block_says_its_kind():
+    kinds = {*SHELL, "python", "yaml", "text", "ini", "toml"}
+    assert not [named(block) for block in BLOCKS if block.language not in kinds]
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if b.language == "python" and not b.excuse], ids=named
+)
+def test_python_runs(block, tmp_path, basicvsr_weights):
+    (tmp_path / "BasicVSR_Vimeo90K_BIx4.pth").symlink_to(basicvsr_weights)
+    result = subprocess.run(
+        [sys.executable, "-c", block.text], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def help_of(*command: str) -> str:
+    """What a command prints with ``--help``."""
+    result = subprocess.run(
+        [sys.executable, *command, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+class Call(NamedTuple):
+    """A call of one of the project's commands in a page: how Python starts it, and its options."""
+
+    command: tuple[str, ...]
+    options: tuple[str, ...]
+
+
+def own_calls(text: str) -> Iterator[Call]:
+    """The calls of the project's commands, tools and benchmarks in a shell's lines."""
+    for line in re.split(r"\n|&&|[|;()]", text.replace("\\\n", " ")):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:
+            continue
+        for index, word in enumerate(words):
+            is_module = words[max(index - 1, 0)] == "-m"
+            command = None
+            if (word == "iart-plugin" or (word == "iart_plugin" and is_module)) and words[
+                index + 1 :
+            ]:
+                command = ("-m", "iart_plugin", words[index + 1])
+            elif word == "benchmarks" and is_module:
+                command = ("-m", "benchmarks")
+            elif re.fullmatch(r"tools/\w+\.py", word):
+                command = (word,)
+            if command and not command[-1].startswith("-"):
+                options = (w.partition("=")[0] for w in words[index:] if re.match(r"--[a-z]", w))
+                yield Call(command, tuple(options))
+
+
+CALLS = [
+    (call, named(block))
+    for block in BLOCKS
+    if block.language in SHELL and not block.excuse
+    for call in own_calls(block.text)
+]
+WITHOUT_HELP = ("tools/basicsr_train.py", "tools/basicsr_test.py")  # BasicSR's and torchrun's
+
+
+@pytest.mark.parametrize("command", sorted({call.command for call, _ in CALLS}), ids=" ".join)
+def test_commands_exist_with_their_options(command):
+    if command[:2] == ("-m", "iart_plugin"):
+        assert command[2] in COMMANDS
+    if command[0] in WITHOUT_HELP:
+        assert (ROOT / command[0]).is_file()
+        return
+    text = help_of(*command)
+    wrong = [
+        f"{place}: {' '.join(command)} {option}"
+        for call, place in CALLS
+        if call.command == command
+        for option in call.options
+        if option not in text
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_paths_lead_somewhere(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    links = [link for link in LINK.findall(text) if "://" not in link and "mailto:" not in link]
+    lost = [link for link in links if not (page.parent / link).exists()]
+    lost += [path for path in PATH.findall(text) if not (ROOT / path).exists()]
+    assert not lost
