@@ -1,59 +1,39 @@
-"""Options, checked before anything is written: unknown names and values, files, devices."""
+"""Options against what is installed: registered names, networks, losses, metrics, devices."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
 from typing import Any
 
+from iart_plugin.basicsr.checks.schema import OWN_MODELS, check_schema
 from iart_plugin.option_errors import OptionError, check_keys, nearest
-
-# What is read from `train:` by BasicSR's pipeline and by RecurrentMixPrecisionRTModel.
-TRAIN_KEYS = (
-    "total_iter",
-    "warmup_iter",
-    "optim_g",
-    "scheduler",
-    "pixel_opt",
-    "perceptual_opt",
-    "ema_decay",
-    "fix_flow",
-    "flow_lr_mul",
-    "amp_dtype",
-    "init_loss_scale",
-    "max_skipped_steps",
-    "grad_clip_norm",
-    "accumulate",
-    "lr_mul",
-)
-OWN_MODELS = ("RecurrentMixPrecisionRTModel", "AlignmentStudyModel")
 
 
 def check_options(opt: dict[str, Any]) -> None:
-    """Check the networks, the training settings and the weight files that an option file names.
+    """Check the options, without looking at the weights and frames that they name.
 
     Args:
-        opt: The options as BasicSR's ``parse_options`` returns them.
+        opt: BasicSR's options, complete.
 
     Raises:
-        OptionError: on an unknown key, a missing or unreadable file, or a GPU that is not there.
+        OptionError: on an unknown name, a value that cannot be, or a GPU that is not there.
     """
-    from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
+    from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
 
-    _check_registered(opt["model_type"], MODEL_REGISTRY.keys(), "model_type")
+    check_schema(opt)
+    _check_registered(opt["model_type"], MODEL_REGISTRY, "model_type")
     for section, network in opt.items():
         if section.startswith("network_"):
-            if not isinstance(network, dict) or "type" not in network:
-                raise OptionError(f"{section} must be a section with a 'type', got {network!r}.")
-            _check_registered(network["type"], ARCH_REGISTRY.keys(), f"{section}.type")
-            parameters = inspect.signature(ARCH_REGISTRY.get(network["type"])).parameters
-            if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
-                check_keys(network, ["type", *parameters], f"{section} ({network['type']})")
-            _check_values(ARCH_REGISTRY.get(network["type"]), network, section)
-    if opt["model_type"] in OWN_MODELS and opt.get("train"):
-        check_keys(opt["train"], TRAIN_KEYS, f"train ({opt['model_type']})")
-        if opt["is_train"]:
-            _check_course(opt)
+            _check_registered(network["type"], ARCH_REGISTRY, f"{section}.type")
+            arch = ARCH_REGISTRY.get(network["type"])
+            _check_arguments(arch, network, f"{section} ({network['type']})")
+            _check_values(arch, network, section)
+    for section, data in opt["datasets"].items():
+        _check_registered(data["type"], DATASET_REGISTRY, f"datasets.{section}.type")
+    _check_metrics(opt)
+    if opt["is_train"]:
+        _check_losses(opt)
+        _check_course(opt)
     _check_device(opt)
 
 
@@ -63,38 +43,20 @@ def validation_sets(opt: dict[str, Any]) -> list[str]:
     return [data["name"] for phase, data in datasets.items() if phase.startswith("val")]
 
 
-def _check_course(opt: dict[str, Any]) -> None:
-    """What would end a training in the middle must be right at its start."""
-    train, val = opt["train"], opt.get("val")
-    scheduler = train.get("scheduler") or {}
-    if scheduler.get("type") == "CosineAnnealingRestartLR":
-        periods, weights = scheduler.get("periods", []), scheduler.get("restart_weights", [1])
-        if len(periods) != len(weights):
-            raise OptionError(
-                f"train.scheduler has {len(periods)} periods and {len(weights)} restart_weights; "
-                "each period needs one."
-            )
-        if sum(periods) < int(train["total_iter"]) - 1:
-            raise OptionError(
-                f"train.scheduler.periods add up to {sum(periods)} iterations, fewer than "
-                f"train.total_iter, {train['total_iter']}: the run would end there. Set both alike."
-            )
-    names = validation_sets(opt)
-    if len(names) > len(set(names)):
+def _check_registered(name: str, registry: Any, where: str) -> None:
+    names = [key.removesuffix("_basicsr") for key in registry.keys()]  # noqa: SIM118  a registry
+    if name not in names:
         raise OptionError(
-            f"Two validation sets have one name ({', '.join(names)}): their figures would be taken "
-            "for each other's. Names may differ in their letters' case alone, Vid4 and VID4."
+            f"{where} '{name}' is not registered. {nearest(name, names)} A plugin's part needs "
+            "that plugin's line in the option file."
         )
-    if names and val and val.get("save_img") is not False:
-        raise OptionError(
-            "val.save_img must be there and false in a training: BasicSR saves the frames of video "
-            "models in tests only, and would stop at the first validation."
-        )
-    data = (opt.get("datasets") or {}).get("train") or {}
-    if data.get("prefetch_mode") == "cpu" and not data.get("num_worker_per_gpu"):
-        raise OptionError(
-            "datasets.train.prefetch_mode is cpu, which needs num_worker_per_gpu of 1 or more."
-        )
+
+
+def _check_arguments(part: Any, section: dict[str, Any], where: str) -> None:
+    """The keys of a section must be arguments of what it builds."""
+    parameters = inspect.signature(part).parameters.values()
+    if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+        check_keys(section, ["type", *(p.name for p in parameters)], where)
 
 
 def _check_values(arch: type, network: dict[str, Any], section: str) -> None:
@@ -103,7 +65,7 @@ def _check_values(arch: type, network: dict[str, Any], section: str) -> None:
         return
     try:
         build_without_weights(arch, network)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise OptionError(f"{section} ({network['type']}): {error}") from error
 
 
@@ -115,12 +77,84 @@ def build_without_weights(arch: type, network: dict[str, Any]) -> Any:
         return arch(**{k: v for k, v in network.items() if k not in ("type", "spynet_path")})
 
 
-def _check_registered(name: str, registered: Iterable[str], where: str) -> None:
-    names = [key.removesuffix("_basicsr") for key in registered]
-    if name not in names:
+def _check_losses(opt: dict[str, Any]) -> None:
+    from basicsr.utils.registry import LOSS_REGISTRY
+
+    train = opt["train"]
+    given = {key: train[key] for key in ("pixel_opt", "perceptual_opt") if train.get(key)}
+    if not given and opt["model_type"] in OWN_MODELS:
+        raise OptionError("train has neither pixel_opt nor perceptual_opt: there is no loss.")
+    for key, loss in given.items():
+        _check_registered(loss["type"], LOSS_REGISTRY, f"train.{key}.type")
+        _check_arguments(LOSS_REGISTRY.get(loss["type"]), loss, f"train.{key} ({loss['type']})")
+
+
+def _check_metrics(opt: dict[str, Any]) -> None:
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
+        where = f"val.metrics.{name}"
+        _check_registered(metric["type"], METRIC_REGISTRY, f"{where}.type")
+        parameters = inspect.signature(METRIC_REGISTRY.get(metric["type"])).parameters.values()
+        known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        known = [name for name in known if name not in ("img", "img2")]
+        check_keys(metric, ["type", "better", "test_y_channel", *known], where)
+
+
+def _check_course(opt: dict[str, Any]) -> None:
+    """What would end a training in the middle must be right at its start."""
+    train, val = opt["train"], opt.get("val")
+    scheduler = train.get("scheduler") or {}
+    if scheduler.get("type") == "CosineAnnealingRestartLR":
+        _check_periods(scheduler, int(train["total_iter"]))
+    elif len(scheduler.get("restarts", [0])) != len(scheduler.get("restart_weights", [1])):
+        raise OptionError("train.scheduler needs as many restart_weights as restarts.")
+    names = validation_sets(opt)
+    if len(names) > len(set(names)):
         raise OptionError(
-            f"{where} '{name}' is not registered. {nearest(name, names)} A plugin's part needs "
-            "that plugin's line in the option file."
+            f"Two validation sets have one name ({', '.join(names)}): their figures would be taken "
+            "for each other's. Names may differ in their letters' case alone, Vid4 and VID4."
+        )
+    if val and val.get("val_freq") is None:
+        raise OptionError("val.val_freq is not set: it is needed in a training.")
+    if names and val and val.get("save_img") is not False:
+        raise OptionError(
+            "val.save_img must be there and false in a training: BasicSR saves the frames of video "
+            "models in tests only, and would stop at the first validation."
+        )
+    _check_loading(opt["datasets"]["train"], int(train.get("accumulate", 1)))
+
+
+def _check_periods(scheduler: dict[str, Any], total: int) -> None:
+    periods, weights = scheduler["periods"], scheduler.get("restart_weights", [1])
+    if len(periods) != len(weights):
+        raise OptionError(
+            f"train.scheduler has {len(periods)} periods and {len(weights)} restart_weights; "
+            "each period needs one."
+        )
+    if sum(periods) < total - 1:
+        raise OptionError(
+            f"train.scheduler.periods add up to {sum(periods)} iterations, fewer than "
+            f"train.total_iter, {total}: the run would end there. Set both alike."
+        )
+
+
+def _check_loading(data: dict[str, Any], accumulate: int) -> None:
+    """How the training's batches are read."""
+    workers, batch_size = data["num_worker_per_gpu"], data["batch_size_per_gpu"]
+    if batch_size % accumulate:
+        raise OptionError(
+            f"train.accumulate is {accumulate}; it must divide batch_size_per_gpu, {batch_size}."
+        )
+    if data.get("prefetch_mode") == "cpu" and not workers:
+        raise OptionError(
+            "datasets.train.prefetch_mode is cpu, which needs num_worker_per_gpu of 1 or more."
+        )
+    if data.get("prefetch_mode") == "cuda" and not data.get("pin_memory"):
+        raise OptionError("datasets.train.prefetch_mode is cuda, which needs pin_memory: true.")
+    if data.get("persistent_workers") and not workers:
+        raise OptionError(
+            "datasets.train.persistent_workers needs num_worker_per_gpu of 1 or more."
         )
 
 
@@ -137,9 +171,11 @@ def _check_device(opt: dict[str, Any]) -> None:
             "num_gpu is 0, but BasicSR gives its processes the GPUs that they see. For several "
             "processes on the CPU set CUDA_VISIBLE_DEVICES= before the command."
         )
-    bf16 = (opt.get("train") or {}).get("amp_dtype") == "bf16"
-    if bf16 and opt["num_gpu"] > 1 and not opt.get("dist"):
+    precision = (opt.get("train") or {}).get("amp_dtype")
+    if precision == "bf16" and opt["num_gpu"] > 1 and not opt.get("dist"):
         raise OptionError(
             "train.amp_dtype: bf16 on several GPUs needs a process for each, because PyTorch's "
             "DataParallel would compute in fp16. Start it with torchrun, or set num_gpu: 1."
         )
+    if precision == "fp16" and not opt["num_gpu"]:
+        raise OptionError("train.amp_dtype is fp16, which needs a GPU; set bf16 or fp32 on a CPU.")

@@ -1,0 +1,267 @@
+"""Everything that the trainers and testers read from an option file, with its type and its range.
+
+One table: :mod:`iart_plugin.basicsr.checks.schema` refuses what does not fit it, the model takes
+its defaults from it, and ``docs/basicsr.md`` shows its descriptions. A field that may be left out
+but not be null has None as its default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+NUMBER = Field(allow_inf_nan=False)
+
+
+def _whole(value: float) -> float:
+    if value != int(value):
+        raise ValueError("it must be a whole number")
+    return value
+
+
+def _folder_name(value: str) -> str:
+    if value in ("", ".", "..") or set(value) & set('/\\:\0') or len(value.encode()) > 200:
+        raise ValueError(
+            "it names the run's folder, so it must be one name without a slash, of at most 200 "
+            "bytes"
+        )
+    return value
+
+
+Number = Annotated[float, NUMBER]
+Positive = Annotated[float, NUMBER, Field(gt=0)]
+NotNegative = Annotated[float, NUMBER, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+# Whole numbers may be written as floats: BasicSR's own files have `val_freq: !!float 5e3`.
+Whole = Annotated[float, NUMBER, AfterValidator(_whole)]
+Count = Annotated[float, NUMBER, Field(ge=1), AfterValidator(_whole)]
+CountOrZero = Annotated[float, NUMBER, Field(ge=0), AfterValidator(_whole)]
+# BasicSR hands these to functions that take an int alone.
+Int = Annotated[int, Field(ge=1)]
+IntOrZero = Annotated[int, Field(ge=0)]
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+
+
+class Section(BaseModel):
+    """A section of an option file: no other key, no text in a number's place."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
+
+
+class OpenSection(Section):
+    """A section that may hold keys of other programs too."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Adam(Section):
+    """The optimizer, the only one that BasicSR's base model builds."""
+
+    type: Literal["Adam"]
+    lr: Positive
+    weight_decay: NotNegative = 0
+    betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    eps: Positive = 1e-8
+    amsgrad: bool = False
+    maximize: bool = False
+    foreach: bool | None = None
+    fused: bool | None = None
+    capturable: bool = False
+    differentiable: bool = False
+
+
+class MultiStep(Section):
+    """A learning rate that falls at milestones."""
+
+    type: Literal["MultiStepLR", "MultiStepRestartLR"]
+    milestones: list[IntOrZero]
+    gamma: Positive = 0.1
+    restarts: list[IntOrZero] = [0]
+    restart_weights: list[Positive] = [1]
+
+
+class CosineAnnealing(Section):
+    """A learning rate that follows a cosine in each of its periods."""
+
+    type: Literal["CosineAnnealingRestartLR"]
+    periods: Annotated[list[Count], Field(min_length=1)]
+    restart_weights: list[Positive] = [1]
+    eta_min: NotNegative = 0
+
+
+class Loss(OpenSection):
+    """A loss of BasicSR's registry; its other keys are those of the class."""
+
+    type: str
+    loss_weight: Number = 1.0
+    reduction: Literal["mean", "sum"] = "mean"
+
+
+class Perceptual(OpenSection):
+    """A perceptual loss; its keys are those of the class."""
+
+    type: str
+
+
+class TrainOptions(Section):
+    """``train:`` of ``RecurrentMixPrecisionRTModel`` and ``AlignmentStudyModel``."""
+
+    total_iter: Annotated[Count, Field(description="iterations of the whole training")]
+    optim_g: Annotated[Adam, Field(description="the optimizer: `type: Adam` and its arguments")]
+    scheduler: Annotated[
+        MultiStep | CosineAnnealing,
+        Field(discriminator="type", description="the learning rate's course"),
+    ]
+    pixel_opt: Annotated[Loss | None, Field(description="the loss on pixels")] = None
+    perceptual_opt: Annotated[
+        Perceptual | None, Field(description="the loss on a VGG network's features")
+    ] = None
+    warmup_iter: Annotated[
+        Number,
+        Field(ge=-1, description="iterations in which the rate rises from 0; -1 for none"),
+    ] = -1
+    ema_decay: Annotated[
+        Number,
+        Field(ge=0, lt=1, description="decay of the weights' moving average; 0 for no average"),
+    ] = 0
+    fix_flow: Annotated[
+        CountOrZero | None,
+        Field(description="iterations during which the flow network keeps its weights"),
+    ] = None
+    flow_lr_mul: Annotated[
+        NotNegative,
+        Field(
+            description="learning rate of the flow network, as a factor; 0 keeps its weights as "
+            "they are"
+        ),
+    ] = 1
+    lr_mul: Annotated[
+        dict[str, NotNegative] | None,
+        Field(
+            description="factors of the learning rate by the beginnings of weights' names, "
+            "`{spynet: 0, backward_trunk: 0.25}`; 0 keeps weights as they are"
+        ),
+    ] = None
+    amp_dtype: Annotated[
+        Literal["fp16", "bf16", "fp32"] | None,
+        Field(
+            description="precision of the network's pass; unset, `fp16` on a GPU and `fp32` on a "
+            "CPU, which also has `bf16`"
+        ),
+    ] = None
+    init_loss_scale: Annotated[Positive, Field(description="first loss scale of `fp16`")] = 65536
+    max_skipped_steps: Annotated[
+        Count,
+        Field(description="steps in a row without finite gradients after which the run stops"),
+    ] = 50
+    grad_clip_norm: Annotated[
+        Positive | None,
+        Field(description="largest norm of the whole gradient, after unscaling"),
+    ] = None
+    accumulate: Annotated[
+        Int,
+        Field(
+            description="parts of a process's batch whose gradients are added up, to save memory"
+        ),
+    ] = 1
+
+
+def train_table() -> str:
+    """The fields of :class:`TrainOptions` as a table in Markdown."""
+    rows = ["| `train:` | meaning | default |", "|---|---|---|"]
+    for name, field in TrainOptions.model_fields.items():
+        default = "required" if field.is_required() else field.default
+        rows.append(f"| `{name}` | {field.description} | {'none' if default is None else default} |")
+    return "\n".join(rows)
+
+
+class Metric(OpenSection):
+    """A metric of BasicSR's registry."""
+
+    type: str
+    crop_border: IntOrZero
+    test_y_channel: bool = False
+    input_order: Literal["HWC"] = "HWC"
+    convert_to: Literal["y", "gray"] = "y"
+    better: Literal["higher", "lower"] = "higher"
+
+
+class Validation(Section):
+    """``val:``, in trainings and tests."""
+
+    val_freq: Count = None
+    save_img: bool
+    metrics: dict[str, Metric] | None = None
+    flip_seq: bool = False
+    center_frame_only: bool = False
+    suffix: str | None = None
+    pbar: bool = False
+
+
+class Wandb(Section):
+    """``logger.wandb:``."""
+
+    project: str | None = None
+    resume_id: str | None = None
+
+
+class Logger(Section):
+    """``logger:``."""
+
+    print_freq: Count
+    save_checkpoint_freq: Count
+    use_tb_logger: bool
+    wandb: Wandb | None = None
+
+
+class Paths(OpenSection):
+    """``path:``; the networks' own keys end in the network's letter."""
+
+    pretrain_network_g: str | None = None
+    param_key_g: str | None = None
+    strict_load_g: bool = True
+    resume_state: str | None = None
+    ignore_resume_networks: list[str] | None = None
+
+
+class Options(Section):
+    """The top of an option file. Networks and data sets are looked at one by one."""
+
+    name: FolderName
+    model_type: str
+    scale: Int
+    num_gpu: IntOrZero | Literal["auto"]
+    datasets: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    network_g: dict[str, Any]
+    path: Paths = Paths()
+    val: Validation | None = None
+    plugin: Any = None
+    manual_seed: Annotated[int, Field(ge=0, lt=2**32 - 10_000)] | None = None
+    dist_params: dict[str, Any] | None = None
+    find_unused_parameters: bool = False
+    use_static_graph: bool = False
+    # What completes the options before a model is built.
+    is_train: bool = True
+    auto_resume: bool = False
+    dist: bool = False
+    rank: int = 0
+    world_size: int = 1
+    root_path: str = ""
+
+
+class TrainingRun(Options):
+    """The top of an option file for training."""
+
+    train: TrainOptions
+    logger: Logger
+
+
+class TestRun(Options):
+    """The top of an option file for testing; a training's sections may stay in it."""
+
+    __test__ = False  # not one of pytest's
+
+    val: Validation
+    train: dict[str, Any] | None = None
+    logger: dict[str, Any] | None = None
