@@ -6,12 +6,15 @@ import inspect
 from typing import Any
 
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from iart_plugin.basicsr.checks.schema import check_section
+from iart_plugin.basicsr.dataset_schema import SintelFlow
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
 from iart_plugin.data import FlowAugmentation
 from iart_plugin.data import SintelFlowDataset as FlowClips
-from iart_plugin.option_errors import OptionError, check_keys
+from iart_plugin.option_errors import OptionError
 
 # Option keys by the argument of the core's data set that they give.
 ARGUMENTS = {
@@ -25,24 +28,6 @@ ARGUMENTS = {
     "flow_weights": "flow_weights",
     "flow_cache": "cache_dir",
 }
-# What BasicSR's own pipeline reads, and the augmentation.
-OTHER_KEYS = (
-    "name",
-    "type",
-    "phase",
-    "gt_size",
-    "use_hflip",
-    "use_rot",
-    "num_worker_per_gpu",
-    "batch_size_per_gpu",
-    "dataset_enlarge_ratio",
-    "prefetch_mode",
-    "num_prefetch_queue",
-    "pin_memory",
-    "persistent_workers",
-    "use_shuffle",
-    "io_backend",
-)
 
 
 class SintelFlowDataset(torch.utils.data.Dataset):
@@ -65,7 +50,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__()
         name = f"data set '{opt.get('name')}'"
-        check_keys(opt, (*ARGUMENTS, *OTHER_KEYS), name)
+        check_section(SintelFlow, opt, name)
         if not opt.get("dataroot"):
             raise OptionError(f"{name}: dataroot is not set.")
         self.opt = opt
@@ -117,19 +102,24 @@ class AlignmentStudyModel(RecurrentMixPrecisionRTModel):
         OptionError: if the network takes no flow, or an option would part clip and flow.
     """
 
-    def __init__(self, opt: dict[str, Any]) -> None:
+    @staticmethod
+    def check(opt: dict[str, Any]) -> None:
+        """Refuse what would part clip and flow; called before anything is built."""
         if opt["num_gpu"] > 1 and not opt["dist"]:
             raise OptionError("num_gpu: AlignmentStudyModel runs one process a GPU (use torchrun).")
-        if opt.get("val", {}).get("flip_seq"):
+        if (opt.get("val") or {}).get("flip_seq"):
             raise OptionError("val.flip_seq: flow goes one way only, a clip cannot be reversed.")
         if (opt.get("train") or {}).get("accumulate", 1) > 1:
             raise OptionError("train.accumulate: AlignmentStudyModel takes a batch as a whole.")
+        network = ARCH_REGISTRY.get(opt["network_g"]["type"])
+        if "flows" not in inspect.signature(network.forward).parameters:
+            raise OptionError(f"network_g.type: {network.__name__} takes no flow.")
+
+    def __init__(self, opt: dict[str, Any]) -> None:
         self.flows: Tensor | None = None
         super().__init__(opt)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        if "flows" not in inspect.signature(net.forward).parameters:
-            raise OptionError(f"network_g.type: {type(net).__name__} takes no flow.")
         # BasicSR calls net_g(lq) in several places; this is where the flow joins.
         net.register_forward_pre_hook(self._give_flow, with_kwargs=True)
         return super().model_to_device(net)

@@ -66,7 +66,7 @@ class RedsRecurrent(Crops):
     val_partition: Literal["REDS4", "official"]
     test_mode: bool
     num_frame: Int
-    interval_list: Intervals = [1]
+    interval_list: Intervals = None
     random_reverse: bool = False
 
 

@@ -1,23 +1,8 @@
 """``RecurrentMixPrecisionRTModel``: BasicSR's recurrent video model with mixed precision.
 
-The name is that of the official option files. Beside what ``VideoRecurrentModel`` reads, ``train:``
-takes
-
-====================== ================================================================= ==========
-key                    meaning                                                           default
-====================== ================================================================= ==========
-``amp_dtype``          ``fp16``, ``bf16`` or ``fp32`` for the network's pass             see below
-``init_loss_scale``    first loss scale of ``fp16``                                      65536
-``max_skipped_steps``  non-finite steps in a row after which the run stops               50
-``grad_clip_norm``     largest norm of the whole gradient                                no limit
-``accumulate``         parts of a process's batch whose gradients are added up           1
-``lr_mul``             factors of the learning rate by the beginnings of weights' names, none
-                       such as ``{spynet: 0, backward_trunk: 0.1}``; 0 keeps weights
-                       (of the flow network, ``flow_lr_mul: 0`` too)
-====================== ================================================================= ==========
-
-The default precision is ``fp16`` on a GPU, as the model's name says, and ``fp32`` on a CPU, which
-has ``bf16`` as its other choice. Flow, sampling positions and losses are float32 in every case.
+The name is that of the official option files. :class:`iart_plugin.basicsr.schema.TrainOptions` says
+what the model reads from ``train:``. Flow, sampling positions and losses are float32 whatever the
+precision of the network's pass.
 """
 
 from __future__ import annotations
@@ -36,14 +21,15 @@ from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from iart_plugin.archs import read_state_dict
-from iart_plugin.basicsr import resume
-from iart_plugin.basicsr.checks import OptionError, check_options, validation_sets
+from iart_plugin.basicsr import network_files, resume
+from iart_plugin.basicsr.boards import SetLogger, side_by_side
+from iart_plugin.basicsr.checks import check_options, validation_sets
+from iart_plugin.basicsr.learning_rates import has_factors, rate_factors
+from iart_plugin.basicsr.precision import choose_amp_dtype
 from iart_plugin.basicsr.progress import clip_progress
 from iart_plugin.basicsr.random_state import gather_random_states, restore_random_state
-from iart_plugin.weight_files import OPTIONS, read_file
+from iart_plugin.basicsr.schema import TrainOptions
 
-AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # As in BasicSR: the networks whose training `fix_flow` delays.
 DELAYED_NETWORKS = ("spynet", "edvr")
 
@@ -62,12 +48,14 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         check_options(opt)
+        if opt["is_train"]:
+            self.settings = TrainOptions.model_validate(opt["train"])
         super().__init__(opt)
 
     def setup_optimizers(self) -> None:
         """Build the optimizer, with a group of weights for each factor of ``lr_mul``."""
         train_opt = self.opt["train"]
-        if not _has_factors(train_opt):
+        if not has_factors(train_opt):
             super().setup_optimizers()
             return
         groups: dict[float, list[nn.Parameter]] = {}
@@ -90,22 +78,14 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
 
     def init_training_settings(self) -> None:
         super().init_training_settings()
-        train_opt = self.opt["train"]
-        self.amp_dtype = choose_amp_dtype(train_opt.get("amp_dtype"), self.device)
+        self.amp_dtype = choose_amp_dtype(self.settings.amp_dtype, self.device)
         self.scaler = torch.amp.GradScaler(
             self.device.type,
             enabled=self.amp_dtype is torch.float16,
-            init_scale=float(train_opt.get("init_loss_scale", 2.0**16)),
+            init_scale=float(self.settings.init_loss_scale),
         )
-        self.max_skipped_steps = int(train_opt.get("max_skipped_steps", 50))
-        self.grad_clip_norm = float(train_opt.get("grad_clip_norm") or math.inf)
-        self.accumulate = int(train_opt.get("accumulate", 1))
-        batch_size = self.opt["datasets"]["train"]["batch_size_per_gpu"]
-        if self.accumulate < 1 or batch_size % self.accumulate:
-            raise OptionError(
-                f"train.accumulate is {self.accumulate}; it must divide batch_size_per_gpu, "
-                f"{batch_size}."
-            )
+        self.grad_clip_norm = float(self.settings.grad_clip_norm or math.inf)
+        self.accumulate = self.settings.accumulate
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
         self.data_seed = self.opt["manual_seed"]
@@ -117,7 +97,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Move and wrap a network, reading ``find_unused_parameters`` and ``use_static_graph``."""
         net = net.to(self.device)
-        if self.is_train and _has_factors(self.opt["train"]):
+        if self.is_train and has_factors(self.opt["train"]):
             # Before the wrapper counts the weights whose gradients it waits for.
             factors = rate_factors(net, self.opt["train"])
             for name, parameter in net.named_parameters():
@@ -147,7 +127,8 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One training step on the batch that :meth:`feed_data` took.
 
-        A step with a gradient that is not finite changes no weight. The flow network's weights stay
+        A step whose loss or gradient is not finite changes no weight, and a loss that is not finite
+        gets no gradient at all. The flow network's weights stay
         as they are for the first ``fix_flow`` iterations: their gradients are dropped before the
         step. ``requires_grad`` is never changed, so DistributedDataParallel's buckets and a static
         graph stay valid across the boundary. (BasicSR flips it, and frees the flow network at
@@ -162,34 +143,55 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         self.optimizer_g.zero_grad(set_to_none=True)
         losses: OrderedDict[str, Tensor] = OrderedDict()
         parts = zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True)
+        finite = True
         for index, (lq, gt) in enumerate(parts):
             # Processes exchange their gradients once, with the last part's. A static graph does not
             # allow that and exchanges them with every part's, with the same result.
             alone = self.opt["dist"] and not self.opt.get("use_static_graph")
             alone = alone and index + 1 < self.accumulate
             with self.net_g.no_sync() if alone else contextlib.nullcontext():
-                for name, value in self._backward(lq, gt).items():
-                    losses[name] = losses.get(name, 0) + value
-        if self.fix_flow_iter and current_iter <= self.fix_flow_iter:
-            self._drop_flow_gradients()
-        self.scaler.unscale_(self.optimizer_g)
-        norm = nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_clip_norm)
-        self._step(bool(torch.isfinite(norm)), current_iter)
+                shares = self._forward(lq, gt)
+                for name, value in shares.items():
+                    losses[name] = losses.get(name, 0) + value.detach()
+                finite = self._on_every_process(torch.isfinite(sum(shares.values())))
+                if not finite:  # a gradient of it would say nothing, and may index by NaN
+                    break
+                self.scaler.scale(sum(shares.values())).backward()
+        self._step(finite and self._prepare_gradients(current_iter), current_iter)
+        if finite:  # else the scaler has seen no gradient
+            self.scaler.update()
+        self._stop_after_many_skips(current_iter)
         self.log_dict = self.reduce_loss_dict(losses)
         self.log_dict["skipped_steps"] = self.skipped_steps
         if self.scaler.is_enabled():
             self.log_dict["loss_scale"] = self.scaler.get_scale()
 
-    def _backward(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
-        """Add one part's gradients, and return its share of the losses."""
+    def _forward(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        """One part's share of the losses."""
         with torch.autocast(
             self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not torch.float32
         ):
             self.output = self.net_g(lq)
         losses = self._losses(self.output.float(), gt)
-        shares = {name: value / self.accumulate for name, value in losses.items()}
-        self.scaler.scale(sum(shares.values())).backward()
-        return {name: value.detach() for name, value in shares.items()}
+        return {name: value / self.accumulate for name, value in losses.items()}
+
+    def _on_every_process(self, condition: Tensor) -> bool:
+        """Whether a condition holds on all processes: what they do next must be the same."""
+        if self.opt["dist"]:
+            condition = condition.float()
+            torch.distributed.all_reduce(condition, torch.distributed.ReduceOp.MIN)
+        return bool(condition)
+
+    def _prepare_gradients(self, current_iter: int) -> bool:
+        """Drop, unscale and clip gradients; whether they are finite.
+
+        They were averaged over the processes, so all of them find the same.
+        """
+        if self.fix_flow_iter and current_iter <= self.fix_flow_iter:
+            self._drop_flow_gradients()
+        self.scaler.unscale_(self.optimizer_g)
+        norm = nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_clip_norm)
+        return bool(torch.isfinite(norm))
 
     def _losses(self, output: Tensor, gt: Tensor) -> dict[str, Tensor]:
         losses = {}
@@ -208,10 +210,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
                 parameter.grad = None
 
     def _step(self, finite: bool, current_iter: int) -> None:
-        """Apply the gradients, or skip and count them; the same on every process.
-
-        The gradients were averaged over the processes, so all of them see the same norm.
-        """
+        """Apply the gradients, or skip and count the step."""
         if finite:
             self.scaler.step(self.optimizer_g)
             self.skipped_in_a_row = 0
@@ -221,19 +220,21 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
             self.skipped_steps += 1
             self.skipped_in_a_row += 1
             get_root_logger().warning(
-                f"Iteration {current_iter}: the gradient is not finite, the step is skipped "
+                f"Iteration {current_iter}: loss or gradient is not finite, the step is skipped "
                 f"({self.skipped_in_a_row} in a row, {self.skipped_steps} in all)."
             )
-        self.scaler.update()
-        if self.skipped_in_a_row >= self.max_skipped_steps:
-            inputs = "finite" if torch.isfinite(self.lq).all() else "not finite"
-            raise FloatingPointError(
-                f"Stopped at iteration {current_iter}: {self.skipped_in_a_row} steps in a row had "
-                f"a gradient that is not finite, in {self.amp_dtype} at loss scale "
-                f"{self.scaler.get_scale():g}; the last batch ({self.sample_keys}) is {inputs}. "
-                "Resume from an earlier checkpoint with train.amp_dtype bf16 or fp32, a lower "
-                "learning rate or train.grad_clip_norm."
-            )
+
+    def _stop_after_many_skips(self, current_iter: int) -> None:
+        if self.skipped_in_a_row < self.settings.max_skipped_steps:
+            return
+        inputs = "finite" if torch.isfinite(self.lq).all() else "not finite"
+        raise FloatingPointError(
+            f"Stopped at iteration {current_iter}: {self.skipped_in_a_row} steps in a row had a "
+            f"loss or gradient that is not finite, in {self.amp_dtype} at loss scale "
+            f"{self.scaler.get_scale():g}; the last batch ({self.sample_keys}) is {inputs}. "
+            "Resume from an earlier checkpoint with train.amp_dtype bf16 or fp32, a lower "
+            "learning rate or train.grad_clip_norm."
+        )
 
     def validation(
         self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False
@@ -264,12 +265,12 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         self, current_iter: int, dataset_name: str, tb_logger: Any
     ) -> None:
         if tb_logger and len(validation_sets(self.opt)) > 1:
-            tb_logger = _SetLogger(tb_logger, dataset_name)
+            tb_logger = SetLogger(tb_logger, dataset_name)
         super()._log_validation_metric_values(current_iter, dataset_name, tb_logger)
 
     def get_current_visuals(self) -> OrderedDict[str, Tensor]:
         visuals = super().get_current_visuals()
-        if self.sample_frame is None:
+        if self.is_train and self.sample_frame is None:  # which TensorBoard shows
             lq = visuals["lq"]
             if self.opt["val"].get("flip_seq"):  # the clip, and the same backwards
                 lq = lq[:, : lq.shape[1] // 2]
@@ -282,27 +283,16 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         """Load a file of BasicSR, MMagic or the released program, or ``.safetensors``.
 
         Args:
-            net: The network, wrapped or not.
-            load_path: The file.
-            strict: Whether every weight must be there, and no other.
-            param_key: The entry that holds the weights. A file without it may hold them in any
+            net: the network, wrapped or not.
+            load_path: the file.
+            strict: whether every weight must be there, and no other.
+            param_key: the entry that holds the weights. A file without it may hold them in any
                 entry that :func:`iart_plugin.archs.read_state_dict` knows.
 
         Raises:
             OptionError: naming the file, if it holds no weights that fit.
         """
-        bare = self.get_bare_model(net)
-        try:
-            weights, container = _read_weights(load_path, param_key)
-            bare.load_state_dict(weights, strict=strict)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise OptionError(
-                f"{load_path} does not fit {type(bare).__name__} as network_g describes it: {error}"
-            ) from error
-        get_root_logger().info(
-            f"{type(bare).__name__} took its weights from {load_path}"
-            f"{f', entry {container!r}' if container else ''}."
-        )
+        network_files.load(self.get_bare_model(net), load_path, strict, param_key)
 
     @master_only
     def save_network(
@@ -315,15 +305,9 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         """Save networks as BasicSR does, but never half a file."""
         nets = net if isinstance(net, list) else [net]
         keys = param_key if isinstance(param_key, list) else [param_key]
-        payload = {
-            key: {k: v.cpu() for k, v in self.get_bare_model(each).state_dict().items()}
-            for key, each in zip(keys, nets, strict=True)
-        }
-        options = getattr(self.get_bare_model(nets[0]), "options", None)
-        if options is not None:  # what rebuilds the network where its shapes do not tell it all
-            payload[OPTIONS] = options
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
-        resume.save_atomically(payload, Path(self.opt["path"]["models"], name))
+        named = dict(zip(keys, map(self.get_bare_model, nets), strict=True))
+        network_files.save(named, Path(self.opt["path"]["models"], name))
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         """Save what :meth:`resume_training` needs to go on as if the run had not stopped.
@@ -390,95 +374,3 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
                 f"The run stopped before it had validated iteration {iteration} on "
                 f"{', '.join(missing)}: those figures are not in its logs."
             )
-
-
-class _SetLogger:
-    """A TensorBoard writer for one of several validation sets, whose tags would be the same."""
-
-    def __init__(self, writer: Any, name: str) -> None:
-        self.writer = writer
-        self.name = name
-
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        self.writer.add_scalar(tag.replace("metrics/", f"metrics/{self.name}/", 1), value, step)
-
-
-def _has_factors(train_opt: dict[str, Any]) -> bool:
-    """Whether weights have rates, or none, that BasicSR does not give them."""
-    # A rate of 0 grows to the schedule's lowest; the weights are to be left alone.
-    return bool(train_opt.get("lr_mul")) or train_opt.get("flow_lr_mul") == 0
-
-
-def rate_factors(net: nn.Module, train_opt: dict[str, Any]) -> dict[str, float]:
-    """The factor of the learning rate for each weight's name.
-
-    The longest beginning in ``lr_mul`` that fits a name counts, then ``flow_lr_mul`` for the flow
-    network, then 1.
-
-    Raises:
-        OptionError: if a beginning fits no name, or a factor is negative or no number.
-    """
-    lr_mul = train_opt.get("lr_mul") or {}
-    given = {"spynet": train_opt.get("flow_lr_mul", 1), **lr_mul}
-    names = [name for name, _ in net.named_parameters()]
-    for start, factor in given.items():
-        if not isinstance(factor, (int, float)) or factor < 0:
-            raise OptionError(f"train.lr_mul: '{start}' is {factor!r}; a number from 0 is needed.")
-        if start in lr_mul and not any(name.startswith(start) for name in names):
-            parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
-            raise OptionError(f"train.lr_mul: no weight's name starts with '{start}'; {parts} do.")
-    by_length = sorted(given, key=len, reverse=True)
-    return {
-        name: float(next((given[start] for start in by_length if name.startswith(start)), 1))
-        for name in names
-    }
-
-
-def side_by_side(visuals: dict[str, Tensor]) -> Tensor:
-    """The middle frames of a clip, next to each other: input (nearest), output, ground truth.
-
-    Args:
-        visuals: ``lq`` (1, t, 3, h, w), ``result`` and perhaps ``gt`` (1, t, 3, 4h, 4w), or
-            (1, 3, 4h, 4w) where only the centre frame is tested.
-
-    Returns:
-        (3, 4h, 8w or 12w), in [0, 1].
-    """
-    frames = []
-    for name in ("lq", "result", "gt"):
-        if name in visuals:
-            clip = visuals[name][0]
-            frames.append(clip[clip.shape[0] // 2] if clip.dim() == 4 else clip)
-    size = frames[1].shape[-2:]
-    frames[0] = nn.functional.interpolate(frames[0][None], size=size, mode="nearest")[0]
-    return torch.cat(frames, dim=-1).float().clamp(0, 1)
-
-
-def _read_weights(path: str, param_key: str | None) -> tuple[dict[str, Tensor], str]:
-    """A file's weights and the entry that held them, preferring ``param_key``."""
-    state, container, _ = read_state_dict(path)
-    if param_key is None or container in ("", param_key):
-        return state, container
-    content = read_file(path)
-    if param_key not in content:
-        return state, container
-    return {k.removeprefix("module."): v for k, v in content[param_key].items()}, param_key
-
-
-def choose_amp_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The precision of the network's pass.
-
-    Args:
-        name: ``fp16``, ``bf16``, ``fp32``, or None for the device's default.
-        device: Where the network runs.
-
-    Raises:
-        OptionError: on another name, or one that the device does not offer.
-    """
-    if name is None:
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if name not in AMP_DTYPES:
-        raise OptionError(f"train.amp_dtype is '{name}'; {', '.join(AMP_DTYPES)} exist.")
-    if name == "fp16" and device.type == "cpu":
-        raise OptionError("train.amp_dtype is fp16, which needs a GPU; set bf16 or fp32 on a CPU.")
-    return AMP_DTYPES[name]

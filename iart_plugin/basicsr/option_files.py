@@ -104,7 +104,7 @@ def read_option_file(path: Path) -> dict[str, Any]:
     if len(data) > MAX_BYTES:
         raise OptionError(f"{path} has {len(data):,} bytes: it is no option file.")
     try:
-        opt = yaml.load(data, Loader=OptionLoader)  # noqa: S506  a safe loader
+        opt = yaml.load(data, Loader=OptionLoader)
     except OptionError as error:
         raise OptionError(f"{path}: {error}") from error
     except RecursionError as error:
@@ -145,15 +145,18 @@ def change_options(opt: dict[str, Any], changes: Sequence[str]) -> None:
 
 
 def _value(text: str) -> Any:
-    """A value of the command line: as YAML reads it, and ``none`` for nothing."""
+    """A value of the command line: as YAML reads it, ``none`` for nothing, ``!!float1e-3``."""
     if text.lower() == "none":
         return None
     try:
-        value = yaml.load(text, Loader=OptionLoader)  # noqa: S506  a safe loader
+        if text.startswith("!!float"):
+            return float(text.removeprefix("!!float"))
+        value = yaml.load(text, Loader=OptionLoader)
     except (yaml.YAMLError, ValueError):
         return text
-    written = isinstance(value, (list, dict)) and not text.startswith(("[", "{"))
-    return text if written or isinstance(value, str) else value
+    if isinstance(value, (str, list, dict)) and not text.startswith(("[", "{", '"', "'")):
+        return text
+    return value
 
 
 def read_arguments() -> argparse.Namespace:
@@ -166,7 +169,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="log, save and validate often")
     parser.add_argument("--local_rank", type=int, default=0, help="not used")
     text = "change options, as in train:ema_decay=0.999 path:resume_state=none"
-    parser.add_argument("--force_yml", nargs="+", default=[], metavar="SECTION:KEY=VALUE", help=text)
+    parser.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="SECTION:KEY=VALUE", help=text
+    )
     return parser.parse_args()
 
 

@@ -28,7 +28,7 @@ from basicsr.utils import (
     make_exp_dirs,
     mkdir_and_rename,
 )
-from basicsr.utils.options import copy_opt_file, dict2str, parse_options
+from basicsr.utils.options import copy_opt_file, dict2str
 
 from iart_plugin.basicsr import resume
 from iart_plugin.basicsr.checks import (
@@ -37,6 +37,8 @@ from iart_plugin.basicsr.checks import (
     check_options,
     check_weights,
 )
+from iart_plugin.basicsr.checks.schema import check_schema
+from iart_plugin.basicsr.option_files import read_options
 from iart_plugin.basicsr.random_state import of_first_process
 from iart_plugin.basicsr.training_data import TrainingData
 
@@ -55,9 +57,8 @@ def run(kind: Literal["train", "test"]) -> None:
             something wrong.
     """
     try:
-        opt, arguments = parse_options(str(Path.cwd()), is_train=kind == "train")
-        opt["root_path"] = str(Path.cwd())
-        PIPELINES[kind](opt, arguments.opt)
+        opt, option_file = read_options(kind == "train", check_schema)
+        PIPELINES[kind](opt, option_file)
     except OptionError as error:
         _refuse(error)
 

@@ -21,7 +21,7 @@ def _whole(value: float) -> float:
 
 
 def _folder_name(value: str) -> str:
-    if value in ("", ".", "..") or set(value) & set('/\\:\0') or len(value.encode()) > 200:
+    if value in ("", ".", "..") or set(value) & set("/\\:\0") or len(value.encode()) > 200:
         raise ValueError(
             "it names the run's folder, so it must be one name without a slash, of at most 200 "
             "bytes"
@@ -172,7 +172,9 @@ def train_table() -> str:
     rows = ["| `train:` | meaning | default |", "|---|---|---|"]
     for name, field in TrainOptions.model_fields.items():
         default = "required" if field.is_required() else field.default
-        rows.append(f"| `{name}` | {field.description} | {'none' if default is None else default} |")
+        rows.append(
+            f"| `{name}` | {field.description} | {'none' if default is None else default} |"
+        )
     return "\n".join(rows)
 
 

@@ -169,12 +169,11 @@ def _run_name(prefix: str, row: Row, flow: str, scale: str, separator: str) -> s
 
 
 def _basicsr_value(value: Any) -> str:
-    """A value as BasicSR's ``--force_yml`` reads it."""
+    """A value as ``--force_yml`` of ``tools/basicsr_train.py`` reads it."""
     if value is None:
         return "~"
     if isinstance(value, str) and value.lower() == "none":
-        # BasicSR takes this word for no value at all. It evaluates lists.
-        return f'["{value}"][0]'
+        return f'"{value}"'  # without quotes this word is no value at all
     if isinstance(value, float):
         return f"!!float{value!r}"
     if isinstance(value, tuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import subprocess
@@ -98,6 +99,15 @@ def base_options(data: Path) -> dict[str, Any]:
         "find_unused_parameters": True,
         "use_static_graph": False,
     }
+
+
+def parsed(opt: dict) -> dict:
+    """The options as BasicSR's ``parse_options`` completes them."""
+    opt = copy.deepcopy(opt)
+    opt.update(is_train=True, auto_resume=False, dist=False, rank=0, world_size=1)
+    for phase, dataset in opt["datasets"].items():
+        dataset.update(phase=phase, scale=opt["scale"])
+    return opt
 
 
 def _test_set(data: Path) -> dict[str, Any]:

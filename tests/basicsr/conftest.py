@@ -51,3 +51,20 @@ def options(data: Path) -> Callable[..., dict[str, Any]]:
         return opt
 
     return make
+
+
+@pytest.fixture
+def make(options, tmp_path):
+    """A maker of training models whose checkpoints go to the test's folder."""
+    model = importlib.import_module("iart_plugin.basicsr.model")
+
+    def build(**changes) -> Any:
+        opt = copy.deepcopy(options(**changes))
+        opt.update(is_train=True, auto_resume=False, dist=False, rank=0, world_size=1)
+        for key in ("models", "training_states"):
+            (tmp_path / key).mkdir(exist_ok=True)
+            opt["path"][key] = str(tmp_path / key)
+        torch.manual_seed(0)
+        return model.RecurrentMixPrecisionRTModel(opt)
+
+    return build

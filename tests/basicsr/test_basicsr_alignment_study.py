@@ -156,16 +156,21 @@ def test_data_set_gives_what_basicsr_reads(options) -> None:
     assert SintelFlowDataset(windows)[1]["folder"] == "test_000_0002"
 
 
-def test_model_refuses_what_parts_clip_and_flow() -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"val": {"flip_seq": True}}, "flip_seq"),
+        ({"train": {"accumulate": 2}}, "accumulate"),
+        ({"num_gpu": 2}, "one process a GPU"),
+        ({"network_g": {"type": "RRDBNet"}}, "RRDBNet takes no flow"),
+    ],
+)
+def test_model_refuses_what_parts_clip_and_flow(changes, message) -> None:
+    import iart_plugin.basicsr  # noqa: F401  registers
     from iart_plugin.basicsr.alignment_study import AlignmentStudyModel
-    from iart_plugin.basicsr.checks import OptionError
+    from iart_plugin.option_errors import OptionError
 
-    opt = {"num_gpu": 0, "dist": False, "val": {"flip_seq": True}}
-    with pytest.raises(OptionError, match="flip_seq"):
-        AlignmentStudyModel(opt)
-    with pytest.raises(OptionError, match="accumulate"):
-        AlignmentStudyModel({"num_gpu": 0, "dist": False, "train": {"accumulate": 2}})
-    with pytest.raises(OptionError, match="one process a GPU"):
-        AlignmentStudyModel({**opt, "num_gpu": 2})
-    with pytest.raises(OptionError, match="Linear takes no flow"):
-        AlignmentStudyModel.model_to_device(None, torch.nn.Linear(1, 1))
+    opt = {"num_gpu": 0, "dist": False, "network_g": {"type": "AlignmentStudyNet"}}
+    AlignmentStudyModel.check(opt)
+    with pytest.raises(OptionError, match=message):
+        AlignmentStudyModel.check(opt | changes)

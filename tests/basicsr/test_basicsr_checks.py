@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
-from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
 import iart_plugin.basicsr  # noqa: F401  registers
 from iart_plugin.archs import IACNN, save_checkpoint
-from iart_plugin.basicsr.checks import OptionError, check_dataset, check_options, check_weights
-from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel, choose_amp_dtype
+from iart_plugin.basicsr.checks import OptionError, check_options, check_weights
+from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
+from iart_plugin.basicsr.precision import choose_amp_dtype
 from tests.basicsr.basicsr_driver import (
     ROOT,
     SMALL_IACNN,
     SMALL_IART,
+    parsed,
     run,
     test_options,
     write_options,
 )
-
-
-def parsed(opt: dict) -> dict:
-    """The options as BasicSR's ``parse_options`` completes them."""
-    opt = copy.deepcopy(opt)
-    opt.update(is_train=True, auto_resume=False, dist=False, rank=0, world_size=1)
-    for phase, dataset in opt["datasets"].items():
-        dataset.update(phase=phase, scale=opt["scale"])
-    return opt
-
-
-@pytest.fixture
-def train_set(data: Path, tmp_path: Path, options) -> dict:
-    """The training set's options, on a copy of the data that a test may damage."""
-    shutil.copytree(data, tmp_path / "data")
-    opt = parsed(options())["datasets"]["train"]
-    for key in ("dataroot_gt", "dataroot_lq", "meta_info_file"):
-        opt[key] = opt[key].replace(str(data), str(tmp_path / "data"))
-    return opt
 
 
 @pytest.mark.parametrize(
@@ -148,110 +127,6 @@ def test_alignment_that_the_file_records_is_compared(options, tmp_path) -> None:
         check_weights(opt)
 
 
-def test_whole_set_passes(train_set) -> None:
-    check_dataset(train_set)
-
-
-def test_missing_frame(train_set) -> None:
-    frame = Path(train_set["dataroot_lq"], "001", "00000042.png")
-    frame.unlink()
-    with pytest.raises(OptionError, match=f"{frame} is missing"):
-        check_dataset(train_set)
-
-
-def test_missing_clip(train_set) -> None:
-    clip = Path(train_set["dataroot_gt"], "002")
-    shutil.rmtree(clip)
-    with pytest.raises(OptionError, match=f"{clip}/00000000.png is missing"):
-        check_dataset(train_set)
-
-
-@pytest.mark.parametrize("damage", ["truncate", "flip", "text", "empty"])
-def test_unreadable_png(train_set, damage) -> None:
-    frame = Path(train_set["dataroot_gt"], "002", "00000099.png")
-    content = bytearray(frame.read_bytes())
-    if damage == "truncate":
-        content = content[: len(content) // 2]
-    elif damage == "flip":
-        content[len(content) // 2] ^= 0xFF
-    else:
-        content = b"no image" if damage == "text" else b""
-    frame.write_bytes(bytes(content))
-    with pytest.raises(OptionError, match=f"{frame} is not a readable image"):
-        check_dataset(train_set)
-
-
-def test_mismatched_sizes(train_set) -> None:
-    frame = Path(train_set["dataroot_lq"], "001", "00000007.png")
-    cv2.imwrite(str(frame), np.zeros((16, 15, 3), np.uint8))
-    with pytest.raises(OptionError, match=r"00000007\.png is 15x16.*do not match"):
-        check_dataset(train_set)
-
-
-def test_crop_larger_than_the_frames(train_set) -> None:
-    train_set["gt_size"] = 256
-    with pytest.raises(OptionError, match="gt_size 256"):
-        check_dataset(train_set)
-
-
-def test_short_reds_clip(train_set) -> None:
-    Path(train_set["meta_info_file"]).write_text("001 30 (64,64,3)\n")
-    with pytest.raises(OptionError, match="clip 001 30 frames"):
-        check_dataset(train_set)
-
-
-def test_every_clip_in_the_validation_partition(train_set) -> None:
-    Path(train_set["meta_info_file"]).write_text("000 100 (64,64,3)\n")
-    with pytest.raises(OptionError, match="none is left"):
-        check_dataset(train_set)
-
-
-def test_test_set_with_unequal_counts(data, tmp_path, options) -> None:
-    shutil.copytree(data / "val", tmp_path / "val")
-    opt = parsed(options())["datasets"]["val"]
-    opt["dataroot_gt"] = str(tmp_path / "val" / "GT")
-    opt["dataroot_lq"] = str(tmp_path / "val" / "BIx4")
-    check_dataset(opt)
-    Path(opt["dataroot_lq"], "000", "00000003.png").unlink()
-    with pytest.raises(OptionError, match=r"4 frames.*5.*'00000003'"):
-        check_dataset(opt)
-    with pytest.raises(OptionError, match="Vid4, REDS4 and REDSofficial"):
-        check_dataset({**opt, "name": "mine"})
-
-
-def test_vimeo_set(data, tmp_path) -> None:
-    frame = cv2.imread(str(data / "train" / "GT" / "001" / "00000000.png"))
-    for root, image in (("GT", frame), ("BIx4", frame[::4, ::4])):
-        for index in range(1, 8):
-            path = tmp_path / root / "00001" / "0001" / f"im{index}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), image)
-    (tmp_path / "meta.txt").write_text("00001/0001 7 (64,64,3)\n")
-    opt = {
-        "name": "Vimeo90K",
-        "type": "Vimeo90KRecurrentDataset",
-        "dataroot_gt": str(tmp_path / "GT"),
-        "dataroot_lq": str(tmp_path / "BIx4"),
-        "meta_info_file": str(tmp_path / "meta.txt"),
-        "num_frame": -1,
-        "gt_size": 64,
-        "scale": 4,
-    }
-    check_dataset(opt)
-    (tmp_path / "GT" / "00001" / "0001" / "im4.png").unlink()
-    for kind in ("Vimeo90KRecurrentDataset", "VideoTestVimeo90KDataset"):
-        with pytest.raises(OptionError, match=r"im4\.png is missing"):
-            check_dataset({**opt, "type": kind, "num_frame": 7})
-
-
-def test_blank_line_in_a_meta_file(train_set) -> None:
-    """Which BasicSR takes for a clip's name, when that is drawn."""
-    meta = Path(train_set["meta_info_file"])
-    meta.write_text(meta.read_text() + "\n")
-    with pytest.raises(OptionError, match=r"line 3: expected .*, got ''"):
-        check_dataset(train_set)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -299,26 +174,6 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
         assert not (tmp_path / "experiments").exists()
 
 
-def test_frames_whose_names_agree_in_part_are_refused(data, tmp_path) -> None:
-    """Equal counts, but each side lacks another frame: sorted pairs would be misaligned."""
-    shutil.copytree(data / "val", tmp_path / "val")
-    (tmp_path / "val" / "BIx4" / "000" / "00000001.png").unlink()
-    (tmp_path / "val" / "GT" / "000" / "00000003.png").unlink()
-    opt = {
-        "name": "REDS4",
-        "type": "VideoRecurrentTestDataset",
-        "phase": "test",
-        "cache_data": True,
-        "num_frame": -1,
-        "dataroot_gt": str(tmp_path / "val" / "GT"),
-        "dataroot_lq": str(tmp_path / "val" / "BIx4"),
-        "io_backend": {"type": "disk"},
-        "scale": 4,
-    }
-    with pytest.raises(OptionError, match="not the same .*'00000001'"):
-        check_dataset(opt)
-
-
 @pytest.mark.parametrize("network", [None, {"num_feat": 8}])
 def test_network_without_a_type(options, network) -> None:
     opt = options()
@@ -363,7 +218,8 @@ def test_shipped_option_files_are_sound(path, monkeypatch) -> None:
 
     opt = yaml.load(path.read_text(), Loader=ordered_yaml()[0])
     assert opt["plugin"] == "iart_plugin.basicsr"
-    assert opt["name"] == path.stem
+    if not path.stem.startswith("AlignmentStudy"):  # its name changes with its overrides
+        assert opt["name"] == path.stem
     opt.update(num_gpu=0, path={}, is_train="train" in opt)
     opt["network_g"].pop("spynet_path", None)
     check_options(opt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
@@ -10,42 +9,10 @@ import torch
 
 import iart_plugin.basicsr  # noqa: F401  registers
 from iart_plugin.basicsr.checks import OptionError
-from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
 from tests.basicsr.basicsr_driver import SMALL_IART
+from tests.basicsr.model_steps import batch, resumed, state_of, train
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def make(options, tmp_path):
-    """A maker of training models whose checkpoints go to the test's folder."""
-
-    def build(**changes) -> RecurrentMixPrecisionRTModel:
-        opt = copy.deepcopy(options(**changes))
-        opt.update(is_train=True, auto_resume=False, dist=False, rank=0, world_size=1)
-        for key in ("models", "training_states"):
-            (tmp_path / key).mkdir(exist_ok=True)
-            opt["path"][key] = str(tmp_path / key)
-        torch.manual_seed(0)
-        return RecurrentMixPrecisionRTModel(opt)
-
-    return build
-
-
-def batch(value: float = 0.0) -> dict:
-    generator = torch.Generator().manual_seed(1)
-    gt = torch.rand(1, 2, 3, 32, 32, generator=generator) + value
-    return {"lq": torch.rand(1, 2, 3, 8, 8, generator=generator), "gt": gt, "key": ["001/3"]}
-
-
-def train(model, iterations, value: float = 0.0) -> None:
-    for iteration in iterations:
-        model.feed_data(batch(value))
-        model.optimize_parameters(iteration)
-
-
-def state_of(model) -> dict:
-    return {key: value.clone() for key, value in model.net_g.state_dict().items()}
 
 
 def test_flow_is_frozen_up_to_fix_flow_without_touching_requires_grad(make) -> None:
@@ -99,7 +66,7 @@ def test_flow_at_no_rate_keeps_its_weights(make) -> None:
 
 @pytest.mark.parametrize(
     ("factors", "message"),
-    [({"trunk": 0.1}, "starts with 'trunk'"), ({"conv_": -1}, "'conv_' is -1")],
+    [({"trunk": 0.1}, "starts with 'trunk'"), ({"conv_": -1}, r"train\.lr_mul\.conv_ is -1")],
 )
 def test_impossible_learning_rates_are_refused(make, factors, message) -> None:
     with pytest.raises(OptionError, match=message):
@@ -122,6 +89,29 @@ def test_too_many_in_a_row_stop_the_run(make) -> None:
     model = make(train__max_skipped_steps=3)
     with pytest.raises(FloatingPointError, match=r"iteration 3: 3 steps in a row.*001/3.*finite"):
         train(model, [1, 2, 3], value=math.inf)
+
+
+def test_a_loss_that_is_not_finite_gets_no_gradient(make, monkeypatch) -> None:
+    """A flow that is NaN would let `grid_sample`'s gradient index by it, and end the process."""
+    model = make(train__max_skipped_steps=3, train__fix_flow=0)
+    for parameter in model.net_g.spynet.parameters():
+        parameter.data.fill_(math.nan)
+    monkeypatch.setattr(torch.Tensor, "backward", None)
+    with pytest.raises(FloatingPointError, match=r"iteration 3: 3 steps in a row.*loss or grad"):
+        train(model, [1, 2, 3])
+    assert model.log_dict["skipped_steps"] == 2  # of the step before
+    assert math.isnan(model.log_dict["l_pix"])
+
+
+def test_one_part_that_is_not_finite_skips_the_whole_step(make) -> None:
+    model = make(train__accumulate=2, train__fix_flow=0)
+    data = {key: torch.cat([value] * 2) for key, value in batch().items() if key != "key"}
+    data["gt"][1] = math.nan
+    before = state_of(model)
+    model.feed_data(data)
+    model.optimize_parameters(1)
+    assert model.skipped_steps == 1
+    assert all(torch.equal(value, model.net_g.state_dict()[key]) for key, value in before.items())
 
 
 def test_scaler_lowers_its_scale_and_is_kept_in_the_training_state(make, tmp_path) -> None:
@@ -189,123 +179,6 @@ def test_accumulated_parts_give_the_whole_batch_s_step(make) -> None:
 def test_parts_must_divide_the_batch(make) -> None:
     with pytest.raises(ValueError, match="accumulate is 3; it must divide batch_size_per_gpu, 2"):
         make(train__accumulate=3)
-
-
-class Board(dict):
-    """A TensorBoard writer that keeps the last value of each name, and all iterations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.iterations = []
-
-    def __bool__(self) -> bool:
-        return True
-
-    def add_scalar(self, name, value, iteration):
-        self[name] = value
-        self.iterations.append(iteration)
-
-    def add_image(self, name, image, iteration):
-        self.add_scalar(name, image, iteration)
-
-
-def val_loader(model, phase: str = "val"):
-    from basicsr.data import build_dataloader, build_dataset
-
-    opt = model.opt["datasets"][phase]
-    opt.update(phase="val", scale=4)
-    return build_dataloader(build_dataset(opt), opt)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_frame_is_shown_in_tensorboard(make, flip) -> None:
-    model, board = make(val__flip_seq=flip), Board()
-    loader = val_loader(model)
-    model.validation(loader, 1, board)
-    shown = board["frames/REDS4"]
-    assert shown.shape == (3, 64, 3 * 64)
-    assert torch.equal(shown[:, ::4, :64:4], loader.dataset[0]["lq"][2])
-    assert torch.equal(shown[..., 128:], loader.dataset[0]["gt"][2])
-    assert board["metrics/psnr"] > 15
-    assert 0 < board["metrics/ssim"] <= 1
-
-
-def test_sets_validated_together_have_tags_of_their_own(make) -> None:
-    model, board = make(), Board()
-    model.opt["datasets"]["val_2"] = {**model.opt["datasets"]["val"], "name": "Vid4"}
-    for phase in ("val", "val_2"):
-        model.validation(val_loader(model, phase), 1, board)
-    for name in ("REDS4", "Vid4"):
-        assert {f"frames/{name}", f"metrics/{name}/psnr", f"metrics/{name}/ssim"} <= board.keys()
-    assert "metrics/psnr" not in board
-
-
-def test_the_last_iteration_is_validated_once(make) -> None:
-    model, board = make(), Board()
-    loader = val_loader(model)
-    for iteration in (2, 4, 6):  # BasicSR's, at the end of 4
-        model.validation(loader, iteration, board)
-    assert set(board.iterations) == {2, 4}
-    assert len(board.iterations) == 2 * len(board)
-    assert model.best_metric_results["REDS4"]["psnr"]["iter"] in (2, 4)
-
-
-def resumed(make, tmp_path, iteration: int, **changes):
-    """Another run's model that goes on with what the first has saved."""
-    path = tmp_path / "training_states" / f"{iteration}.state"
-    other = make(path__resume_state=str(path), **changes)
-    other.resume_training(torch.load(path, weights_only=True))
-    return other
-
-
-def test_best_figures_of_a_validation_after_the_save_are_resumed(make, tmp_path, caplog) -> None:
-    options = {"val__val_freq": 2, "train__total_iter": 8}
-    model = make(**options)
-    loader = val_loader(model)
-    for iteration in (2, 4):
-        model.save(0, iteration)
-        model.validation(loader, iteration, None)  # each is as good as the best before
-    model.save(0, 6)
-    model.save(0, 8)
-    # Not even what another branch finds later changes what is known of an iteration.
-    resumed(make, tmp_path, 2, **options).validation(loader, 3, None)
-    model.validation(loader, 5, None)
-    with caplog.at_level("WARNING", "basicsr"):
-        for iteration in (2, 4):
-            best = resumed(make, tmp_path, iteration, **options).best_metric_results
-            assert best["REDS4"]["ssim"]["iter"] == iteration
-        resumed(make, tmp_path, 8, **options)  # where BasicSR validates at the end
-        assert "before it had validated" not in caplog.text
-        resumed(make, tmp_path, 6, **options)
-    assert "before it had validated iteration 6 on REDS4" in caplog.text
-
-
-def test_what_was_validated_is_not_again_after_a_resume(make, tmp_path) -> None:
-    model = make()
-    model.save(0, 4)
-    model.validation(val_loader(model), 4, None)
-    other, board = resumed(make, tmp_path, 4), Board()
-    other.validation(val_loader(other), 6, board)
-    assert not board.iterations
-
-
-def test_damaged_record_of_validations_is_passed_over(make, tmp_path) -> None:
-    model = make()
-    model.save(0, 2)
-    (tmp_path / "training_states" / "validations.pth").write_bytes(b"half")
-    with pytest.warns(UserWarning, match=r"validations\.pth cannot be read.*are the state's"):
-        resumed(make, tmp_path, 2)
-
-
-def test_best_figures_of_other_metrics_are_left(make, tmp_path) -> None:
-    model = make()
-    model.save(0, 2)
-    model.best_metric_results = {"REDS4": {"psnr": {"better": "higher", "val": 30.0, "iter": 2}}}
-    model.save(0, 3)
-    other = resumed(make, tmp_path, 3)
-    assert other.best_metric_results == {}
-    other.validation(val_loader(other), 4, None)
-    assert other.best_metric_results["REDS4"].keys() == {"psnr", "ssim"}
 
 
 def test_a_resumed_run_has_the_option_files_rates(make, tmp_path, caplog) -> None:

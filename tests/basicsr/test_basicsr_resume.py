@@ -286,3 +286,29 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, opt
         whole, killed = (saved_weights(folder, key=key) for folder in folders.values())
         different = [name for name in whole if not torch.equal(whole[name], killed[name])]
         assert not different, key
+
+
+def test_every_fault_while_a_checkpoint_is_saved_is_survived(tmp_path, options) -> None:
+    """Each write, fsync and rename fails once in turn, in a training of its own."""
+    opt = options(train__total_iter=2, train__fix_flow=0)
+    opt["datasets"]["train"].update(batch_size_per_gpu=1, num_frame=2, gt_size=32)
+    opt["logger"].update(print_freq=10, save_checkpoint_freq=1)
+    opt["val"].update(val_freq=1, metrics=None)
+    script = Path(__file__).with_name("fail_and_resume.py")
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(script),
+            str(write_options(opt, tmp_path / "train.yml")),
+            "alternating",
+        ],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "21 faults, each survived" in done.stdout

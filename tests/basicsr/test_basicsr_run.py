@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,17 @@ def test_flow_network_is_held_for_fix_flow_iterations(trained) -> None:
     for key in start:
         assert torch.equal(fresh[key], first[key]), key
     assert not torch.equal(fresh["conv_last.weight"], first["conv_last.weight"])
+
+
+def test_heads_that_the_run_did_not_have_are_refused(trained, tmp_path, options) -> None:
+    """Their number shows in no weight's shape: the network would load and give other numbers."""
+    folder, _ = trained
+    shutil.copytree(folder, tmp_path / "copy")
+    opt = options(network_g={**SMALL_IACNN, "num_heads": 4})
+    file = write_options(opt, tmp_path / "copy" / "train.yml")
+    output = run("basicsr_train", file, "--auto_resume", fails=True)
+    assert "net_g_4.pth does not fit: " in output and "num_heads=2, the network's" in output
+    assert "Traceback" not in output
 
 
 def test_resumed_run_ends_where_the_whole_run_ends(trained, tmp_path, options) -> None:
@@ -134,6 +146,33 @@ def test_two_processes_train_as_one(tmp_path, options) -> None:
 
 def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[key].double().flatten() for key in sorted(weights)])
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_two_processes_stop_together_at_a_loss_that_is_not_finite(
+    tmp_path, options, static
+) -> None:
+    """One process alone has a batch that is not finite, from the second iteration on."""
+    script = tmp_path / "poisoned.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "import iart_plugin.basicsr\n"
+        "from iart_plugin.basicsr import model, pipeline\n"
+        "feed, steps = model.RecurrentMixPrecisionRTModel.feed_data, []\n"
+        "def feed_data(self, data):\n"
+        "    steps.append(1)\n"
+        "    if len(steps) > 1 and os.environ['RANK'] == '1':\n"
+        "        data['gt'].fill_(float('nan'))\n"
+        "    feed(self, data)\n"
+        "model.RecurrentMixPrecisionRTModel.feed_data = feed_data\n"
+        "pipeline.run('train')\n"
+    )
+    opt = options(train__max_skipped_steps=2, use_static_graph=True)
+    opt["datasets"]["train"].update(batch_size_per_gpu=1, gt_size=32)
+    del opt["val"], opt["datasets"]["val"]
+    file = write_options(opt, tmp_path / "train.yml")
+    output = run(str(script.with_suffix("")), file, processes=2, fails=True)
+    assert output.count("FloatingPointError: Stopped at iteration 3: 2 steps in a row") >= 2
 
 
 def test_bfloat16_trains_on_a_cpu(tmp_path, options) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ MAX_PAIRS_READ = 2000
 """Data sets of up to this many frame pairs are read through, larger ones in an even sample."""
 
 
+_WITHOUT_GROUND_TRUTH = (
+    " Without ground truth, test with val.metrics left out (tools/basicsr_test.py then only writes "
+    "the frames), or use: iart-plugin upscale FOLDER OUTPUT --weights FILE."
+)
+
+
 def check_datasets(opt: dict[str, Any]) -> None:
     """Check every data set of a run, on the first of its processes: torchrun ends the others.
 
@@ -23,23 +30,41 @@ def check_datasets(opt: dict[str, Any]) -> None:
     Raises:
         OptionError: naming the folder or file, and what is wrong with it.
     """
-    if opt["rank"] == 0:
-        for data in opt["datasets"].values():
-            check_dataset(data)
+    metrics = ((opt.get("val") or {}).get("metrics") or {}).values()
+    needed = max((_pixels_needed(metric) for metric in metrics), default=0)
+    for section, data in opt["datasets"].items():
+        phase = section.partition("_")[0]
+        if phase == "test" and not metrics and not data.get("dataroot_gt"):
+            # BasicSR reads a ground truth in every case; without metrics nobody looks at it.
+            data["dataroot_gt"] = data.get("dataroot_lq")
+        if opt["rank"] == 0:
+            check_dataset(data, 0 if phase == "train" else needed)
 
 
-def check_dataset(opt: dict[str, Any]) -> None:
-    """Check the frames of one of BasicSR's video data sets, before it is built.
+def _pixels_needed(metric: dict[str, Any]) -> int:
+    """The smallest side of a frame that a metric can be measured on."""
+    inner = 11 if "ssim" in metric["type"] else 1  # SSIM's window
+    return 2 * metric["crop_border"] + inner
+
+
+def check_dataset(opt: dict[str, Any], smallest_side: int = 0) -> None:
+    """Check the frames of one video data set, before it is built.
 
     Every folder is looked into. Files are read through (structure and checksums) for up to
-    ``MAX_PAIRS_READ`` pairs, larger sets in an even sample. Other types of data sets pass.
+    ``MAX_PAIRS_READ`` pairs, larger sets in an even sample. Sintel is checked by building its data
+    set. Other types of data sets pass.
 
     Args:
-        opt: The options of one data set, ``scale`` and ``phase`` included.
+        opt: the options of one data set, ``scale`` and ``phase`` included.
+        smallest_side: what the metrics need of a ground-truth frame's sides, in pixels.
 
     Raises:
         OptionError: naming the folder or file, and what is wrong with it.
     """
+    if opt["type"] == "SintelFlowDataset":
+        from basicsr.utils.registry import DATASET_REGISTRY
+
+        DATASET_REGISTRY.get(opt["type"])(opt)
     if not known_dataset(opt):
         return
     name = f"data set '{opt['name']}'"
@@ -47,6 +72,8 @@ def check_dataset(opt: dict[str, Any]) -> None:
         _check_roots(opt, name)
         if opt.get("meta_info_file"):
             _read_meta(opt, name)
+        if opt["type"].startswith("REDS"):
+            _check_reds_window(opt, name)
         _check_lmdb(opt, name)
         return
     pairs = list_frame_pairs(opt)
@@ -54,7 +81,12 @@ def check_dataset(opt: dict[str, Any]) -> None:
         raise OptionError(f"{name}: the frame {path} is missing.")
     step = -(-len(pairs) // MAX_PAIRS_READ)
     for pair in pairs[::step]:
-        _check_pair(pair, opt, name)
+        height, width = _check_pair(pair, opt, name)
+        if min(height, width) < smallest_side:
+            raise OptionError(
+                f"{name}: val.metrics need frames of at least {smallest_side} pixels on each side "
+                f"with their crop_border, and {pair.gt} has {width}x{height}."
+            )
 
 
 def known_dataset(opt: dict[str, Any]) -> bool:
@@ -82,7 +114,8 @@ def list_frame_pairs(opt: dict[str, Any]) -> list[FramePair]:
 def _check_roots(opt: dict[str, Any], name: str) -> None:
     for key in ("dataroot_gt", "dataroot_lq"):
         if not opt.get(key):
-            raise OptionError(f"{name}: {key} is not set.")
+            advice = "" if key == "dataroot_lq" else _WITHOUT_GROUND_TRUTH
+            raise OptionError(f"{name}: {key} is not set.{advice}")
         if not Path(opt[key]).is_dir():
             raise OptionError(
                 f"{name}: {key} {opt[key]} is not a folder (looked from {Path.cwd()})."
@@ -90,18 +123,33 @@ def _check_roots(opt: dict[str, Any], name: str) -> None:
 
 
 def _read_meta(opt: dict[str, Any], name: str) -> list[list[str]]:
-    """The lines of a meta file, split at spaces: clip, number of frames, shape."""
+    """The lines of a meta file as BasicSR reads them: clip, number of frames and shape.
+
+    BasicSR splits a line at every single space, and decodes the file as UTF-8.
+    """
     path = Path(opt["meta_info_file"])
     if not path.is_file():
         raise OptionError(f"{name}: meta_info_file {path} does not exist.")
-    lines = [line.split() for line in path.read_text().splitlines()]
-    for number, fields in enumerate(lines, 1):
-        if len(fields) != 3 or not fields[1].isdigit():
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise OptionError(
+            f"{name}: {path} begins with a byte order mark, which BasicSR takes for a part of the "
+            "first clip's name. Save the file as UTF-8 without one."
+        )
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{name}: {path} is not in UTF-8: {error.reason}.") from error
+    if not lines:
+        raise OptionError(f"{name}: {path} lists no clip.")
+    found = [line.split(" ") for line in lines]
+    for number, (line, fields) in enumerate(zip(lines, found, strict=True), 1):
+        if len(fields) != 3 or not all(fields) or not fields[1].isdecimal() or "\t" in line:
             raise OptionError(
-                f"{name}: {path}, line {number}: expected 'clip frames (h,w,c)', "
-                f"got '{' '.join(fields)}'."
+                f"{name}: {path}, line {number}: expected 'clip frames (h,w,c)' with single "
+                f"spaces, got {line!r}."
             )
-    return lines
+    return found
 
 
 def _reds_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
@@ -113,6 +161,7 @@ def _reds_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
         raise OptionError(
             f"{name}: val_partition is '{opt['val_partition']}'; 'REDS4' and 'official' exist."
         )
+    _check_reds_window(opt, name)
     gt, lq = Path(opt["dataroot_gt"]), Path(opt["dataroot_lq"])
     used = 0
     for clip, count, _ in _read_meta(opt, name):
@@ -130,6 +179,16 @@ def _reds_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
         raise OptionError(
             f"{name}: every clip of {opt['meta_info_file']} belongs to the validation partition "
             f"'{opt['val_partition']}' ({', '.join(validation[:4])}…), none is left."
+        )
+
+
+def _check_reds_window(opt: dict[str, Any], name: str) -> None:
+    """A window of ``num_frame`` frames must fit into a clip at every interval."""
+    count, interval = opt["num_frame"], max(opt.get("interval_list") or [1])
+    if count * interval > REDS_CLIP_LENGTH:
+        step = f" at an interval of {interval}" if interval > 1 else ""
+        raise OptionError(
+            f"{name}: num_frame is {count}{step}, and a clip has {REDS_CLIP_LENGTH} frames."
         )
 
 
@@ -175,6 +234,10 @@ def _folder_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
                 f"{name}: {lq / clip} has {len(lqs)} frames, {gt / clip} has {len(gts)}"
                 f"{_first_difference(lqs, gts)}."
             )
+        if opt["type"] == "VideoTestDataset" and opt["num_frame"] > len(lqs):
+            raise OptionError(
+                f"{name}: num_frame is {opt['num_frame']}, and {lq / clip} has {len(lqs)} frames."
+            )
         if _overlap_in_part(lqs, gts):  # paired in sorted order, every frame between would be off
             raise OptionError(
                 f"{name}: the frames of {lq / clip} and {gt / clip} are not the same"
@@ -214,9 +277,13 @@ _PAIR_LISTS: dict[str, Callable[[dict[str, Any], str], Iterator[FramePair]]] = {
 }
 
 
-def _check_pair(pair: FramePair, opt: dict[str, Any], name: str) -> None:
-    """Both frames must be readable, of matching sizes, and large enough for a crop."""
-    scale = opt.get("scale", 4)
+def _check_pair(pair: FramePair, opt: dict[str, Any], name: str) -> tuple[int, int]:
+    """Both frames must be readable, of matching sizes, and large enough for a crop.
+
+    Returns:
+        The ground truth's height and width.
+    """
+    scale = 1 if opt["dataroot_gt"] == opt["dataroot_lq"] else opt.get("scale", 4)
     try:
         height, width = check_sizes(pair, scale)
     except ValueError as error:
@@ -227,6 +294,7 @@ def _check_pair(pair: FramePair, opt: dict[str, Any], name: str) -> None:
             f"{name}: gt_size {crop} must be a multiple of {scale} and fit into {pair.gt} "
             f"({width}x{height}, width x height)."
         )
+    return height, width
 
 
 def _check_lmdb(opt: dict[str, Any], name: str) -> None:

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from iart_plugin.basicsr.checks.schema import OWN_MODELS, check_schema
+from iart_plugin.basicsr.learning_rates import rate_factors
 from iart_plugin.option_errors import OptionError, check_keys, nearest
 
 
@@ -22,12 +23,15 @@ def check_options(opt: dict[str, Any]) -> None:
 
     check_schema(opt)
     _check_registered(opt["model_type"], MODEL_REGISTRY, "model_type")
+    model = MODEL_REGISTRY.get(opt["model_type"])
     for section, network in opt.items():
         if section.startswith("network_"):
             _check_registered(network["type"], ARCH_REGISTRY, f"{section}.type")
             arch = ARCH_REGISTRY.get(network["type"])
             _check_arguments(arch, network, f"{section} ({network['type']})")
-            _check_values(arch, network, section)
+            net = _check_values(arch, network, section)
+            if section == "network_g" and net is not None and opt["is_train"]:
+                rate_factors(net, opt["train"])
     for section, data in opt["datasets"].items():
         _check_registered(data["type"], DATASET_REGISTRY, f"datasets.{section}.type")
     _check_metrics(opt)
@@ -35,6 +39,8 @@ def check_options(opt: dict[str, Any]) -> None:
         _check_losses(opt)
         _check_course(opt)
     _check_device(opt)
+    if hasattr(model, "check"):  # what this package's own models alone refuse
+        model.check(opt)
 
 
 def validation_sets(opt: dict[str, Any]) -> list[str]:
@@ -59,12 +65,12 @@ def _check_arguments(part: Any, section: dict[str, Any], where: str) -> None:
         check_keys(section, ["type", *(p.name for p in parameters)], where)
 
 
-def _check_values(arch: type, network: dict[str, Any], section: str) -> None:
-    """Build one of this package's networks, so that it refuses what it must."""
+def _check_values(arch: type, network: dict[str, Any], section: str) -> Any:
+    """Build one of this package's networks, so that it refuses what it must; None for others."""
     if not arch.__module__.startswith("iart_plugin."):
-        return
+        return None
     try:
-        build_without_weights(arch, network)
+        return build_without_weights(arch, network)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise OptionError(f"{section} ({network['type']}): {error}") from error
 

@@ -1,9 +1,8 @@
-"""Options against their schema: unknown keys, missing ones, wrong types and numbers out of range."""
+"""Options against their schema: unknown and missing keys, wrong types, numbers out of range."""
 
 from __future__ import annotations
 
 import re
-
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -22,6 +21,9 @@ COMPLETED_PATHS = (
 )
 """What completes ``path:`` before a model is built."""
 
+CLOSED = ("extra_forbidden", "literal_error", "union_tag_invalid")
+"""Errors that say no more than that this package does not know a name."""
+
 NUMBER_AS_TEXT = re.compile(r"[-+]?\d[\d_]*\.?\d*([eE][-+]?\d+)?")
 
 
@@ -36,15 +38,15 @@ def check_schema(opt: dict[str, Any]) -> None:
     """
     own = opt.get("model_type") in OWN_MODELS
     networks = {key for key in opt if str(key).startswith("network_")}
+    for key in networks:
+        if not isinstance(opt[key], dict) or not isinstance(opt[key].get("type"), str):
+            raise OptionError(f"{key} must be a section with a 'type', got {opt[key]!r}.")
     top = {key: value for key, value in opt.items() if key not in networks - {"network_g"}}
     schema = TrainingRun if opt.get("is_train", True) else TestRun
     where = f"({opt['model_type']})" if own else ""
     check_section(schema, top, "", owner=where, others_allowed=not own)
     if own:
         _check_paths(opt.get("path") or {})
-    for key in networks:
-        if not isinstance(opt[key], dict) or not isinstance(opt[key].get("type"), str):
-            raise OptionError(f"{key} must be a section with a 'type', got {opt[key]!r}.")
     for section, data in opt["datasets"].items():
         _check_dataset(section, data, bool(opt.get("is_train", True)))
     if opt.get("is_train", True) and "train" not in opt["datasets"]:
@@ -95,7 +97,7 @@ def check_section(
         section: the section.
         where: its name, such as ``datasets.train``; empty for the top of the options.
         owner: what reads it, for the message, such as ``(IACNN)``.
-        others_allowed: let keys pass that the schema does not know.
+        others_allowed: let keys and names pass that the schema does not know.
 
     Raises:
         OptionError: on the first key or value that is not in order.
@@ -105,7 +107,7 @@ def check_section(
     except ValidationError as caught:
         errors = caught.errors(include_url=False)
         if others_allowed:
-            errors = [error for error in errors if error["type"] != "extra_forbidden"]
+            errors = [error for error in errors if error["type"] not in CLOSED]
         # An unknown key first: it is often the one that seems to be missing.
         for error in sorted(errors, key=lambda one: one["type"] != "extra_forbidden"):
             raise OptionError(_message(error, schema, where, owner)) from caught
@@ -113,7 +115,7 @@ def check_section(
 
 def _message(error: dict[str, Any], schema: type[Section], where: str, owner: str) -> str:
     """One error of pydantic's in the words of an option file's reader."""
-    kind, value, tags = error["type"], error["input"], set()
+    kind, value = error["type"], error["input"]
     fields = [part for part in error["loc"] if not isinstance(part, str) or part[:1].islower()]
     if kind.startswith("union_tag"):
         return _unknown_choice(".".join(filter(None, [where, *fields, "type"])), error)
@@ -121,7 +123,7 @@ def _message(error: dict[str, Any], schema: type[Section], where: str, owner: st
     if kind == "extra_forbidden":
         parent = ".".join(str(part) for part in [*filter(None, [where]), *fields[:-1]])
         title = " ".join(filter(None, [parent or "the options", owner]))
-        known = _fields_of(schema, error["loc"][:-1]) or tags
+        known = _fields_of(schema, error["loc"][:-1])
         return f"Unknown key '{fields[-1]}' in {title}. {nearest(fields[-1], known)} " + (
             f"Known keys: {', '.join(sorted(known))}."
         )
