@@ -1,0 +1,15 @@
+"""Every write, rename, fsync, encode and mux call of an upscaling run fails once, in three ways.
+
+    python -m benchmarks.faults
+
+The test suite tries a share of them. Needs a system whose processes fork, and pytest.
+"""
+
+import os
+import sys
+
+import pytest
+
+if __name__ == "__main__":
+    os.environ["IART_PLUGIN_FAULTS_STEP"] = "1"
+    sys.exit(pytest.main(["-s", "-q", "--tb=short", "tests/commands/test_upscale_faults.py"]))
