@@ -9,6 +9,7 @@ from iart_plugin import __version__, extras
 
 COMMANDS = {
     "upscale": ("iart_plugin.commands.upscale.cli", "upscale a video or images by 4"),
+    "weights": ("iart_plugin.commands.weights", "list published weights, or download some"),
     "doctor": ("iart_plugin.commands.doctor", "say what is used here, and whether it is right"),
     "configs": ("iart_plugin.commands.configs", "list, print or copy an option file or a config"),
     "convert": ("iart_plugin.commands.convert", "convert a checkpoint for another program"),

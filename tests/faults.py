@@ -50,7 +50,8 @@ class Faults:
                 if self.mode == "killed":
                     os._exit(KILLED)
                 number = errno.ENOSPC if self.mode == "full" else errno.EINVAL
-                raise OSError(number, os.strerror(number))
+                kind = av.FFmpegError if name == "mux" else OSError
+                raise kind(number, os.strerror(number))
             return function(*args, **kwargs)
 
         return call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,6 +18,14 @@ def to_tensor(frames: list[np.ndarray], device: torch.device) -> Tensor:
     else:
         values = torch.from_numpy(stacked.astype(np.float32)).to(device)
     return values.div_(peak).permute(0, 3, 1, 2)[None].contiguous()
+
+
+def smaller(frame: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """A picture (3, h, w) reduced to a height and width without aliasing, on its device."""
+    if size is None or tuple(frame.shape[-2:]) == size:
+        return frame
+    frame = frame.float()[None]
+    return F.interpolate(frame, size, mode="bicubic", align_corners=False, antialias=True)[0]
 
 
 class ArrayCopy:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from iart_plugin.flow import clip_flows
 
-from .arrays import ArrayCopy, to_tensor
+from .arrays import ArrayCopy, smaller, to_tensor
 from .chunks import Clip
 from .devices import HALF, Network, is_out_of_memory
 from .memory import Plan
@@ -42,6 +42,8 @@ class Engine:
         tiling: Tiles; replaced by a finer one when memory runs out.
         overlap: Warm-up frames where a clip must be halved.
         self_ensemble: Average over the eight flips and turns of the picture.
+        size: Height and width of the results, which are made smaller if that is not 4 times the
+            source; None for 4 times.
     """
 
     network: Network
@@ -50,6 +52,7 @@ class Engine:
     tiling: Tiling
     overlap: int
     self_ensemble: bool = False
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.network, nn.Module):
@@ -119,7 +122,7 @@ class Engine:
         behind = 1 if self.device.type == "cuda" else 0
         copies: deque[ArrayCopy] = deque()
         for frame in self._stepwise(make(lqs, clip.kept, self.tiling), precision):
-            copies.append(ArrayCopy(frame, dtype))
+            copies.append(ArrayCopy(smaller(frame, self.size), dtype))
             if len(copies) > behind:
                 yield copies.popleft().result()
         for copy in copies:
@@ -212,7 +215,12 @@ def _more_than(precision: str, frame: int) -> str:
 
 
 def make_engine(
-    network: Network, plan: Plan, device: torch.device, precision: str, self_ensemble: bool
+    network: Network,
+    plan: Plan,
+    device: torch.device,
+    precision: str,
+    self_ensemble: bool,
+    size: tuple[int, int] | None = None,
 ) -> Engine:
     """An engine that follows a plan."""
-    return Engine(network, device, precision, plan.tiling, plan.warm_up, self_ensemble)
+    return Engine(network, device, precision, plan.tiling, plan.warm_up, self_ensemble, size)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iart_plugin.archs import ARCHITECTURES, load_checkpoint, load_ia_cnn
-from iart_plugin.archs.architecture import architecture_of
+from iart_plugin.archs.architecture import Architecture, architecture_of
 from iart_plugin.weight_files import file_digest
 
+from .known_weights import best_here, none_here
+
+logger = logging.getLogger(__name__)
+
+AUTO, BICUBIC = "auto", "bicubic"
 MODELS = {row.model: row.summary for row in ARCHITECTURES.values() if row.model} | {
-    "bicubic": "no network: bicubic x4, to try a pipeline or to compare with"
+    BICUBIC: "no network: bicubic x4, to try a pipeline or to compare with"
 }
-"""What ``--model`` offers: every network of the table of architectures, and none at all."""
+"""What ``--model`` offers beside "auto": every network of the table of architectures, and none."""
 
 
 class Bicubic(nn.Module):
@@ -44,47 +51,72 @@ class LoadedModel:
     summary: str
 
 
-def load_model(name: str, weights: str | Path | None) -> LoadedModel:
+def load_model(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    device: torch.device | None = None,
+) -> LoadedModel:
     """A network with its weights.
 
     Official, BasicSR, MMagic and safetensors files are told apart by their keys and shapes, from
     which the hyper-parameters are read too. BasicVSR weights given for ``ia-cnn`` warm-start it.
 
     Args:
-        name: One of :data:`MODELS`.
-        weights: The checkpoint.
+        name: One of :data:`MODELS`, or "auto" for the network that the weights are of.
+        weights: The checkpoint. If None, the best of the known weights that are here:
+            :mod:`iart_plugin.inference.known_weights`.
+        device: Where the network will run, which decides what is best; the CPU if None.
 
     Raises:
         ValueError: An unknown name, no weights, or weights of another network.
         FileNotFoundError: No such file.
     """
-    if name not in MODELS:
-        raise ValueError(f"--model {name}: choose one of {', '.join(MODELS)}")
-    if name == "bicubic":
+    if name not in (AUTO, *MODELS):
+        raise ValueError(f"--model {name}: choose one of {', '.join((AUTO, *MODELS))}")
+    if name == BICUBIC:
         if weights is not None:
             raise ValueError(f"--model bicubic has no weights: leave out --weights {weights}")
         return LoadedModel(name, Bicubic(), "", "bicubic interpolation")
-    if weights is None:
-        raise ValueError(
-            f"--model {name} needs --weights FILE: a checkpoint of it as the official program, "
-            "BasicSR or MMagic save it, or .safetensors; none comes with this package"
-        )
-    path = Path(weights)
+    path = _find(name, device or torch.device("cpu")) if weights is None else Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"--weights {path}: no such file")
     network, found = _load(name, path)
-    if found != name:
+    if name not in (AUTO, found):
         raise ValueError(f"{path} holds {found} weights, not {name}: pass --model {found}")
     digest = file_digest(path)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
-    summary = f"{name}, {millions:.2f} M parameters, {path.name} (sha256 {digest[:12]})"
-    return LoadedModel(name, network.eval(), digest, summary)
+    summary = f"{found}, {millions:.2f} M parameters, {path.name} (sha256 {digest[:12]})"
+    return LoadedModel(found, network.eval(), digest, summary)
+
+
+def _find(name: str, device: torch.device) -> Path:
+    """The best weights that are here for a network.
+
+    Raises:
+        ValueError: There are none; says where to get them.
+    """
+    models = {row.model for row in ARCHITECTURES.values() if row.model}
+    if name != AUTO:
+        wanted = _row(name)
+        models = {name} | {
+            row.model for row in ARCHITECTURES.values() if row.name == wanted.starts_from
+        }
+    best = best_here(models, device)
+    if best is None:
+        raise ValueError(none_here(name))
+    known, path = best
+    logger.info("weights: %s, found in %s (%s)", known.name, path.parent, known.purpose)
+    return path
+
+
+def _row(name: str) -> Architecture:
+    return next(row for row in ARCHITECTURES.values() if row.model == name)
 
 
 def _load(name: str, path: Path) -> tuple[nn.Module, str]:
     network, _ = load_checkpoint(path)
     row = architecture_of(network)
-    wanted = next(row for row in ARCHITECTURES.values() if row.model == name)
-    if wanted.starts_from == row.name:
+    if name != AUTO and _row(name).starts_from == row.name:
         return load_ia_cnn(adapter="warm-start", basicvsr=path), name
     return network, row.model

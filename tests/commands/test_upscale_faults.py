@@ -13,7 +13,7 @@ import pytest
 from tests.commands.upscale_faults import OUTPUTS, Film, faults
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
-STEP = int(os.environ.get("IART_PLUGIN_FAULTS_STEP", "12"))
+STEP = int(os.environ.get("IART_PLUGIN_FAULTS_STEP", "17"))
 
 
 @pytest.mark.timeout(3600)

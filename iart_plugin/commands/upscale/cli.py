@@ -1,4 +1,4 @@
-"""``python -m iart_plugin upscale``: arguments, messages and exit codes."""
+"""``iart-plugin upscale``: arguments, messages and exit codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import signal
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from types import FrameType
 
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -25,20 +26,25 @@ OLDEST_PYAV = 18  # colour tags of frames and copied streams' flags do not work 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of ``upscale``."""
-    from iart_plugin.inference.models import MODELS
+    from iart_plugin.inference.models import AUTO, MODELS
 
     parser = argparse.ArgumentParser(
-        prog="python -m iart_plugin upscale",
-        description="Upscale a video, or images, by 4. Sound and subtitles are copied.",
+        prog="iart-plugin upscale",
+        usage="%(prog)s INPUT [INPUT …] OUTPUT [options]",
+        description="Upscale films, or images, by 4. Sound and subtitles are copied.",
     )
     add = parser.add_argument
-    add("input", help="video file, folder of images, glob in quotes, or - for standard input")
-    add("-o", "--output", required=True, help=".mp4, .mov, .mkv, .webm, a folder for PNG, or -")
+    add("inputs", nargs="+", metavar="INPUT", help="video file, folder of images, glob in quotes, "
+        "- for standard input, or a folder of films or of folders of images")  # fmt: skip
+    add("-o", "--output", metavar="OUTPUT", help="where to, instead of the last name: .mp4, .mov, "
+        ".mkv, .webm, a folder for PNG or for several films, or -")  # fmt: skip
     group = parser.add_argument_group("network")
     add = group.add_argument
     names = "; ".join(f"{k}: {v}" for k, v in MODELS.items())
-    add("--model", default="ia-cnn", choices=list(MODELS), help=f"{names} (default ia-cnn)")
-    add("--weights", metavar="FILE", help="checkpoint: official, BasicSR, MMagic or .safetensors")
+    add("--model", default=AUTO, choices=[AUTO, *MODELS],
+        help=f"{AUTO}: the network that the weights are of (default); {names}")  # fmt: skip
+    add("--weights", metavar="FILE", help="checkpoint: official, BasicSR, MMagic or .safetensors "
+        "(default: the best that is here, see iart-plugin weights)")  # fmt: skip
     add("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
     add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
     add("--self-ensemble", action="store_true", help="average over flips and turns, 8x the time")
@@ -55,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--crf", type=float, help="quality, smaller is better (default 16 to 24 by encoder)")
     add("--preset", help="the encoder's speed")
     add("--pix-fmt", help="the encoder's pixel format (default: the source's depth and chroma)")
+    add("--scale", type=float, metavar="N", help="from 1 to 4 times as large (default 4)")
+    add("--height", type=int, metavar="PIXELS", help="the output's height, instead of --scale")
     add("--lossless", action="store_true", help="keep the network's result exactly")
     add("--fps", type=Fraction, metavar="N|N/M", help="rate of images (default 24)")
     add("--pipe-format", default="y4m", choices=["y4m", "nut"], help="of -o - (default y4m)")
@@ -85,9 +93,9 @@ def _tile(text: str) -> tuple[int, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
-    arguments = vars(build_parser().parse_args(argv))
-    verbose = arguments.pop("verbose")
-    options = UpscaleOptions(**arguments)
+    arguments = vars(build_parser().parse_intermixed_args(argv))
+    verbose, inputs, output = (arguments.pop(name) for name in ("verbose", "inputs", "output"))
+    options = UpscaleOptions("", "", **arguments)
     set_up_logging(verbose=verbose, quiet=options.quiet)
     try:
         import av
@@ -99,9 +107,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     av.logging.set_level(av.logging.WARNING if verbose else None)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _run(options, verbose=verbose)
+        return _run_all(inputs, output, options, verbose=verbose)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _run_all(
+    inputs: list[str], output: str | None, options: UpscaleOptions, *, verbose: bool
+) -> int:
+    """Run one film after another; a bad one does not stop the others."""
+    from .films import plan_films, split_output
+
+    try:
+        runs = plan_films(*split_output(inputs, output), options)
+        if len(runs) > 1 or runs[0].output != (output or inputs[-1]):
+            Path(runs[0].output).parent.mkdir(exist_ok=True)
+    except (OSError, ValueError) as error:
+        logger.error("%s", one_line(error), exc_info=verbose)
+        return EXIT_ERROR
+    bad = []
+    for film in runs:
+        if len(runs) > 1 and film.resume and is_finished(film):
+            logger.info("%s is there already", film.output)
+            continue
+        code = _run(film, verbose=verbose)
+        if code == EXIT_INTERRUPTED:
+            return code
+        bad += [film.input] if code else []
+    if bad and len(runs) > 1:
+        logger.error("%d of %d films failed: %s", len(bad), len(runs), ", ".join(bad))
+    return EXIT_ERROR if bad else 0
+
+
+def is_finished(options: UpscaleOptions) -> bool:
+    """Whether an earlier run has made this output."""
+    from .target import Target
+
+    target = Target.of(options.output)
+    return target.path.exists() and not target.work.exists()
 
 
 def _run(options: UpscaleOptions, *, verbose: bool) -> int:

@@ -46,6 +46,7 @@ class Job:
         model: The network, loaded.
         device: Where the network runs.
         precision: What the network computes in.
+        size: Height and width of the output's frames.
         encoding: How a video is encoded. A pipe's frames have its size, colours and pixel format.
             None where PNG images are written.
         extras: The source's other streams, which the output gets too.
@@ -60,6 +61,7 @@ class Job:
     model: LoadedModel
     device: torch.device
     precision: str
+    size: tuple[int, int]
     encoding: Encoding | None
     extras: CopiedStreams | None
     plan: Plan
@@ -83,7 +85,12 @@ class Job:
     def engine(self) -> Engine:
         """A fresh engine."""
         return make_engine(
-            self.model.network, self.plan, self.device, self.precision, self.options.self_ensemble
+            self.model.network,
+            self.plan,
+            self.device,
+            self.precision,
+            self.options.self_ensemble,
+            self.size,
         )
 
     def record(self) -> dict[str, Any]:
@@ -98,6 +105,7 @@ class Job:
             "model": {"name": self.model.name, "sha256": self.model.digest},
             "device": self.device.type,
             "precision": self.precision,
+            "size": list(self.size),
             "self_ensemble": self.options.self_ensemble,
             "scene_detection": self.options.scene_detection,
             "plan": plan_record(self.plan, self.segment),
@@ -152,7 +160,8 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
     model, device, precision = _choose_network(options, group)
     source = open_source(options.input, rate=options.fps, on_error=options.on_error)
     try:
-        encoding = _choose_encoding(options, target, source)
+        size = _choose_size(options, target, source)
+        encoding = _choose_encoding(options, target, source, size)
         extras = _choose_extras(options, target, source, encoding)
         _check_names(target, source)
         _check_comparison(options, target, source, encoding)
@@ -162,7 +171,7 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
             )
         )
         job = Job(
-            options, group, target, source, model, device, precision, encoding, extras, plan,
+            options, group, target, source, model, device, precision, size, encoding, extras, plan,
             segment,
         )  # fmt: skip
         _check_disk(job)
@@ -174,51 +183,52 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
 
 def _choose_target(options: UpscaleOptions, group: Group) -> Target:
     """Where the result goes, once it is certain that it may go there."""
-    _refuse_numbers(options)
+    options.check()
     target = Target.of(options.output)
     for name, is_pipe in (("input", options.input == "-"), ("-o", target.kind == "pipe")):
         if is_pipe and (group.size > 1 or options.resume or options.compare):
             raise ValueError(
                 f"{name} -: a pipe can be neither shared, resumed nor compared; name a file"
             )
-    _refuse_unused(options, target)
+    options.refuse_unused(target.kind)
     if group.is_first:
         target.check(options)
     group.wait()
     return target
 
 
-def _refuse_numbers(options: UpscaleOptions) -> None:
-    """Numbers that no source and no encoder could have."""
-    if options.fps is not None and not 0 < options.fps <= 10_000:
-        raise ValueError(f"--fps {options.fps}: frames a second, more than 0 and at most 10000")
-
-
-def _refuse_unused(options: UpscaleOptions, target: Target) -> None:
-    """An option that would change nothing is a mistake: say so."""
-    unused: list[str] = []
-    if target.kind == "pipe":
-        unused = ["codec", "crf", "preset", "lossless"]
-    elif target.kind == "images":  # a comparison of images is a video
-        unused = ["codec", "pix_fmt"] + ([] if options.compare else ["crf", "preset"])
-    given = [name for name in unused if getattr(options, name) not in (None, False)]
-    if given:
-        names = ", ".join("--" + name.replace("_", "-") for name in given)
-        kind = "raw frames" if target.kind == "pipe" else "PNG files"
-        raise ValueError(f"-o {options.output}: {kind} have no encoder: leave out {names}")
-
-
 def _choose_network(options: UpscaleOptions, group: Group) -> tuple[LoadedModel, torch.device, str]:
     """The network with its weights, its device and its precision."""
-    model = load_model(options.model, options.weights)
     device = group.device(pick_device(options.device))
+    model = load_model(options.model, options.weights, device=device)
     if device.type == "cpu" and options.device == "auto" and (advice := missing_gpu_advice()):
         logger.warning("%s", advice)
     return model, device, pick_precision(options.precision, device)
 
 
-def _choose_encoding(
+def _choose_size(
     options: UpscaleOptions, target: Target, source: VideoSource | ImageSource
+) -> tuple[int, int]:
+    """Height and width of the output; even in a video, whose colours may be stored by twos."""
+    height, width = source.info.height, source.info.width
+    factor = options.scale or SCALE
+    if options.height is not None:
+        if not 1 <= options.height <= SCALE * height:
+            raise ValueError(
+                f"--height {options.height}: from {height} pixels the network can make up to "
+                f"{SCALE * height}"
+            )
+        factor = options.height / height
+    step = 1 if target.kind == "images" else 2
+    rows, columns = (max(step, round(side * factor / step) * step) for side in (height, width))
+    return rows, columns
+
+
+def _choose_encoding(
+    options: UpscaleOptions,
+    target: Target,
+    source: VideoSource | ImageSource,
+    size: tuple[int, int],
 ) -> Encoding | None:
     """How the video is encoded, tried once; None for images."""
     if target.kind == "images":
@@ -238,6 +248,7 @@ def _choose_encoding(
         lossless=options.lossless,
         scale=SCALE,
     )
+    encoding = replace(encoding, height=size[0], width=size[1])
     if not to_pipe:
         check_encoding(encoding)
     return encoding
@@ -338,7 +349,7 @@ def expected_bytes(job: Job) -> int | None:
     info = job.source.info
     if info.frames is None:
         return None
-    pixels = info.width * info.height * SCALE**2 * info.frames
+    pixels = job.size[0] * job.size[1] * info.frames
     deep = 1 if info.depth <= 8 else 2
     if job.to_images or job.options.lossless:
         return int(pixels * 1.6 * deep)  # about half of the samples' bytes, as photographs compress

@@ -1,7 +1,8 @@
-"""What a run is told."""
+"""What a run is told, and which of it contradicts itself."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -16,8 +17,9 @@ class UpscaleOptions:
     Attributes:
         input: A video file, a folder of images, a glob, or ``-`` for standard input.
         output: A video file, a folder for PNG images, or ``-`` for standard output.
-        model: A name in :data:`iart_plugin.inference.MODELS`.
-        weights: Its checkpoint.
+        model: A name in :data:`iart_plugin.inference.MODELS`, or "auto" for the network that the
+            weights are of.
+        weights: The checkpoint; the best of the known weights that are here if None.
         device: "auto", "cuda", "cuda:1", "mps" or "cpu".
         precision: "auto", "fp32", "bf16" or "fp16".
         self_ensemble: Average over the eight flips and turns.
@@ -30,6 +32,8 @@ class UpscaleOptions:
         crf: Quality, the encoder's scale.
         preset: Speed, the encoder's names.
         pix_fmt: The encoder's pixel format.
+        scale: How many times as large the output is, from 1 to 4; 4 if None.
+        height: The output's height in pixels, instead of ``scale``.
         lossless: Keep the network's result exactly.
         fps: Rate of images.
         pipe_format: "y4m" or "nut" on standard output.
@@ -46,7 +50,7 @@ class UpscaleOptions:
 
     input: str
     output: str
-    model: str = "ia-cnn"
+    model: str = "auto"
     weights: str | None = None
     device: str = "auto"
     precision: str = "auto"
@@ -60,6 +64,8 @@ class UpscaleOptions:
     crf: float | None = None
     preset: str | None = None
     pix_fmt: str | None = None
+    scale: float | None = None
+    height: int | None = None
     lossless: bool = False
     fps: Fraction | None = None
     pipe_format: Literal["y4m", "nut"] = "y4m"
@@ -80,3 +86,40 @@ class UpscaleOptions:
         They are left out where another encoder was asked for, whose numbers mean nothing to it.
         """
         return {} if self.codec else {"crf": self.crf, "preset": self.preset}
+
+    def check(self) -> None:
+        """Refuse numbers that no source and no encoder could have.
+
+        Raises:
+            ValueError: Names the option.
+        """
+        if self.fps is not None and not 0 < self.fps <= 10_000:
+            raise ValueError(f"--fps {self.fps}: frames a second, more than 0 and at most 10000")
+        if self.scale is not None and not 1 <= self.scale <= 4:
+            raise ValueError(f"--scale {self.scale:g}: the network can make 1 to 4 times the size")
+        if self.scale is not None and self.height is not None:
+            raise ValueError("--scale and --height: give one of them")
+        if self.compare and (self.scale or self.height):
+            raise ValueError("--compare shows the network's own size: leave out --scale, --height")
+        if self.crf is not None and not math.isfinite(self.crf):
+            raise ValueError(f"--crf {self.crf}: give a number")
+
+    def refuse_unused(self, kind: Literal["video", "images", "pipe"]) -> None:
+        """An option that would change nothing is a mistake: say so.
+
+        Args:
+            kind: What is written.
+
+        Raises:
+            ValueError: Names the options.
+        """
+        unused: list[str] = []
+        if kind == "pipe":
+            unused = ["codec", "crf", "preset", "lossless"]
+        elif kind == "images":  # a comparison of images is a video
+            unused = ["codec", "pix_fmt"] + ([] if self.compare else ["crf", "preset"])
+        given = [name for name in unused if getattr(self, name) not in (None, False)]
+        if given:
+            names = ", ".join("--" + name.replace("_", "-") for name in given)
+            form = "raw frames" if kind == "pipe" else "PNG files"
+            raise ValueError(f"-o {self.output}: {form} have no encoder: leave out {names}")

@@ -8,7 +8,7 @@ from fractions import Fraction
 import torch
 
 from iart_plugin.inference.devices import HALF
-from iart_plugin.inference.engine import SCALE, SMALLEST_TILE
+from iart_plugin.inference.engine import SMALLEST_TILE
 
 from .job import Job, expected_bytes
 
@@ -17,7 +17,7 @@ def start_report(job: Job) -> list[str]:
     """Lines about input, output, network and plan."""
     info, plan = job.source.info, job.plan
     count = f"{info.frames} frames" if info.frames is not None else "frames not counted"
-    size = f"{info.width * SCALE}x{info.height * SCALE}"
+    size = f"{job.size[1]}x{job.size[0]}"
     if job.encoding is None:
         form = "PNG images"
     elif job.work is None:
@@ -49,7 +49,7 @@ def dry_run_report(job: Job) -> str:
     if expected is not None and job.work is not None:
         lines.append(f"disk:  about {_gib(expected)}, twice that while it is put together")
     seconds = seconds_a_frame(job)
-    text = f"time:  about {seconds:.2g} s a frame"
+    text = f"time:  about {_two_digits(seconds)} s a frame"
     if info.frames is not None:
         text += f", {_duration(seconds * info.frames / job.group.size)} in all"
     lines += [text, "nothing was written (--dry-run)"]
@@ -80,6 +80,11 @@ def seconds_a_frame(job: Job) -> float:
 
 def _gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB"
+
+
+def _two_digits(value: float) -> str:
+    """Two significant digits, as people write them: 0.012, 4.3, 430."""
+    return f"{float(f'{value:.1e}'):.12f}".rstrip("0").rstrip(".")
 
 
 def _duration(seconds: float) -> str:

@@ -133,7 +133,8 @@ class PipeOutput:
 
 def drop_damaged(job: Job) -> None:
     """Of a run to be continued, delete what is not complete; it is made again."""
-    remove_left_overs(job.work.path)
+    for folder in (job.work.path, job.work.images):
+        remove_left_overs(folder)
     for path in job.work.segments():
         if job.to_images:
             sizes = images_of(path)

