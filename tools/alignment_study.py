@@ -1,9 +1,11 @@
 """Run the paper's alignment study (Sec. 5) at CPU scale and write docs/alignment_study.md.
 
     python tools/alignment_study.py                # every aligner, ground-truth flow, one seed
-    python tools/alignment_study.py --full --spynet weights/spynet.pth
+    python tools/alignment_study.py --full --spynet weights/spynet.pth    # about 17 hours
 
-A stopped run continues where it was. ``--report-only`` writes the page from what the folder holds:
+All aligners read zeros outside the frame, only pixels that have a match count, and each row has the
+best of three learning rates by validation clips. ``--full`` adds seeds, flows, Tables 3 and 4, and
+rows at other settings. A stopped run continues where it was. ``--report-only`` writes the page from what the folder holds:
 at the scale that it was run at, with every row, flow and seed that has a result unless told which.
 
     python tools/alignment_study.py --print-commands                # for BasicSR and MMagic
@@ -24,8 +26,16 @@ import torch
 from iart_plugin.study.overrides import command_lines
 from iart_plugin.study.report import write_report
 from iart_plugin.study.rows import FLOWS, ROWS
-from iart_plugin.study.run import DEFAULT_ROWS, ESTIMATED_FLOWS, RUN_FLOWS, Study, recorded, run
-from iart_plugin.study.scale import Scale
+from iart_plugin.study.run import (
+    DEFAULT_ROWS,
+    ESTIMATED_FLOWS,
+    RUN_FLOWS,
+    SETTINGS,
+    Study,
+    recorded,
+    run,
+)
+from iart_plugin.study.scale import PADDINGS, Scale
 
 FRAMEWORKS = ("basicsr", "mmagic")
 
@@ -40,12 +50,14 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     weights = {name: getattr(args, name) for name in ESTIMATED_FLOWS if getattr(args, name)}
     scale = {f.name: getattr(args, f.name) for f in fields(Scale) if f.type is int}
+    scale |= {"padding": args.padding, "matched_only": not args.all_pixels}
     study = asked = Study(
         folder=args.folder,
         scale=Scale(**scale),
         rows=rows,
         flows=args.flows or ("gt", *(("noise",) if args.full else ()), *weights),
         seeds=args.seeds or ((0, 1, 2) if args.full else (0,)),
+        settings=tuple(SETTINGS) if args.full else (),
         flow_weights=weights,
     )
     if args.report_only:
@@ -62,7 +74,11 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("results/alignment_study"))
-    parser.add_argument("--full", action="store_true", help="all flows, tables and three seeds")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="all rows, flows and settings, and three seeds: about 17 hours of one core",
+    )
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="instead of the default")
     parser.add_argument("--flows", nargs="+", choices=RUN_FLOWS)
     parser.add_argument("--spynet", help="SPyNet's weights, for its flow")
@@ -72,6 +88,12 @@ def _arguments() -> argparse.Namespace:
         if item.type is int:
             name = item.name.replace("_", "-")
             parser.add_argument(f"--{name}", type=int, default=item.default)
+    parser.add_argument(
+        "--padding", choices=PADDINGS, default="zeros", help="of IA: as the others' or its own"
+    )
+    parser.add_argument(
+        "--all-pixels", action="store_true", help="train on pixels without a match too"
+    )
     parser.add_argument("--threads", type=int, help="PyTorch's threads")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument(
@@ -107,11 +129,13 @@ def _of_folder(asked: Study, args: argparse.Namespace) -> Study:
             lists[name] = wanted
         elif args.full:  # name what is missing as not run
             lists[name] = list(dict.fromkeys((*here, *wanted)))
+    if args.full:
+        lists["settings"] = asked.settings
     return replace(found, **lists)
 
 
 def _result_files(study: Study) -> set[Path]:
-    return {study.result_file(*job) for job in study.jobs()}
+    return {study.result_file(job) for job in study.jobs()}
 
 
 if __name__ == "__main__":

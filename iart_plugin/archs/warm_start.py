@@ -52,7 +52,7 @@ def warm_start(network: nn.Module) -> nn.Module:
             f"a warm start needs 2 channels a head, got {op.channels} / {op.num_heads}"
         )
     with torch.no_grad():
-        _set_bilinear(op)
+        set_bilinear(op)
         first = network.extractor.main[0]
         first.weight.zero_()
         first.bias.zero_()
@@ -94,7 +94,7 @@ def fit_kernel(encoding: Tensor, decimal: Tensor) -> Tensor:
     return coefficients.detach()
 
 
-def _set_bilinear(op: ImplicitAlignment) -> None:
+def set_bilinear(op: ImplicitAlignment) -> None:
     """Solves for projections whose attention is a bilinear kernel and whose values are features."""
     channels, half = op.channels, op.channels // 2
     head_dim = channels // op.num_heads

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 
 from iart_plugin.data.flow_io import write_flow
 from iart_plugin.data.recipe import record_recipe
+from iart_plugin.files import write_atomically
 from iart_plugin.pictures import read_picture, write_png
 
 TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "brick", "grass", "rocket", "hubble_deep_field")
@@ -196,7 +197,7 @@ def write_dataset(
         "train": [f"train_{i:03d}" for i in range(num_train)],
         "test": [f"test_{i:03d}" for i in range(num_test)],
     }
-    (root / "split.json").write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
+    write_atomically(root / "split.json", json.dumps(splits, indent=2) + "\n")
     for number, (split, names) in enumerate(splits.items()):
         photographs = TRAIN_PHOTOGRAPHS if split == "train" else TEST_PHOTOGRAPHS
         for index, name in enumerate(names):

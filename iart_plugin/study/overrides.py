@@ -44,7 +44,8 @@ def basicsr_command(row: Row, flow: str, scale: str = "paper") -> list[str]:
 
 def basicsr_overrides(row: Row, flow: str, scale: str = "paper") -> dict[str, Any]:
     """What ``--force_yml`` changes in BasicSR's option file, by key."""
-    changes = {f"network_g:{key}": value for key, value in _network_changes(row, ":")}
+    network = SCALES[scale].network_of(row.network)
+    changes = {f"network_g:{key}": value for key, value in _network_changes(network, ":")}
     for part in ("train", "val"):
         changes |= {f"datasets:{part}:{key}": v for key, v in _flow(flow).items()}
     if scale == "paper":
@@ -100,9 +101,10 @@ def mmagic_config(row: Row) -> str:
 
 def mmagic_overrides(row: Row, flow: str, scale: str = "paper") -> dict[str, Any]:
     """What ``--cfg-options`` changes in the row's MMagic config, by key."""
-    changes = {}
-    if "Table 1" not in row.tables:
-        changes = {f"model.generator.{key}": v for key, v in _network_changes(row, ".")}
+    network = SCALES[scale].network_of(row.network)
+    if "Table 1" in row.tables:  # its config has the rest
+        network = {k: v for k, v in network.items() if v != row.network.get(k)}
+    changes = {f"model.generator.{key}": value for key, value in _network_changes(network, ".")}
     loaders = ("train_dataloader", "val_dataloader", "test_dataloader.0")
     for loader in loaders:
         changes |= {f"{loader}.dataset.{key}": v for key, v in _flow(flow).items()}
@@ -147,9 +149,9 @@ def command_lines(
                     yield shlex.join(commands[framework](row, flow, scale))
 
 
-def _network_changes(row: Row, separator: str) -> Iterator[tuple[str, Any]]:
-    """Where a row's network differs from implicit alignment's, the aligner's options joined."""
-    for key, value in row.network.items():
+def _network_changes(network: dict[str, Any], separator: str) -> Iterator[tuple[str, Any]]:
+    """Where a network differs from implicit alignment's, the aligner's options joined."""
+    for key, value in network.items():
         if isinstance(value, dict):
             yield from ((f"{key}{separator}{option}", v) for option, v in value.items())
         elif key not in BASE_ROW.network or value != BASE_ROW.network[key]:

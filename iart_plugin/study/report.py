@@ -1,16 +1,20 @@
-"""``docs/alignment_study.md`` from the results of a run: table, plot, and what they mean."""
+"""``docs/alignment_study.md`` from the results of a run: tables, a plot, and what they mean."""
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, wilcoxon
+from tabulate import tabulate
 
 from .rows import FLOW_LABELS, ROWS
-from .run import Study
+from .run import COMPARED_ROWS, SETTINGS, Job, Study
 
 PAGE, PLOT = "alignment_study.md", "alignment_study.png"
+Results = dict[tuple[str, str, str], list[dict]]
+"""The results by row, flow and setting, one entry for each seed."""
 
 
 def write_report(study: Study, folder: Path, *, command: str = "") -> Path:
@@ -32,11 +36,7 @@ def write_report(study: Study, folder: Path, *, command: str = "") -> Path:
         raise ValueError(f"{study.folder / 'results'} holds no result yet: run the study first")
     folder.mkdir(parents=True, exist_ok=True)
     plotted = _plot(results, folder / PLOT)
-    missing = [
-        f"{row.label} ({_flow_label(flow)}, seed {seed})"
-        for row, flow, seed in study.jobs()
-        if not study.result_file(row, flow, seed).exists()
-    ]
+    missing = [_label(job) for job in study.jobs() if not study.result_file(job).exists()]
     parts = [
         "# Alignment study at CPU scale",
         "<!-- Written by tools/alignment_study.py. Do not edit: run it again. -->",
@@ -44,6 +44,8 @@ def write_report(study: Study, folder: Path, *, command: str = "") -> Path:
         f"By `{command}`." if command else "",
         _table(results),
         f"![PSNR by aligner and flow]({PLOT})" if plotted else "",
+        _pairs(results),
+        _settings(study, results),
         _comparison(results),
         _baselines(results),
         _caveats(study, results),
@@ -54,78 +56,192 @@ def write_report(study: Study, folder: Path, *, command: str = "") -> Path:
     return page
 
 
-def collect(study: Study) -> dict[tuple[str, str], list[dict]]:
-    """Results by row and flow, one entry a seed, in the order of the study's jobs."""
+def collect(study: Study) -> Results:
+    """Results by row, flow and setting, one entry a seed, in the order of the study's jobs."""
     results = defaultdict(list)
-    for row, flow, seed in study.jobs():
-        path = study.result_file(row, flow, seed)
+    for job in study.jobs():
+        path = study.result_file(job)
         if path.exists():
-            results[row.key, flow].append(json.loads(path.read_text(encoding="utf-8")))
+            result = json.loads(path.read_text(encoding="utf-8"))
+            results[job.row.key, job.flow, job.setting].append(result)
     return dict(results)
+
+
+def paired_test(first: list[dict], second: list[dict]) -> tuple[float, float]:
+    """Compare two rows clip by clip, by the seeds that both have.
+
+    Args:
+        first: A row's results, one entry for each seed.
+        second: Another's.
+
+    Returns:
+        The mean over clips of the first's PSNR on matched pixels less the second's, in dB, and the
+        two-sided p-value of Wilcoxon's signed-rank test on the clips' differences.
+    """
+    by_seed = [{entry["seed"]: entry for entry in entries} for entries in (first, second)]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    clips = [key for key in first[0] if key.startswith("psnr_matched/")]
+    differences = np.array(
+        [np.mean([by_seed[0][s][clip] - by_seed[1][s][clip] for s in seeds]) for clip in clips]
+    )
+    if not seeds or not differences.any():
+        return 0.0, 1.0
+    return float(differences.mean()), float(wilcoxon(differences).pvalue)
+
+
+def _label(job: Job) -> str:
+    details = (_flow_label(job.flow), f"seed {job.seed}", job.setting)
+    return f"{job.row.label} ({', '.join(filter(None, details))})"
 
 
 def _flow_label(flow: str) -> str:
     return {"noise": "GT + noise", **FLOW_LABELS}[flow]
 
 
-def _flows(results: dict) -> list[str]:
-    return list(dict.fromkeys(flow for _, flow in results))
+def _flows(results: Results) -> list[str]:
+    return list(dict.fromkeys(flow for _, flow, _ in results))
 
 
-def _mean(entries: list[dict]) -> float:
-    return float(np.mean([entry["psnr"] for entry in entries]))
+def _keys(results: Results) -> list[str]:
+    return [key for key in ROWS if any(key == k for k, _, _ in results)]
 
 
-def _setting(study: Study, results: dict) -> str:
-    scale, data = study.scale.describe(), study.data
-    seconds = sum(entry["seconds"] for entries in results.values() for entry in entries)
-    return (
-        f"Synthetic clips with exact flow ({data['num_train']} for training, {data['num_test']} "
-        f"from other photographs for testing, {data['num_frames']} frames of "
-        f"{data['height']}x{data['width']}), x4 bicubic. Every row: {scale['iterations']} steps of "
-        f"{scale['batch_size']} crops of {scale['num_frames']} frames of "
-        f"{scale['crop_size']}x{scale['crop_size']} low-resolution pixels, {scale['embed_dim']} "
-        f"channels, depths {scale['depths']}, learning rate "
-        f"{scale['learning_rate']:g} on a cosine; the same data in the same order and the same "
-        f"first weights outside the aligner. PSNR of RGB, without each clip's last frame, which "
-        f"has nothing to align. {seconds / 60:.0f} minutes of training in all."
-    )
+def _mean(entries: list[dict], figure: str = "psnr_matched") -> float:
+    return float(np.mean([entry[figure] for entry in entries]))
 
 
-def _table(results: dict) -> str:
-    flows = _flows(results)
-    errors = {f: results[k][0]["flow_error"] for f in flows for k in results if k[1] == f}
-    names = [f"{_flow_label(f)} (EPE {errors[f]:.2f} px)" for f in flows]
-    lines = [
-        "| row | parameters | " + " | ".join(names) + " | paper, GT |",
-        "|---|---|" + "---|" * (len(flows) + 1),
-    ]
-    for key in dict.fromkeys(key for key, _ in results):
-        cells = []
-        for flow in flows:
-            entries = results.get((key, flow))
-            cells.append(_cell(entries) if entries else "")
-        parameters = next(e for (k, _), e in results.items() if k == key)[0]["parameters"]
-        paper = ROWS[key].paper.get("gt")
-        cells.append(f"{paper:.2f}" if paper else "")
-        lines.append(f"| {ROWS[key].label} | {parameters:,} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def _spread(entries: list[dict], figure: str = "psnr_matched") -> float:
+    """The standard deviation over seeds; NaN for one seed."""
+    values = [entry[figure] for entry in entries]
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _cell(entries: list[dict]) -> str:
-    text = f"{_mean(entries):.3f}"
+def _cell(entries: list[dict] | None, figure: str = "psnr_matched") -> str:
+    if not entries:
+        return ""
+    text = f"{_mean(entries, figure):.3f}"
     if len(entries) > 1:
-        spread = np.std([entry["psnr"] for entry in entries], ddof=1)
-        text += f" +- {spread:.3f} ({len(entries)} seeds)"
+        text += f" ± {_spread(entries, figure):.3f} ({len(entries)} seeds)"
     return text
 
 
-def _comparison(results: dict) -> str:
+def _markdown(header: list[str], rows: Iterable[list[str]]) -> str:
+    return tabulate(list(rows), header, tablefmt="pipe", disable_numparse=True)
+
+
+def _setting(study: Study, results: Results) -> str:
+    scale, data = study.scale, study.data
+    hours = sum(entry["seconds"] for entries in results.values() for entry in entries) / 3600
+    loss = (
+        "The loss counts the pixels whose match lies inside the crop."
+        if scale.matched_only
+        else "The loss counts all pixels."
+    )
+    rate = f"{scale.learning_rate:g}"
+    if scale.search_iterations:
+        rates = ", ".join(f"{rate:g}" for rate in scale.searched_rates)
+        rate = (
+            f"the best of {rates} by validation clips after {scale.search_iterations} steps, "
+            "chosen for each row under the first flow"
+        )
+    padding = (
+        "all aligners read zeros outside the frame"
+        if scale.padding == "zeros"
+        else "IA repeats the border outside the frame, the other aligners read zeros"
+    )
+    return (
+        f"Synthetic clips with exact flow ({data['num_train']} for training, {data['num_test']} "
+        f"from other photographs for testing, {data['num_frames']} frames of "
+        f"{data['height']}x{data['width']}), x4 bicubic. Every row: {scale.iterations} steps of "
+        f"{scale.batch_size} crops of {scale.num_frames} frames of "
+        f"{scale.crop_size}x{scale.crop_size} low-resolution pixels, {scale.embed_dim} "
+        f"channels, depths {list(scale.depths)}, on a cosine from a learning rate that is {rate}; "
+        f"the same data in the same order and the same first weights outside the aligner; "
+        f"{padding}. {loss} PSNR is that of RGB, without each clip's last frame, which has nothing "
+        f"to align; it counts the pixels that have a match, and \"all pixels\" counts all. "
+        f"{hours:.1f} hours of processor time for the results."
+    )  # fmt: skip
+
+
+def _table(results: Results) -> str:
+    flows = _flows(results)
+    errors = {flow: entries[0]["flow_error"] for (_, flow, _), entries in results.items()}
+    header = ["row", "parameters", "rate"]
+    header += [f"{_flow_label(flow)} (EPE {errors[flow]:.2f} px)" for flow in flows]
+    header += [f"{_flow_label(flows[0])}, all pixels", "paper, GT"]
+    lines = []
+    for key in _keys(results):
+        found = [results.get((key, flow, "")) for flow in flows]
+        some = next((entries for entries in found if entries), None)
+        if some is None:
+            continue
+        paper = ROWS[key].paper.get("gt")
+        lines.append(
+            [
+                ROWS[key].label,
+                f"{some[0]['parameters']:,}",
+                f"{some[0]['learning_rate']:g}",
+                *map(_cell, found),
+                _cell(found[0], "psnr"),
+                f"{paper:.2f}" if paper else "",
+            ]
+        )
+    return _markdown(header, lines)
+
+
+def _pairs(results: Results) -> str:
+    """Implicit alignment against every other row, clip by clip."""
+    flow = _flows(results)[0]
+    own = results.get(("implicit", flow, ""))
+    lines = []
+    for key in _keys(results):
+        other = results.get((key, flow, ""))
+        if own and other and key != "implicit":
+            difference, p = paired_test(own, other)
+            lines.append([ROWS[key].label, f"{difference:+.3f}", f"{p:.2g}"])
+    if not lines:
+        return ""
+    count = sum(key.startswith("psnr_matched/") for key in own[0])
+    return (
+        "## Clip by clip\n\n"
+        f"IA's PSNR less another row's under {_flow_label(flow)} flow, the mean of the {count} "
+        "test clips, and the p-value of Wilcoxon's signed-rank test on the clips. The clips share "
+        "a few photographs, so they are not wholly independent. By Bonferroni's rule for "
+        f"{len(lines)} tests, p has to be below {0.05 / len(lines):.1g} for a level of 0.05.\n\n"
+        + _markdown(["IA less", "dB", "p"], lines)
+    )
+
+
+def _settings(study: Study, results: Results) -> str:
+    """What each setting changes, one at a time."""
+    flow = _flows(results)[0]
+    lines = []
+    for setting in SETTINGS:
+        for key in COMPARED_ROWS[setting]:
+            changed, usual = (results.get((key, flow, name)) for name in (setting, ""))
+            if changed and usual:
+                seed = changed[0]["seed"]
+                same = next((entry for entry in usual if entry["seed"] == seed), None)
+                if same:
+                    gains = [changed[0][k] - same[k] for k in ("psnr_matched", "psnr")]
+                    cells = [f"{changed[0]['psnr_matched']:.3f}", *(f"{g:+.3f}" for g in gains)]
+                    lines.append([setting, ROWS[key].label, *cells])
+    if not lines:
+        return ""
+    return (
+        "## What the settings decide\n\n"
+        "One setting is changed at a time, with the first seed: each aligner's own padding, a loss "
+        "that counts all pixels, and four times the steps.\n\n"
+        + _markdown(["setting", "row", "dB", "change", "change, all pixels"], lines)
+    )
+
+
+def _comparison(results: Results) -> str:
     """How the order of Table 1's rows compares with the paper's."""
-    keys = [k for k, flow in results if flow == "gt" and "Table 1" in ROWS[k].tables]
+    keys = [k for k in _keys(results) if "Table 1" in ROWS[k].tables and (k, "gt", "") in results]
     if len(keys) < 3:
         return ""
-    ours = {key: _mean(results[key, "gt"]) for key in keys}
+    ours = {key: _mean(results[key, "gt", ""]) for key in keys}
     paper = {key: ROWS[key].paper["gt"] for key in keys}
     correlation = spearmanr(list(ours.values()), list(paper.values())).statistic
     orders = [
@@ -141,23 +257,23 @@ def _comparison(results: dict) -> str:
     )
 
 
-def _baselines(results: dict) -> str:
+def _baselines(results: Results) -> str:
     """How many aligned rows are above each of the two baselines."""
     aligned = [
         _mean(entries)
-        for (key, flow), entries in results.items()
-        if flow == "gt" and ROWS[key].reads_flow
+        for (key, flow, setting), entries in results.items()
+        if flow == "gt" and not setting and ROWS[key].reads_flow
     ]
     lines = []
     for key in ("no_propagation", "no_alignment"):
-        if (key, "gt") in results and aligned:
-            score = _mean(results[key, "gt"])
+        if (key, "gt", "") in results and aligned:
+            score = _mean(results[key, "gt", ""])
             above = sum(value > score for value in aligned)
             lines.append(
                 f"* {above} of {len(aligned)} aligned rows are above {ROWS[key].label} "
                 f"({score:.3f} dB)."
             )
-    if len(lines) == 2 and _mean(results["no_propagation", "gt"]) > max(aligned):
+    if len(lines) == 2 and _mean(results["no_propagation", "gt", ""]) > max(aligned):
         lines.append(
             "* That no aligned row is above w/o Prop. is not the paper's finding. The fused frame, "
             "whose input also goes round the fusing backbone, is the aligned one, so a network "
@@ -167,17 +283,19 @@ def _baselines(results: dict) -> str:
     return "\n".join(lines)
 
 
-def _caveats(study: Study, results: dict) -> str:
+def _caveats(study: Study, results: Results) -> str:
     lines = [
         "Numbers compare with each other, not with Table 1: the clips, the network and the length "
         "of training are others.",
         "Ground-truth flow of these clips is exact and their motion rigid by layer, which favours "
         "sub-pixel resampling and disfavours patch alignment.",
-        "Outside the frame IA reads the nearest pixel of the border where the other aligners read "
-        "zeros, and PSNR counts all pixels, also those without a match: a part of the differences "
-        "is padding.",
     ]
-    alone = [len(entries) == 1 for entries in results.values()]
+    if study.scale.padding == "own":
+        lines.append(
+            "Outside the frame IA reads the nearest pixel of the border where the other aligners "
+            "read zeros: a part of the differences on all pixels is padding."
+        )
+    alone = [len(entries) == 1 for (*_, setting), entries in results.items() if not setting]
     if any(alone):
         lines.append(
             f"One seed{'' if all(alone) else ' of some rows'}: without a spread, differences of a "
@@ -192,8 +310,8 @@ def _caveats(study: Study, results: dict) -> str:
     return "## What this does and does not show\n\n" + "\n".join(f"* {line}" for line in lines)
 
 
-def _plot(results: dict, path: Path) -> bool:
-    """Fig. 3's form: PSNR by flow, one line an aligner, image alignment dashed."""
+def _plot(results: Results, path: Path) -> bool:
+    """Fig. 3's form: PSNR by flow with the spread over seeds, image alignment dashed."""
     try:
         import matplotlib
     except ModuleNotFoundError:
@@ -203,17 +321,29 @@ def _plot(results: dict, path: Path) -> bool:
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     flows = sorted(_flows(results), key=lambda f: f != "gt")
-    for key in dict.fromkeys(key for key, _ in results):
-        values = [_mean(results[key, f]) if (key, f) in results else np.nan for f in flows]
-        if not ROWS[key].reads_flow:
-            axes.axhline(values[0], color="0.6", linestyle=":", zorder=0)
-            axes.annotate(ROWS[key].label, (len(flows) - 0.9, values[0]), color="0.4", fontsize=8)
+    for key in _keys(results):
+        found = [results.get((key, flow, "")) for flow in flows]
+        if not any(found):
             continue
+        values = [_mean(entries) if entries else np.nan for entries in found]
+        if not ROWS[key].reads_flow:
+            level = np.nanmax(values)
+            axes.axhline(level, color="0.6", linestyle=":", zorder=0)
+            axes.annotate(ROWS[key].label, (len(flows) - 0.9, level), color="0.4", fontsize=8)
+            continue
+        spreads = [_spread(entries) if entries else np.nan for entries in found]
         style = "--" if ROWS[key].network.get("align") == "images" else "-"
-        axes.plot(range(len(flows)), values, style, marker="o", label=ROWS[key].label)
+        axes.errorbar(
+            range(len(flows)),
+            values,
+            np.nan_to_num(spreads),
+            fmt=f"o{style}",
+            capsize=3,
+            label=ROWS[key].label,
+        )
     axes.set_xticks(range(len(flows)), [_flow_label(f) for f in flows])
     axes.set_xlim(-0.4, len(flows) - 0.2)
-    axes.set_ylabel("PSNR (dB)")
+    axes.set_ylabel("PSNR on matched pixels (dB)")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=110)

@@ -23,6 +23,8 @@ class Row:
         network: Keyword arguments of ``AlignmentStudyNet`` beside the scale's.
         flows: Flows under which the paper has it; without flow in the row, one is enough.
         paper: The paper's PSNR in dB by flow, where it is given as a number on Sintel.
+        bilinear_values: Whether the values of implicit alignment start as the features, as they
+            do in :func:`iart_plugin.archs.warm_start.set_bilinear`, instead of at random.
     """
 
     key: str
@@ -31,6 +33,7 @@ class Row:
     network: dict[str, Any]
     flows: tuple[str, ...] = FLOWS
     paper: dict[str, float] = field(default_factory=dict)
+    bilinear_values: bool = False
 
     @property
     def reads_flow(self) -> bool:
@@ -125,6 +128,16 @@ ROWS: dict[str, Row] = {
         _table_1(
             "implicit", "IA", "implicit", 32.14, 32.03, 32.05,
             tables=("Fig. 3", "Table 3", "Table 4"),
+        ),
+        # Not in the paper: warping starts with the features themselves, implicit alignment with
+        # a random projection of them.
+        Row(
+            key="implicit_bilinear_values",
+            label="IA, values start as features",
+            tables=(),
+            network={"alignment": "implicit", "alignment_options": {"position_channels": 16}},
+            flows=(),
+            bilinear_values=True,
         ),
         _image("nearest"),
         _image("bilinear"),

@@ -3,17 +3,23 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
-from iart_plugin.data import SintelFlowDataset
+import torch
+
+from iart_plugin.archs import AlignmentStudyNet
+from iart_plugin.archs.warm_start import set_bilinear
 from iart_plugin.data.estimated_flow import weights_of_flow
 from iart_plugin.data.synthetic import write_dataset
 from iart_plugin.files import write_atomically
 
+from .clips import StudyClips
 from .rows import ROWS, Row, rows_of
 from .scale import Scale
-from .training import add_flow_noise, evaluate, train
+from .training import evaluate, train
 
 DEFAULT_ROWS = tuple(
     row.key for row in rows_of(("Table 1", "Fig. 3")) if not row.key.startswith("image_")
@@ -21,8 +27,35 @@ DEFAULT_ROWS = tuple(
 ESTIMATED_FLOWS = ("spynet", "raft")
 RUN_FLOWS = ("gt", "noise", *ESTIMATED_FLOWS)
 WEIGHTS = "flow_weights"  # the entry of the scale's file that tells estimated flows' weights apart
-NOISE_SIGMA = 0.5  # low-resolution pixels, about SPyNet's own error on Sintel's harder clips
-DATA = {"num_train": 24, "num_test": 6, "num_frames": 5, "height": 128, "width": 128}
+DATA = {"num_train": 40, "num_test": 24, "num_frames": 5, "height": 128, "width": 128}
+
+SETTINGS: dict[str, Callable[[Scale], dict[str, Any]]] = {
+    "own padding": lambda scale: {"padding": "own"},
+    "all pixels": lambda scale: {"matched_only": False},
+    "4x steps": lambda scale: {"iterations": 4 * scale.iterations},
+}
+"""Other settings of the scale that some rows are trained at, to see what each of them decides."""
+COMPARED_ROWS = {
+    "own padding": ("implicit",),
+    "all pixels": ("bilinear", "fgdc", "implicit"),
+    "4x steps": ("bilinear", "fgdc", "implicit"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: a row under a flow with a seed, at the scale or at another setting of it."""
+
+    row: Row
+    flow: str
+    seed: int
+    setting: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        parts = (self.row.key, self.flow, str(self.seed), self.setting.replace(" ", "_"))
+        return "-".join(filter(None, parts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +63,14 @@ class Study:
     """What to run.
 
     Attributes:
-        folder: Holds the data, the checkpoints and the results; a second call goes on there.
+        folder: Holds the data, the checkpoints and the results; a second run continues there.
         scale: Steps and sizes, the same for all rows.
         rows: Keys of :data:`~iart_plugin.study.rows.ROWS`.
         flows: Of :data:`RUN_FLOWS`: 'gt', 'noise' (ground truth with noise), and 'spynet' or 'raft'
             with weights.
-        seeds: Each is a whole run.
+        seeds: Each is a whole training. All of them are run for Table 1's and Fig. 3's rows under
+            the first flow, and the first of them for everything else.
+        settings: Of :data:`SETTINGS`.
         flow_weights: Weights of the flow networks by name.
         data: Options of :func:`~iart_plugin.data.synthetic.write_dataset`.
     """
@@ -45,51 +80,82 @@ class Study:
     rows: Sequence[str] = DEFAULT_ROWS
     flows: Sequence[str] = ("gt",)
     seeds: Sequence[int] = (0,)
+    settings: Sequence[str] = ()
     flow_weights: dict[str, str] = field(default_factory=dict)
     data: dict[str, int] = field(default_factory=lambda: dict(DATA))
 
-    def jobs(self) -> list[tuple[Row, str, int]]:
-        """Every (row, flow, seed); rows that read no flow run under the first only."""
+    def jobs(self) -> list[Job]:
+        """Everything to run, what matters most first."""
         chosen = [ROWS[key] for key in self.rows]
-        return [
-            (row, flow, seed)
-            for seed in self.seeds
-            for flow in self.flows
-            for row in chosen
-            if flow == self.flows[0] or row.reads_flow
+        main = [row for row in chosen if not row.tables or {"Table 1", "Fig. 3"} & {*row.tables}]
+        (flow, *other_flows), (seed, *other_seeds) = self.flows, self.seeds
+        jobs = [Job(row=row, flow=flow, seed=seed) for row in main]
+        for setting in self.settings:
+            rows = [row for row in main if row.key in COMPARED_ROWS[setting]]
+            jobs += [Job(row=row, flow=flow, seed=seed, setting=setting) for row in rows]
+        jobs += [Job(row=row, flow=flow, seed=other) for other in other_seeds for row in main]
+        jobs += [
+            Job(row=row, flow=other, seed=seed)
+            for other in other_flows
+            for row in main
+            if row.reads_flow
         ]
+        jobs += [
+            Job(row=row, flow=other, seed=seed)
+            for row in chosen
+            if row not in main
+            for other in self.flows
+            if other == flow or other in row.flows
+        ]
+        return jobs
 
-    def result_file(self, row: Row, flow: str, seed: int) -> Path:
-        return self.folder / "results" / f"{row.key}-{flow}-{seed}.json"
+    def result_file(self, job: Job) -> Path:
+        """Where the result of a job is kept."""
+        return self.folder / "results" / f"{job.name}.json"
+
+    def scale_of(self, setting: str) -> Scale:
+        """The scale, or what a setting makes of it."""
+        return replace(self.scale, **SETTINGS[setting](self.scale)) if setting else self.scale
 
     @property
     def scale_file(self) -> Path:
+        """Where the scale of the results is recorded."""
         return self.folder / "scale.json"
 
 
 def recorded(folder: Path) -> Study:
-    """The study that a folder holds: its scale, and every row, flow and seed with a result.
+    """The study that a folder holds: its scale, and what has a result.
 
     Raises:
         FileNotFoundError: If no study was run there.
+        ValueError: If an earlier version of this program has run it.
     """
     path = Study(folder=folder).scale_file
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run the study there, or give its folder")
     found = json.loads(path.read_text(encoding="utf-8"))
-    scale = {item.name: found[item.name] for item in fields(Scale)}
+    lacking = [item.name for item in fields(Scale) if item.name not in found]
+    if lacking:
+        raise ValueError(f"{path} is of an earlier version and has no {lacking[0]}: run it again")
+    scale = {
+        item.name: tuple(value) if isinstance(value := found[item.name], list) else value
+        for item in fields(Scale)
+    }
     results = [
         json.loads(result.read_text(encoding="utf-8")) for result in folder.glob("results/*.json")
     ]
-    rows, flows, seeds = ({result[key] for result in results} for key in ("row", "flow", "seed"))
+    rows, flows, seeds, settings = (
+        {result[key] for result in results} for key in ("row", "flow", "seed", "setting")
+    )
     # Where a study has rows without flow, their results are under its first flow only.
     first = {result["flow"] for result in results if not ROWS[result["row"]].reads_flow}
     return Study(
         folder=folder,
-        scale=Scale(**{**scale, "depths": tuple(scale["depths"])}),
+        scale=Scale(**scale),
         rows=[key for key in ROWS if key in rows],
         flows=sorted(flows, key=lambda flow: (flow not in first, RUN_FLOWS.index(flow))),
         seeds=sorted(seeds),
+        settings=[setting for setting in SETTINGS if setting in settings],
         data=found["data"],
     )
 
@@ -102,76 +168,103 @@ def run(study: Study, *, report: Callable[[str], None] = print) -> list[dict]:
         report: Told one line for each clip made and job done.
 
     Returns:
-        The results of all jobs: row, flow, seed, PSNR and how they were got.
+        The results of all jobs: row, flow, seed, setting, PSNR and how they were got.
 
     Raises:
         ValueError: If the folder holds a study at another scale, or of other flow weights.
     """
     _check_same_study(study)
-    root = study.folder / "data"
-    for name, is_new in write_dataset(root, **study.data):
+    data = StudyClips(
+        study.folder,
+        study.scale,
+        flow_weights=study.flow_weights,
+        estimated=[flow for flow in study.flows if flow in ESTIMATED_FLOWS],
+    )
+    for name, is_new in write_dataset(data.root, **study.data):
         if is_new:
             report(f"made clip {name}")
-    jobs, results, loaded = study.jobs(), [], {}
-    for number, (row, flow, seed) in enumerate(jobs, start=1):
-        path = study.result_file(row, flow, seed)
+    jobs, results = study.jobs(), []
+    for number, job in enumerate(jobs, start=1):
+        path = study.result_file(job)
         if not path.exists():
-            if flow not in loaded:
-                loaded = {flow: _load(study, root, flow)}  # one flow's samples at a time
-            _run_job(study, row, flow, seed, *loaded[flow])
+            rate = _learning_rate(study, job.row, data, report)
+            _run_job(study, job, data, rate)
         result = json.loads(path.read_text(encoding="utf-8"))
-        report(f"{number}/{len(jobs)} {row.label}, {flow}, seed {seed}: {result['psnr']:.3f} dB")
+        label = ", ".join(filter(None, (job.row.label, job.flow, f"seed {job.seed}", job.setting)))
+        report(f"{number}/{len(jobs)} {label}: {result['psnr_matched']:.3f} dB")
         results.append(result)
     return results
 
 
-def _run_job(
-    study: Study, row: Row, flow: str, seed: int, samples: list, clips: list, flow_error: float
-) -> None:
-    network = study.scale.build(row.network, seed)
-    checkpoint = study.folder / "checkpoints" / f"{row.key}-{flow}-{seed}.pt"
-    started = time.perf_counter()
-    train(network, samples, study.scale, seed=seed, checkpoint=checkpoint)
+def build_row(row: Row, scale: Scale, seed: int) -> AlignmentStudyNet:
+    """The network of a row before training."""
+    network = scale.build(row.network, seed)
+    if row.bilinear_values:
+        bilinear = deepcopy(network.alignment)
+        with torch.no_grad():
+            set_bilinear(bilinear)
+        network.alignment.v.load_state_dict(bilinear.v.state_dict())
+    return network
+
+
+def _run_job(study: Study, job: Job, data: StudyClips, rate: float) -> None:
+    scale = replace(study.scale_of(job.setting), learning_rate=rate)
+    network = build_row(job.row, scale, job.seed)
+    checkpoint = study.folder / "checkpoints" / f"{job.name}.pt"
+    samples, clips, flow_error = data.load(job.flow)
+    started = time.process_time()
+    train(network, samples, scale, seed=job.seed, checkpoint=checkpoint)
     result = {
-        "row": row.key,
-        "flow": flow,
-        "seed": seed,
+        "row": job.row.key,
+        "flow": job.flow,
+        "seed": job.seed,
+        "setting": job.setting,
+        "learning_rate": rate,
         "flow_error": flow_error,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "seconds": round(time.perf_counter() - started, 1),
+        # Of a training that was stopped, since it continued.
+        "seconds": round(time.process_time() - started, 1),
         **evaluate(network, clips),
     }
-    path = study.result_file(row, flow, seed)
+    _write(study.result_file(job), result)
+
+
+def _learning_rate(
+    study: Study, row: Row, data: StudyClips, report: Callable[[str], None]
+) -> float:
+    """The rate with which the row does best on the validation clips, or the scale's own.
+
+    All rows get the same number of short trainings under the first flow. The test clips are not
+    looked at.
+    """
+    scale = study.scale
+    if not scale.search_iterations:
+        return scale.learning_rate
+    scores = {}
+    for rate in scale.searched_rates:
+        name = f"{row.key}-{rate:g}"
+        path = study.folder / "search" / f"{name}.json"
+        if not path.exists():
+            short = replace(scale, iterations=scale.search_iterations, learning_rate=rate)
+            network = build_row(row, short, study.seeds[0])
+            checkpoint = study.folder / "checkpoints" / f"search-{name}.pt"
+            samples, _, _ = data.load(study.flows[0])
+            train(network, samples, short, seed=study.seeds[0], checkpoint=checkpoint)
+            score = evaluate(network, data.validation())["psnr_matched"]
+            _write(path, {"row": row.key, "learning_rate": rate, "psnr_matched": score})
+            report(f"searched {row.label}, rate {rate:g}: {score:.3f} dB on validation clips")
+        scores[rate] = json.loads(path.read_text(encoding="utf-8"))["psnr_matched"]
+    return max(scores, key=scores.__getitem__)
+
+
+def _write(path: Path, values: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(result, indent=2) + "\n")
-
-
-def _load(study: Study, root: Path, flow: str) -> tuple[list[dict], list[dict], float]:
-    """Training samples, test clips and the test flow's end-point error, all in memory."""
-    source = "gt" if flow == "noise" else flow
-    options = {"flow": source, "flow_weights": study.flow_weights.get(source)}
-    num_frames = study.scale.num_frames
-    samples = list(SintelFlowDataset(root, clips="train", num_frames=num_frames, **options))
-    clips = list(SintelFlowDataset(root, clips="test", **options))
-    if flow == "noise":
-        add_flow_noise(samples, NOISE_SIGMA, seed=1)
-        return samples, clips, add_flow_noise(clips, NOISE_SIGMA, seed=2)
-    truth = SintelFlowDataset(root, clips="test") if source != "gt" else clips
-    return samples, clips, _end_point_error(clips, truth)
-
-
-def _end_point_error(clips, truth) -> float:
-    total = count = 0.0
-    for clip, true in zip(clips, truth, strict=True):
-        error = (clip["flows"] - true["flows"]).norm(dim=1, keepdim=True)
-        total += (error * true["valid"]).sum().item()
-        count += true["valid"].sum().item()
-    return total / count
+    write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
 def _check_same_study(study: Study) -> None:
     path = study.scale_file
-    scale = {**study.scale.describe(), "data": study.data}
+    scale = json.loads(json.dumps({**asdict(study.scale), "data": study.data}))
     weights = {
         flow: weights_of_flow(flow, study.flow_weights.get(flow))
         for flow in study.flows
@@ -197,6 +290,4 @@ def _check_same_study(study: Study) -> None:
                     f"{study.flow_weights.get(flow, digest)}; give another folder"
                 )
         weights = {**known, **weights}
-    study.folder.mkdir(parents=True, exist_ok=True)
-    kept = {**scale, WEIGHTS: weights} if weights else scale
-    write_atomically(path, json.dumps(kept, indent=2) + "\n")
+    _write(path, {**scale, WEIGHTS: weights} if weights else scale)

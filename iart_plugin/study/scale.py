@@ -7,6 +7,8 @@ import torch
 
 from iart_plugin.archs import AlignmentStudyNet
 
+PADDINGS = ("zeros", "own")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
@@ -20,13 +22,21 @@ class Scale:
             With few frames this share of the loss is large, and it holds back the aligners that
             project their output.
         crop_size: Side of a crop in low-resolution pixels.
-        learning_rate: Adam's first learning rate, which a cosine lowers to
-            ``final_learning_rate``.
+        learning_rate: Adam's first learning rate where none is searched for. A cosine lowers it
+            to ``final_learning_rate``.
         final_learning_rate: The learning rate at the end.
         embed_dim: Channels of the network's features.
         mid_channels: Channels that enter the upsampler.
         depths: Blocks in each layer of the network.
         num_heads: Attention heads of every layer.
+        search_iterations: Steps of each training that searches for a row's learning rate; 0 for
+            no search.
+        searched_rates: The learning rates that are tried for every row. The best one by the
+            validation clips is the row's under every flow and seed.
+        matched_only: Whether the loss counts only pixels that the next frame shows inside the
+            crop. Otherwise it counts all pixels of all frames.
+        padding: 'zeros' for implicit alignment that reads zeros outside the frame as the other
+            aligners do, 'own' for the border, which it repeats by itself.
     """
 
     iterations: int = 2000
@@ -39,12 +49,27 @@ class Scale:
     mid_channels: int = 24
     depths: tuple[int, ...] = (2, 2)
     num_heads: int = 2
+    search_iterations: int = 500
+    searched_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    matched_only: bool = True
+    padding: str = "zeros"
+
+    def __post_init__(self) -> None:
+        if self.padding not in PADDINGS:
+            raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {self.padding!r}")
 
     @property
     def network(self) -> dict[str, Any]:
         """The keyword arguments of ``AlignmentStudyNet`` that the scale decides."""
         names = ("embed_dim", "mid_channels", "depths", "num_heads")
         return {name: getattr(self, name) for name in names}
+
+    def network_of(self, network: dict[str, Any]) -> dict[str, Any]:
+        """A row's network with the padding that all rows share."""
+        if self.padding == "own" or network["alignment"] != "implicit":
+            return network
+        options = {**network.get("alignment_options", {}), "padding_mode": self.padding}
+        return {**network, "alignment_options": options}
 
     def build(self, network: dict[str, Any], seed: int) -> AlignmentStudyNet:
         """Build the network of a row. Its weights outside the aligner depend on the seed alone.
@@ -54,7 +79,7 @@ class Scale:
             seed: Decides the first weights.
         """
         torch.manual_seed(seed)
-        return AlignmentStudyNet(**network, **self.network)
+        return AlignmentStudyNet(**self.network_of(network), **self.network)
 
     def describe(self) -> dict[str, Any]:
         """The scale as values that JSON can hold."""
@@ -72,4 +97,7 @@ PAPER_SCALE = Scale(
     mid_channels=64,
     depths=(3, 3, 3),
     num_heads=6,
+    search_iterations=0,
+    matched_only=False,
+    padding="own",
 )

@@ -1,8 +1,7 @@
-"""Training and testing of one row at CPU scale, with the same seed, data and steps for all rows."""
+"""Training and testing of one row at CPU scale, with the same data and steps for all rows."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +9,13 @@ from torch import Tensor
 
 from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.data.augment import FlowAugmentation
+from iart_plugin.ops import pixel_grid
 from iart_plugin.weight_files import save_whole
 
 from .scale import Scale
 
 CHARBONNIER_EPS = 1e-6  # added to the squared difference of values in [0, 1]
+UPSCALING = 4
 
 
 def train(
@@ -27,7 +28,7 @@ def train(
     save_every: int = 100,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Train a network, going on from ``checkpoint`` if it is there.
+    """Train a network. A training that was stopped continues from ``checkpoint``.
 
     Every step's crops, flips and dropped blocks follow from the seed and the step, so a run that
     was stopped ends with the same weights as one that was not.
@@ -35,7 +36,7 @@ def train(
     Args:
         network: Trained in place.
         samples: Samples of :class:`~iart_plugin.data.SintelFlowDataset`.
-        scale: Steps, batch, crop and rates.
+        scale: Steps, batch, crop, learning rate and the pixels that count.
         seed: Decides the order of the data.
         checkpoint: File to keep the state in.
         save_every: Steps between two savings.
@@ -45,13 +46,14 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, scale.iterations, eta_min=scale.final_learning_rate
     )
+    parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
         first = state["step"]
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     network.train()
     augment = FlowAugmentation(crop_size=scale.crop_size)
     for step in range(first, scale.iterations):
@@ -59,16 +61,47 @@ def train(
         batch = [
             augment(samples[int(torch.randint(len(samples), ()))]) for _ in range(scale.batch_size)
         ]
-        lq, gt, flows = (torch.stack([s[key] for s in batch]) for key in ("lq", "gt", "flows"))
-        loss = ((network(lq, flows) - gt).square() + CHARBONNIER_EPS).sqrt().mean()
+        lq, gt, flows, valid = (
+            torch.stack([sample[key] for sample in batch]) for key in ("lq", "gt", "flows", "valid")
+        )
+        error = ((network(lq, flows) - gt).square() + CHARBONNIER_EPS).sqrt()
+        if scale.matched_only:
+            loss = masked_mean(error[:, :-1], matched_pixels(flows, valid))
+        else:
+            loss = error.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         progress(step + 1, loss.item())
         if (step + 1) % save_every == 0 or step + 1 == scale.iterations:
-            parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
-            _save(parts, step + 1, checkpoint)
+            states = {name: part.state_dict() for name, part in parts.items()}
+            save_whole(states | {"step": step + 1}, checkpoint)
+
+
+def matched_pixels(flows: Tensor, valid: Tensor) -> Tensor:
+    """The high-resolution pixels whose match lies inside the frames.
+
+    Cropping moves matches out of the frames, which the mask of the data set does not know.
+
+    Args:
+        flows: (..., 2, h, w) in low-resolution pixels, x then y.
+        valid: (..., 1, h, w), 1 where the next frame shows the pixel.
+
+    Returns:
+        (..., 1, 4h, 4w), 1 where a pixel counts and 0 elsewhere.
+    """
+    height, width = flows.shape[-2:]
+    position = pixel_grid(height, width, device=flows.device, dtype=flows.dtype) + flows
+    last = flows.new_tensor([width, height]).view(2, 1, 1) - 0.5
+    inside = ((position >= -0.5) & (position <= last)).all(-3, keepdim=True)
+    mask = valid * inside
+    return mask.repeat_interleave(UPSCALING, -1).repeat_interleave(UPSCALING, -2)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of (..., 3, h, w) where the mask (..., 1, h, w) is 1; 0 where it is so nowhere."""
+    return (values * mask).sum() / (values.shape[-3] * mask.sum()).clamp(min=1)
 
 
 @torch.no_grad()
@@ -80,22 +113,41 @@ def evaluate(network: AlignmentStudyNet, clips: list[dict]) -> dict[str, float]:
         clips: Samples of :class:`~iart_plugin.data.SintelFlowDataset` of two frames or more.
 
     Returns:
-        ``psnr``: mean over clips of the mean over frames, RGB, in dB, and ``psnr/<clip>``.
+        In dB, of RGB: ``psnr``, the mean over clips of the mean over frames, and
+        ``psnr_matched``, which counts only the pixels that have a match. ``psnr/<clip>`` and
+        ``psnr_matched/<clip>`` are the clips' own means.
     """
     network.eval()
-    scores = {}
+    scores: dict[str, list[float]] = {}
     for clip in clips:
-        out = network(clip["lq"].unsqueeze(0), clip["flows"].unsqueeze(0))[0]
-        name = clip["key"].split("/")[0]
-        scores.setdefault(name, []).append(psnr(out[:-1], clip["gt"][:-1]).mean().item())
-    means = {f"psnr/{name}": float(np.mean(values)) for name, values in scores.items()}
-    return {"psnr": float(np.mean(list(means.values()))), **means}
+        out = network(clip["lq"].unsqueeze(0), clip["flows"].unsqueeze(0))[0, :-1]
+        target, name = clip["gt"][:-1], clip["key"].split("/")[0]
+        mask = matched_pixels(clip["flows"], clip["valid"])
+        scores[f"psnr/{name}"] = psnr(out, target).mean().item()
+        scores[f"psnr_matched/{name}"] = psnr(out, target, mask).nanmean().item()
+    means = {
+        key: float(np.nanmean([v for name, v in scores.items() if name.startswith(f"{key}/")]))
+        for key in ("psnr", "psnr_matched")
+    }
+    return {**means, **scores}
 
 
-def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """PSNR of RGB frames (n, 3, h, w) in [0, 1] after rounding to 8 bits: (n,) dB."""
+def psnr(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """PSNR of RGB frames after rounding to 8 bits.
+
+    Args:
+        output: (n, 3, h, w) in [0, 1].
+        target: The same.
+        mask: (n, 1, h, w), 1 where a pixel counts; ``None`` counts all.
+
+    Returns:
+        (n,) in dB; NaN for a frame of which no pixel counts.
+    """
     difference = (output.clamp(0, 1) * 255).round() - (target * 255).round()
-    return 10 * torch.log10(255**2 / difference.square().mean((1, 2, 3)).clamp(min=1e-10))
+    mask = torch.ones_like(output[:, :1]) if mask is None else mask
+    total = (difference.square() * mask).sum((1, 2, 3))
+    error = total / (output.shape[1] * mask.sum((1, 2, 3)))
+    return 10 * torch.log10(255**2 / error.clamp(min=1e-10))
 
 
 def add_flow_noise(clips: list[dict], sigma: float, seed: int) -> float:
@@ -116,8 +168,3 @@ def add_flow_noise(clips: list[dict], sigma: float, seed: int) -> float:
         clip["flows"] = clip["flows"] + noise
         errors.append(noise.norm(dim=1).mean().item())
     return float(np.mean(errors))
-
-
-def _save(parts: dict[str, Any], step: int, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_whole({name: part.state_dict() for name, part in parts.items()} | {"step": step}, path)

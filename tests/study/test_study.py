@@ -1,20 +1,21 @@
 """The study: its rows build, a small run is resumable and exact, its report says what was run."""
 
-import contextlib
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from iart_plugin.archs import AlignmentStudyNet
+from iart_plugin.flow import SPyNet
 from iart_plugin.study import ROWS, experiments
-from iart_plugin.study.report import collect, write_report
-from iart_plugin.study.run import DEFAULT_ROWS, Study, recorded, run
+from iart_plugin.study.clips import StudyClips
+from iart_plugin.study.report import collect, paired_test, write_report
+from iart_plugin.study.run import DEFAULT_ROWS, SETTINGS, Job, Study, build_row, recorded, run
 from iart_plugin.study.scale import Scale
-from iart_plugin.study.training import add_flow_noise, evaluate, psnr, train
 
 pytest.importorskip("skimage", reason="the clips are made from its photographs")
 
@@ -26,6 +27,7 @@ SCALE = Scale(
     embed_dim=8,
     mid_channels=4,
     depths=(1,),
+    search_iterations=0,
 )
 DATA = {"num_train": 1, "num_test": 2, "num_frames": 3, "height": 40, "width": 40, "samples": 2}
 
@@ -37,20 +39,6 @@ def study(tmp_path_factory):
     study = Study(folder=folder, scale=SCALE, rows=chosen, flows=("gt", "noise"), data=DATA)
     run(study, report=lambda line: None)
     return study
-
-
-@pytest.fixture
-def pairs():
-    generator = torch.Generator().manual_seed(0)
-    return [
-        {
-            "lq": torch.rand(2, 3, 10, 12, generator=generator),
-            "gt": torch.rand(2, 3, 40, 48, generator=generator),
-            "flows": torch.randn(1, 2, 10, 12, generator=generator),
-            "key": f"clip_{i}/0001",
-        }
-        for i in range(3)
-    ]
 
 
 @pytest.mark.parametrize("key", ROWS)
@@ -68,98 +56,21 @@ def test_rows_are_the_papers():
     assert sum("Table 4" in row.tables for row in ROWS.values()) == 3
     assert len(list(experiments())) == 2 + 3 * 7 + 3 * 3 + 3 + 2 * 2
     assert len(DEFAULT_ROWS) == 9
-
-
-def test_a_stopped_run_ends_like_one_that_was_not(pairs, tmp_path):
-    def trained(name, stops):
-        network = SCALE.build(ROWS["implicit"].network, seed=0)
-        for stop in stops:
-            torch.manual_seed(99)  # what happened before must not matter
-            network = SCALE.build(ROWS["implicit"].network, seed=0)
-
-            def stop_after(step, loss, stop=stop):
-                if step == stop:
-                    raise KeyboardInterrupt
-
-            options = {"checkpoint": tmp_path / name, "save_every": 1, "progress": stop_after}
-            with contextlib.suppress(KeyboardInterrupt):
-                train(network, pairs, SCALE, seed=0, **options)
-        return network.state_dict()
-
-    whole, stopped = trained("whole.pt", [None]), trained("stopped.pt", [2, 3, None])
-    assert all(torch.equal(whole[key], stopped[key]) for key in whole)
-
-
-def test_training_lowers_the_loss(pairs, tmp_path):
-    scale = replace(SCALE, iterations=25, learning_rate=2e-3)
-    losses = []
-    network = scale.build(ROWS["bilinear"].network, seed=0)
-    train(
-        network,
-        [{**pairs[0], "gt": torch.full((2, 3, 40, 48), 0.2)}],
-        scale,
-        seed=0,
-        checkpoint=tmp_path / "a.pt",
-        progress=lambda step, loss: losses.append(loss),
-    )
-    assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
-
-
-def test_rate_goes_down_by_a_cosine(pairs, tmp_path, monkeypatch):
-    rates, step = [], torch.optim.Adam.step
-
-    def recorded_step(optimizer, *arguments):
-        rates.append(optimizer.param_groups[0]["lr"])
-        return step(optimizer, *arguments)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", recorded_step)
-    scale = replace(SCALE, iterations=4, learning_rate=1e-3, final_learning_rate=1e-7)
-    network = scale.build(ROWS["bilinear"].network, seed=0)
-    train(network, pairs, scale, seed=0, checkpoint=tmp_path / "a.pt")
-    half = (1e-3 + 1e-7) / 2
-    swing = (1e-3 - 1e-7) / 2 * 0.5**0.5
-    assert rates == pytest.approx([1e-3, half + swing, half, half - swing])
-
-
-def test_psnr_and_the_frames_it_counts(pairs):
-    target = torch.full((1, 3, 4, 4), 100 / 255)
-    assert psnr(target + 10 / 255, target).item() == pytest.approx(28.1308, abs=1e-3)
-
-    class Echo(torch.nn.Module):
-        def forward(self, lq, flows):
-            out = pairs[0]["gt"].unsqueeze(0).clone()
-            out[:, 0] = (out[:, 0] * 255).round() / 255 + 10 / 255
-            out[:, -1] = 0  # not counted
-            return out
-
-    clip = {**pairs[0], "gt": pairs[0]["gt"] * 0.9}
-    pairs[0]["gt"] = clip["gt"]
-    result = evaluate(Echo(), [clip])
-    assert result["psnr"] == result["psnr/clip_0"] == pytest.approx(28.13, abs=0.02)
-
-
-def test_noise_is_measured_and_repeats(pairs):
-    before = pairs[0]["flows"].clone()
-    error = add_flow_noise(pairs, 0.5, seed=3)
-    # The mean length of a plane Gaussian vector is sigma * sqrt(pi / 2).
-    assert error == pytest.approx(0.5 * (torch.pi / 2) ** 0.5, rel=0.1)
-    again = [{**pairs[0], "flows": before}]
-    add_flow_noise(again, 0.5, seed=3)
-    assert torch.equal(again[0]["flows"], pairs[0]["flows"])
+    assert not ROWS["implicit_bilinear_values"].paper
 
 
 def test_results_are_kept_and_not_made_twice(study):
     results = collect(study)
     assert set(results) == {
-        ("no_alignment", "gt"),
-        ("nearest", "gt"),
-        ("implicit", "gt"),
-        ("nearest", "noise"),
-        ("implicit", "noise"),
+        ("no_alignment", "gt", ""),
+        ("nearest", "gt", ""),
+        ("implicit", "gt", ""),
+        ("nearest", "noise", ""),
+        ("implicit", "noise", ""),
     }
-    assert results["nearest", "gt"][0]["flow_error"] == 0
-    assert results["nearest", "noise"][0]["flow_error"] == pytest.approx(0.627, abs=0.03)
-    path = study.result_file(ROWS["nearest"], "gt", 0)
+    assert results["nearest", "gt", ""][0]["flow_error"] == 0
+    assert results["nearest", "noise", ""][0]["flow_error"] == pytest.approx(0.627, abs=0.03)
+    path = study.result_file(Job(row=ROWS["nearest"], flow="gt", seed=0))
     stamp = path.stat().st_mtime_ns
     assert len(run(study, report=lambda line: None)) == 5
     assert path.stat().st_mtime_ns == stamp
@@ -170,9 +81,10 @@ def test_results_are_kept_and_not_made_twice(study):
 def test_results_of_other_flow_weights_are_not_taken(study, tmp_path):
     shutil.copytree(study.folder, tmp_path / "study", ignore=shutil.ignore_patterns("checkpoints"))
     estimated = replace(study, folder=tmp_path / "study", rows=("nearest",), flows=("spynet",))
-    path = study.result_file(ROWS["nearest"], "gt", 0)
+    path = study.result_file(Job(row=ROWS["nearest"], flow="gt", seed=0))
     finished = {**json.loads(path.read_text()), "flow": "spynet"}
-    estimated.result_file(ROWS["nearest"], "spynet", 0).write_text(json.dumps(finished))
+    job = Job(row=ROWS["nearest"], flow="spynet", seed=0)
+    estimated.result_file(job).write_text(json.dumps(finished))
 
     def results(content=None):
         file = tmp_path / "spynet.pth"
@@ -196,9 +108,10 @@ def test_results_of_other_flow_weights_are_not_taken(study, tmp_path):
 
 
 def test_report_has_every_number_and_says_what_is_missing(study, tmp_path):
-    path = study.result_file(ROWS["nearest"], "gt", 0)
+    path = study.result_file(Job(row=ROWS["nearest"], flow="gt", seed=0))
     text = write_report(study, tmp_path).read_text()
-    assert f"{json.loads(path.read_text())['psnr']:.3f}" in text
+    result = json.loads(path.read_text())
+    assert f"{result['psnr']:.3f}" in text and f"{result['psnr_matched']:.3f}" in text
     assert "4 steps are far from convergence" in text and "One seed" in text
     assert "of 2 aligned rows are above w/o Align." in text
     assert "Not run" not in text and (tmp_path / "alignment_study.png").stat().st_size > 5000
@@ -214,9 +127,9 @@ def test_report_says_which_rows_have_one_seed(study, tmp_path):
     interrupted = replace(study, folder=folder, seeds=(0, 1, 2))
     assert "* One seed: without a spread" in write_report(interrupted, tmp_path).read_text()
     for key, flow in (("no_alignment", "gt"), ("nearest", "gt")):
-        path = study.result_file(ROWS[key], flow, 0)
-        second = {**json.loads(path.read_text()), "seed": 1}
-        interrupted.result_file(ROWS[key], flow, 1).write_text(json.dumps(second))
+        first, second = (Job(row=ROWS[key], flow=flow, seed=seed) for seed in (0, 1))
+        result = {**json.loads(study.result_file(first).read_text()), "seed": 1}
+        interrupted.result_file(second).write_text(json.dumps(result))
     assert "* One seed of some rows:" in write_report(interrupted, tmp_path).read_text()
     for path in (*folder.glob("results/implicit-*"), *folder.glob("results/nearest-noise*")):
         path.unlink()
@@ -237,19 +150,131 @@ def test_recorded_study_is_the_one_that_was_run(study, tmp_path):
         recorded(tmp_path)
 
 
-def test_report_names_the_padding_that_aligners_do_not_share(study, tmp_path):
+@pytest.mark.parametrize("padding", ["own", "zeros"])
+def test_report_names_the_padding_that_aligners_do_not_share(study, tmp_path, padding):
+    scale = replace(SCALE, padding=padding)
     outside = torch.full((1, 2, 16, 16), 100.0)
     reference, current = torch.rand(2, 1, 8, 16, 16)
     reads = set()
     for key in ("nearest", "bilinear", "bicubic", "fgdc", "fgda", "patch", "implicit"):
-        aligner = SCALE.build(ROWS[key].network, seed=0).alignment
+        aligner = scale.build(ROWS[key].network, seed=0).alignment
         with torch.no_grad():
             once, twice = (aligner(factor * reference, current, outside) for factor in (1, 2))
         if not torch.allclose(once, twice):
             reads.add(key)
-    assert reads == {"implicit"}
-    said = next(
-        line for line in write_report(study, tmp_path).read_text().splitlines() if "padding" in line
+    assert reads == ({"implicit"} if padding == "own" else set())
+    text = write_report(replace(study, scale=scale), tmp_path).read_text()
+    assert ("IA repeats the border" in text) == (padding == "own")
+    assert ("a part of the differences on all pixels is padding" in text) == (padding == "own")
+
+
+def test_bilinear_values_are_the_features():
+    """Where four neighbours are alike, any attention gives the feature itself."""
+    network = build_row(ROWS["implicit_bilinear_values"], Scale(), seed=0)
+    feature = torch.randn(1, 24, 1, 1, generator=torch.Generator().manual_seed(0))
+    reference, current = feature.expand(1, 24, 9, 11), torch.randn(1, 24, 9, 11)
+    flow = torch.rand(1, 2, 9, 11)
+    with torch.no_grad():
+        aligned = network.alignment(reference, current, flow)[..., :-2, :-2]
+    assert torch.allclose(aligned, feature.expand_as(aligned), atol=1e-4)
+    random = build_row(ROWS["implicit"], Scale(), seed=0)
+    assert torch.equal(random.conv_first.weight, network.conv_first.weight)
+
+
+def test_full_study_has_every_job_once():
+    settings = tuple(SETTINGS)
+    full = Study(
+        folder=Path("nowhere"),
+        rows=tuple(ROWS),
+        flows=("gt", "noise", "spynet"),
+        seeds=(0, 1, 2),
+        settings=settings,
     )
-    page = Path(__file__).parents[2] / "docs/alignment_study.md"
-    assert said in page.read_text(encoding="utf-8").splitlines()
+    jobs = full.jobs()
+    names = [job.name for job in jobs]
+    assert len(names) == len(set(names)) == 13 + 7 + 2 * 13 + 2 * 11 + 3 + 2 * 2
+    assert [job.seed for job in jobs if job.row.key == "implicit"].count(0) == 3 + 3
+    assert {job.flow for job in jobs if job.row.key == "no_propagation"} == {"gt"}
+    assert {job.flow for job in jobs if job.row.key == "implicit_window_3"} == {"gt", "spynet"}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A study with two rates, of which the second is far too large, and one setting."""
+    study = Study(
+        folder=tmp_path_factory.mktemp("searched"),
+        scale=replace(SCALE, search_iterations=3, searched_rates=(1e-3, 10.0)),
+        rows=("bilinear", "implicit"),
+        seeds=(0, 1),
+        settings=("4x steps",),
+        data={**DATA, "num_train": 3},
+    )
+    lines = []
+    run(study, report=lines.append)
+    return study, lines
+
+
+def test_rates_are_searched_for_on_validation_clips(searched):
+    study, lines = searched
+    assert sum("on validation clips" in line for line in lines) == 4
+    results = collect(study)
+    assert {e["learning_rate"] for entries in results.values() for e in entries} == {1e-3}
+    scores = {
+        path.stem: json.loads(path.read_text())["psnr_matched"]
+        for path in study.folder.glob("search/*.json")
+    }
+    assert scores["implicit-0.001"] > scores["implicit-10"]
+    clips = StudyClips(study.folder, study.scale, flow_weights={})
+    trained_on = {sample["key"][:9] for sample in clips.load("gt")[0]}
+    assert trained_on == {"train_000", "train_001"}
+    assert [clip["key"][:9] for clip in clips.validation()] == ["train_002"]
+    before = {path: path.stat().st_mtime_ns for path in study.folder.glob("[rs]e*/*.json")}
+    run(study, report=lambda line: None)
+    assert {path: path.stat().st_mtime_ns for path in study.folder.glob("[rs]e*/*.json")} == before
+
+
+def test_settings_and_pairs_are_reported(searched, tmp_path):
+    study, _ = searched
+    results = collect(study)
+    assert len(results["implicit", "gt", "4x steps"]) == 1
+    assert len(results["implicit", "gt", ""]) == 2
+    text = write_report(study, tmp_path).read_text()
+    own, other = results["implicit", "gt", ""], results["bilinear", "gt", ""]
+    difference, p = paired_test(own, other)
+    assert f"| OF warp, bilinear | {difference:+.3f} | {p:.2g} |" in " ".join(text.split())
+    usual, changed = own[0]["psnr_matched"], results["implicit", "gt", "4x steps"][0]
+    gain = changed["psnr_matched"] - usual
+    assert f"| 4x steps | IA | {changed['psnr_matched']:.3f} | {gain:+.3f} |" in " ".join(
+        text.split()
+    )
+    assert "± " in text and "(2 seeds)" in text
+    assert recorded(study.folder).jobs() == study.jobs()
+
+
+def test_paired_test_compares_the_clips_of_common_seeds():
+    def entry(seed, *values):
+        return {"seed": seed, **{f"psnr_matched/{i}": value for i, value in enumerate(values)}}
+
+    first = [entry(0, 1.0, 2.0, 3.0), entry(1, 3.0, 4.0, 5.0), entry(2, 9.0, 9.0, 9.0)]
+    second = [entry(0, 0.5, 1.0, 2.0), entry(1, 2.5, 2.0, 1.0)]
+    difference, p = paired_test(first, second)
+    assert difference == pytest.approx(np.mean([0.5, 1.5, 2.5]))
+    assert p == pytest.approx(0.25)  # all three signs alike: 2 / 2^3
+    assert paired_test(first, first) == (0.0, 1.0)
+
+
+def test_noise_is_as_large_as_the_estimated_flows_error(study, tmp_path):
+    torch.manual_seed(0)
+    torch.save({"params": SPyNet().state_dict()}, tmp_path / "spynet.pth")
+    shutil.copytree(study.folder / "data", tmp_path / "study/data")
+    clips = StudyClips(
+        tmp_path / "study",
+        SCALE,
+        flow_weights={"spynet": str(tmp_path / "spynet.pth")},
+        estimated=["spynet"],
+    )
+    samples, _, estimated = clips.load("spynet")
+    truth, _, none = clips.load("gt")
+    assert none == 0 < estimated
+    assert torch.equal(samples[0]["valid"], truth[0]["valid"])
+    assert clips.load("noise")[2] == pytest.approx(estimated, rel=0.1)

@@ -53,7 +53,8 @@ def test_study_runs_and_reports(call, tmp_path, monkeypatch):
 
     small = {"num_train": 1, "num_test": 1, "num_frames": 4, "height": 40, "width": 40}
     monkeypatch.setattr(study, "DATA", {**small, "samples": 2})
-    sizes = ("--iterations", 2, "--crop-size", 8, "--embed-dim", 8, "--mid-channels", 4)
+    steps = ("--iterations", 2, "--search-iterations", 0)
+    sizes = (*steps, "--crop-size", 8, "--embed-dim", 8, "--mid-channels", 4)
     places = ("--folder", tmp_path / "runs", "--docs", tmp_path / "docs", *sizes)
     _, output = call("alignment_study", "--rows", "bilinear", "implicit", *places)
     assert "2/2 IA, gt, seed 0" in output
