@@ -12,7 +12,7 @@ INSTALL = $(PIP) install --constraint requirements/constraints$(NEWEST).txt
 STAMP := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -45,5 +45,13 @@ format: $(STAMP) ## mend the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv-docs/installed ## build the site of docs/ in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+.venv-docs/installed: requirements/docs.txt
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip --disable-pip-version-check install --requirement $<
+	touch $@
+
 clean: ## remove .venv, and nothing that a training has written
-	rm -rf .venv .venv-newest
+	rm -rf .venv .venv-newest .venv-docs site
