@@ -145,3 +145,8 @@ def test_links_and_paths_lead_somewhere(page):
     lost = [link for link in links if not (page.parent / link).exists()]
     lost += [path for path in PATH.findall(text) if not (ROOT / path).exists()]
     assert not lost
+
+
+def test_the_site_lists_every_page():
+    listed = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
