@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from iart_plugin.ops import ImplicitAlignment, pixel_grid, warp
 
 Resampler = Callable[[Tensor, Tensor], Tensor]  # (n, 1, h, w), (n, 2, h, w) -> (n, 1, h, w)
+SPECTRA = ("uniform", "natural")
+SLOWEST = 0.02  # cycles a pixel: slower waves are no stronger
 MARGIN = 6  # pixels left out at each side, where borders are seen
 
 
@@ -65,6 +67,14 @@ class Response:
     def mean_over_shifts(self) -> np.ndarray:
         """The coherent mean, a kernel's Fourier transform: (k,) real part."""
         return self.values.mean(axis=1).real
+
+    def at_half_a_pixel(self) -> np.ndarray:
+        """The modulus at the shift nearest to half a pixel, where smoothing is worst: (k,)."""
+        return np.abs(self.values[:, np.abs(self.shifts).argmax()])
+
+    def error_by_shift(self) -> np.ndarray:
+        """Root mean square distance from the perfect response over the band: (m,)."""
+        return np.sqrt((np.abs(self.values - 1) ** 2).mean(axis=0))
 
     def error(self) -> float:
         """Root mean square distance from the perfect response over the band and all shifts."""
@@ -144,6 +154,7 @@ def measure(
 def train_implicit(
     *,
     lift_size: int = 1,
+    spectrum: str = "uniform",
     steps: int = 1500,
     seed: int = 0,
     size: int = 16,
@@ -153,11 +164,12 @@ def train_implicit(
 ) -> ImplicitResampler:
     """Train implicit alignment to resample sums of sinusoids from the whole band.
 
-    Directions and moduli of the frequencies are uniform, so that slow waves, of which pictures
-    are mostly made, are as many as fast ones.
+    Directions and moduli of the frequencies are uniform. The spectrum says how strong the waves
+    are: equally strong, so that nothing is preferred, or falling with the frequency as in pictures.
 
     Args:
         lift_size: See :class:`ImplicitResampler`.
+        spectrum: 'uniform' for equal amplitudes, 'natural' for amplitudes of 1 / frequency.
         steps: Steps of Adam, its rate on a cosine.
         seed: Decides weights and data.
         size: Side of the frames.
@@ -167,7 +179,12 @@ def train_implicit(
 
     Returns:
         The trained module.
+
+    Raises:
+        ValueError: If the spectrum is another.
     """
+    if spectrum not in SPECTRA:
+        raise ValueError(f"spectrum must be one of {', '.join(SPECTRA)}, got {spectrum!r}")
     torch.manual_seed(seed)
     network = ImplicitResampler(lift_size=lift_size)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
@@ -177,7 +194,10 @@ def train_implicit(
         modulus, turn = torch.rand(batch, waves) / 2, 2 * math.pi * torch.rand(batch, waves)
         frequency = torch.stack((modulus * turn.cos(), modulus * turn.sin()), -1)
         phase = 2 * math.pi * torch.rand(batch, waves)
-        amplitude = torch.full((batch, waves), waves**-0.5)
+        amplitude = torch.ones_like(modulus)
+        if spectrum == "natural":
+            amplitude = 1 / modulus.clamp(min=SLOWEST)
+        amplitude = amplitude / amplitude.norm(dim=1, keepdim=True)
         flow = (4 * torch.rand(batch, 2, 1, 1) - 2).expand(-1, -1, size, size)
         reference = sinusoids(frequency, phase, pixels, amplitude)
         target = sinusoids(frequency, phase, pixels + flow, amplitude)
@@ -196,23 +216,33 @@ def theory(frequencies: np.ndarray) -> dict[str, np.ndarray]:
     return {"nearest": np.sinc(frequencies), "bilinear": np.sinc(frequencies) ** 2}
 
 
-def plot(responses: dict[str, Response], path: Path) -> None:
-    """Three panels: the mean over shifts with theory, the half-pixel shift, error by shift."""
+def plot(responses: dict[str, list[Response]], path: Path) -> None:
+    """Three panels: the mean over shifts with theory, the half-pixel shift, error by shift.
+
+    Args:
+        responses: By method, one for each seed. The line is their mean, the band their standard
+            deviation.
+        path: The PNG file to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2))
-    for index, (name, response) in enumerate(responses.items()):
-        colour = f"C{index}"
-        f = response.frequencies
-        axes[0].plot(f, response.mean_over_shifts(), "o", color=colour, ms=4, label=name)
-        half = np.abs(response.shifts).argmax()
-        axes[1].plot(f, np.abs(response.values[:, half]), color=colour, label=name)
-        error = np.sqrt((np.abs(response.values - 1) ** 2).mean(axis=0))
-        axes[2].plot(response.shifts, error, color=colour, label=name)
-    f = next(iter(responses.values())).frequencies
+    for index, (name, seeds) in enumerate(responses.items()):
+        f, shifts = seeds[0].frequencies, seeds[0].shifts
+        curves = (
+            (f, [response.mean_over_shifts() for response in seeds]),
+            (f, [response.at_half_a_pixel() for response in seeds]),
+            (shifts, [response.error_by_shift() for response in seeds]),
+        )
+        for axis, (x, values) in zip(axes, curves, strict=True):
+            mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
+            style = "o" if axis is axes[0] and name in ("nearest", "bilinear") else "-"
+            axis.plot(x, mean, style, color=f"C{index}", ms=4, label=name)
+            axis.fill_between(x, mean - spread, mean + spread, color=f"C{index}", alpha=0.2)
+    f = next(iter(responses.values()))[0].frequencies
     for (name, curve), label in zip(theory(f).items(), ("sinc", "sinc$^2$"), strict=True):
         colour = f"C{list(responses).index(name)}" if name in responses else "k"
         axes[0].plot(f, curve, color=colour, lw=1, label=f"{label} (theory)")

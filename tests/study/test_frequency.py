@@ -6,6 +6,7 @@ import torch
 
 from iart_plugin.ops import pixel_grid
 from iart_plugin.study.frequency import (
+    SPECTRA,
     ImplicitResampler,
     explicit_resamplers,
     measure,
@@ -69,7 +70,16 @@ def test_training_is_seeded_and_learns():
     )
 
 
+def test_spectrum_decides_what_is_learnt():
+    """Trained on slow waves, it resamples slow waves better than one trained on all alike."""
+    trained = {s: measure(train_implicit(steps=80, spectrum=s), **SMALL) for s in SPECTRA}
+    slow = {s: np.abs(response.values[0] - 1).mean() for s, response in trained.items()}
+    assert slow["natural"] < slow["uniform"]
+    with pytest.raises(ValueError, match="uniform, natural"):
+        train_implicit(steps=1, spectrum="pink")
+
+
 def test_plot(tmp_path):
-    responses = {name: measure(r, **SMALL) for name, r in explicit_resamplers().items()}
+    responses = {name: [measure(r, **SMALL)] for name, r in explicit_resamplers().items()}
     plot(responses, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000

@@ -84,8 +84,13 @@ def test_study_prints_commands(call):
 
 
 def test_frequency_response_page(call, tmp_path):
-    coarse = ("--steps", 1, "--frequencies", 4, "--shifts", 2)
-    call("frequency_response", *coarse, "--docs", tmp_path)
+    coarse = ("--steps", 1, "--frequencies", 4, "--shifts", 2, "--seeds", 2)
+    places = ("--docs", tmp_path, "--folder", tmp_path / "kept")
+    call("frequency_response", *coarse, *places)
     text = (tmp_path / "frequency_response.md").read_text()
-    assert "| bicubic |" in text and "trained for 1 steps" in text
+    assert "| bicubic |" in " ".join(text.split()) and "trained for 1 steps" in text
+    assert "of 2 at" in text and "±" in text
     assert (tmp_path / "frequency_response.png").exists()
+    _, output = call("frequency_response", *coarse, *places)  # reads what was kept
+    assert "step" not in output.replace("steps", "")
+    assert (tmp_path / "frequency_response.md").read_text() == text
