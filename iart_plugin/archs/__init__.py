@@ -16,6 +16,7 @@ from .checkpoints import (
 from .ia_cnn import IACNN
 from .ia_rt import IART
 from .keys import Recognised, recognise
+from .real_world import RealIACNN
 from .table import ARCHITECTURES
 from .warm_start import warm_start
 
@@ -27,6 +28,7 @@ __all__ = [
     "Architecture",
     "CheckpointInfo",
     "CheckpointMismatch",
+    "RealIACNN",
     "Recognised",
     "build_network",
     "export_official",

@@ -26,13 +26,17 @@ class Cost:
         frame: bytes for each frame of the clip: its input, its flow and the features that wait
             for the other direction.
         step: bytes that are taken once: the largest intermediate results of one frame.
+        whole: bytes for each pixel of a whole frame, however it is tiled, that are taken once.
     """
 
     frame: float
     step: float
+    whole: float = 0
 
 
-def recurrence_cost(width: int, *, per_channel: int = 60, streams: bool = True) -> Cost:
+def recurrence_cost(
+    width: int, *, per_channel: int = 60, streams: bool = True, whole: float = 0
+) -> Cost:
     """The cost of a bidirectional network with the upsampler of this package.
 
     Set by peaks that were measured on a CPU with clips of two lengths: BasicVSR takes 17 kB and
@@ -44,9 +48,10 @@ def recurrence_cost(width: int, *, per_channel: int = 60, streams: bool = True) 
         per_channel: bytes of a step for each of these channels.
         streams: whether the network gives its frames one at a time. One that does not holds its
             whole result as well.
+        whole: see :class:`Cost`.
     """
     result = 0 if streams else 2 * 3 * 16 * 4
-    return Cost(frame=2 * 4 * width + 64 + result, step=20_000 + per_channel * width)
+    return Cost(frame=2 * 4 * width + 64 + result, step=20_000 + per_channel * width, whole=whole)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,12 @@ from iart_plugin.weight_files import (
     write_file,
 )
 
-from .architecture import ARCHITECTURES
+from .architecture import ARCHITECTURES, Architecture
 from .ia_cnn import ALIGNMENT_OPTIONS, IACNN
 from .ia_rt import BRANCHES, IART
 from .keys import Recognised, alignment_settings, check_fit, recognise, rename
 from .mfsab import relative_position_index
-from .warm_start import warm_start
+from .warm_start import rows_of, warm_start
 
 RELEASED = ("embed_dim", "num_heads")
 """What decides an IA-RT's alignment in the released program."""
@@ -184,13 +184,19 @@ def _load(recognised: Recognised, state: Mapping[str, Tensor]) -> nn.Module:
     return network.eval()
 
 
-def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACNN:
+def load_ia_cnn(
+    adapter: str | os.PathLike, basicvsr: str | os.PathLike, *, window_size: int = 2
+) -> IACNN:
     """Composes an IA-CNN from a BasicVSR checkpoint and the parts that BasicVSR lacks.
+
+    From a RealBasicVSR checkpoint it composes a RealIACNN.
 
     Args:
         adapter: a file with the weights of the extractor and the alignment, which replace or
             add to BasicVSR's; or 'warm-start', see :func:`iart_plugin.archs.warm_start`.
-        basicvsr: a BasicVSR checkpoint of BasicSR or MMagic.
+        basicvsr: a BasicVSR or RealBasicVSR checkpoint of BasicSR or MMagic.
+        window_size: side of the alignment's window after a warm start. A larger window starts as
+            the same function too. An adapter's own holds where one is given.
 
     Returns:
         The network, on the CPU, in evaluation mode.
@@ -201,11 +207,12 @@ def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACN
     """
     state, recognised = _read_basicvsr(basicvsr)
     if adapter == "warm-start":
-        sizes = {name: recognised.options[name] for name in ("num_feat", "num_block")}
-        network = IACNN(
-            **sizes,
-            num_heads=_warm_start_heads(sizes["num_feat"]),
-            alignment_options=ALIGNMENT_OPTIONS,
+        row = _started_from(recognised)
+        known = recognised.options
+        network = row.network(
+            **{name: known[name] for name in row.certain if name in known},
+            num_heads=_warm_start_heads(known["num_feat"], window_size),
+            alignment_options=ALIGNMENT_OPTIONS | {"window_size": window_size},
         )
         network.load_state_dict(state, strict=False)  # all but what the warm start solves for
         return warm_start(network).eval()
@@ -213,7 +220,7 @@ def load_ia_cnn(adapter: str | os.PathLike, basicvsr: str | os.PathLike) -> IACN
     state |= {key: value.float() for key, value in added.items()}
     with _naming(adapter):
         recognised = recognise(state)
-        if recognised.network != "IACNN":
+        if not recognised.architecture.starts_from:
             raise CheckpointMismatch("it holds no implicit alignment to add")
         return _load(with_options(recognised, read_options(adapter)), state)
 
@@ -249,16 +256,24 @@ def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os
 def _read_basicvsr(path: str | os.PathLike) -> tuple[dict[str, Tensor], Recognised]:
     """A BasicVSR checkpoint's weights under the names here, and its sizes."""
     stored, recognised = read_recognised(path)
-    if recognised.network != "BasicVSR":
+    if _started_from(recognised) is None:
         raise CheckpointMismatch(f"{os.fspath(path)} holds {recognised}, not a BasicVSR")
     with _naming(path):
         check_whole(with_options(recognised, stored.options), stored.best)
     return {rename(key): value for key, value in stored.best.items()}, recognised
 
 
-def _warm_start_heads(num_feat: int) -> int:
-    """The paper's 8 heads, or as many as leave the 2 channels each that a warm start needs."""
-    return next(heads for heads in (8, 4, 2, 1) if num_feat % (2 * heads) == 0)
+def _started_from(recognised: Recognised) -> Architecture | None:
+    """The architecture that can be started from this one's weights."""
+    rows = (row for row in ARCHITECTURES.values() if row.starts_from == recognised.network)
+    return next(rows, None)
+
+
+def _warm_start_heads(num_feat: int, window_size: int) -> int:
+    """The paper's 8 heads, or as many as leave each the channels that a warm start needs."""
+    needed = rows_of(window_size)
+    fitting = (n for n in (8, 4, 2) if num_feat % (2 * n) == 0 and num_feat // n >= needed)
+    return next(fitting, 1)
 
 
 def export_official(network: IART) -> dict[str, Tensor]:

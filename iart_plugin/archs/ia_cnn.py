@@ -222,8 +222,9 @@ def _cost(network: nn.Module) -> Cost:
 
 
 def _is_cnn(sizes: Sizes, *, implicit: bool) -> bool:
-    has_more = has_prefix(sizes, "extractor.") or has_prefix(sizes, "alignment.")
-    return has_prefix(sizes, "backward_trunk.") and implicit == has_more
+    if has_prefix(sizes, "image_cleaning.") or not has_prefix(sizes, "backward_trunk."):
+        return False
+    return implicit == (has_prefix(sizes, "extractor.") or has_prefix(sizes, "alignment."))
 
 
 _COMMON = {

@@ -14,6 +14,12 @@ from .keys import check_fit, translate
 from .upsampler import UpsamplingNetwork
 
 
+def check_clip(lqs: Tensor) -> None:
+    """Raises ValueError if a tensor is no clip (n, t, 3, h, w) of at least one pixel."""
+    if lqs.dim() != 5 or lqs.shape[2] != 3 or 0 in lqs.shape:
+        raise ValueError(f"expected a clip (n, t, 3, h, w), got {tuple(lqs.shape)}")
+
+
 class RecurrentNetwork(UpsamplingNetwork):
     """Base of the recurrent networks: checks a clip, finds its flow, stacks the output frames.
 
@@ -75,15 +81,28 @@ class RecurrentNetwork(UpsamplingNetwork):
         """
         return torch.stack(list(self.forward_iter(lqs, flows)), 1)
 
+    def prepare(self, lqs: Tensor) -> Tensor:
+        """What happens to a clip's frames, each as a whole, before all else: here, nothing."""
+        return lqs
+
     def forward_iter(
-        self, lqs: Tensor, flows: tuple[Tensor, Tensor] | None = None
+        self,
+        lqs: Tensor,
+        flows: tuple[Tensor, Tensor] | None = None,
+        *,
+        prepared: bool = False,
     ) -> Iterator[Tensor]:
         """Yields the frames of :meth:`forward`'s result in order, (n, 3, 4h, 4w) each.
 
         Only one large frame exists at a time.
+
+        Args:
+            lqs: as in :meth:`forward`.
+            flows: as in :meth:`forward`.
+            prepared: whether ``lqs`` is, or is a part of, what :meth:`prepare` returned.
         """
-        if lqs.dim() != 5 or lqs.shape[2] != 3 or 0 in lqs.shape:
-            raise ValueError(f"expected a clip (n, t, 3, h, w), got {tuple(lqs.shape)}")
+        check_clip(lqs)
+        lqs = lqs if prepared else self.prepare(lqs)
         flows = clip_flows(self.spynet, lqs) if flows is None else given_flows(lqs, flows)
         flows = [flow.to(lqs.device) for flow in flows]
         yield from self._frames(lqs, *flows)

@@ -1,6 +1,6 @@
 """Which networks there are: one line for each file that describes some."""
 
-from . import alignment_study, ia_cnn, ia_rt
+from . import alignment_study, ia_cnn, ia_rt, real_world
 from .architecture import ARCHITECTURES, Architecture, has_prefix, register
 
 __all__ = ["ARCHITECTURES"]
@@ -15,6 +15,7 @@ SPYNET = Architecture(  # a part of the other networks' checkpoints, and a file 
 register(
     *ia_rt.ROWS,
     *ia_cnn.ROWS,
+    *real_world.ROWS,
     *alignment_study.ROWS,
     SPYNET,
 )

@@ -4,6 +4,7 @@ Softmax attention over four pixels is bilinear interpolation when the logits are
 bilinear weights, and these are separable: logit(i, j) = i f(d_y) + j f(d_x) with
 f(d) = log(d / (1 - d)). So it is enough that one row of W_q reads f(d) off the encoding of the
 decimal, and one row of W_k reads i (or j) off the encoded window pixel while ignoring its content.
+In a window larger than 2 x 2 a third row gives all other pixels a share of zero.
 
 In the paper's sums of features and encodings that cannot be exact, since BasicVSR's features fill
 all their channels: two of 64 dimensions would be lost to the indices, and 0.1 dB. So the network
@@ -24,6 +25,10 @@ KERNEL_GRID = 2001
 RIDGE = 1e-7
 """Keeps the kernel's coefficients small: they multiply what the queries learn of the content."""
 
+UNSEEN = 20.0
+"""How far the logits of a larger window's further rows and columns lie below the others: their
+shares, about 2e-9, are lost in float32's rounding, and their gradients are not quite zero."""
+
 
 def warm_start(network: nn.Module) -> nn.Module:
     """Makes an IA-CNN with BasicVSR's weights compute what BasicVSR computes.
@@ -34,9 +39,9 @@ def warm_start(network: nn.Module) -> nn.Module:
     and everything can be trained from here.
 
     Args:
-        network: an :class:`iart_plugin.archs.IACNN` with a 2 x 2 implicit alignment that has
-            ``position_channels``, whose trunks, flow network and upsampler hold a BasicVSR's
-            weights.
+        network: an :class:`iart_plugin.archs.IACNN` with an implicit alignment that has
+            ``position_channels`` and a window of 2 or more, whose trunks, flow network and
+            upsampler hold a BasicVSR's weights.
 
     Returns:
         The same network, changed in place.
@@ -45,11 +50,15 @@ def warm_start(network: nn.Module) -> nn.Module:
         ValueError: if the alignment is another, or pixels' indices cannot be read from it.
     """
     op = network.alignment
-    if not isinstance(op, ImplicitAlignment) or op.window_size != 2 or network.extractor is None:
-        raise ValueError("a warm start needs alignment='implicit' with a window of 2, an extractor")
-    if op.channels // op.num_heads < 2:
+    if not isinstance(op, ImplicitAlignment) or op.window_size < 2 or network.extractor is None:
         raise ValueError(
-            f"a warm start needs 2 channels a head, got {op.channels} / {op.num_heads}"
+            "a warm start needs alignment='implicit' with a window of 2 or more, an extractor"
+        )
+    needed = rows_of(op.window_size)
+    if op.channels // op.num_heads < needed:
+        raise ValueError(
+            f"a warm start needs {needed} channels a head for a window of {op.window_size}, got "
+            f"{op.channels} / {op.num_heads}"
         )
     with torch.no_grad():
         set_bilinear(op)
@@ -94,24 +103,35 @@ def fit_kernel(encoding: Tensor, decimal: Tensor) -> Tensor:
     return coefficients.detach()
 
 
+def rows_of(window_size: int) -> int:
+    """How many channels of every head a warm start sets."""
+    return 2 if window_size == 2 else 3
+
+
 def set_bilinear(op: ImplicitAlignment) -> None:
     """Solves for projections whose attention is a bilinear kernel and whose values are features."""
-    channels, half = op.channels, op.channels // 2
+    channels, half, w = op.channels, op.channels // 2, op.window_size
     head_dim = channels // op.num_heads
-    # The first pixel's encoding, and what one pixel more in y or in x adds to it.
-    window = op.window_encoding(torch.device("cpu"), torch.float64)  # rows (0,0) (0,1) (1,0) (1,1)
-    origin, steps = window[0], torch.stack((window[2] - window[0], window[1] - window[0]), 1)
+    # The first pixel's encoding, and what another row y or another column x adds to it.
+    window = op.window_encoding(torch.device("cpu"), torch.float64).unflatten(0, (w, w))
+    origin = window[0, 0]
+    steps = torch.cat((window[1:, 0], window[0, 1:])).t() - origin.unsqueeze(1)
     own = steps[channels:]
-    if len(own) < 2 or torch.linalg.matrix_rank(own, atol=0.1) < 2:
+    if len(own) < 2 * (w - 1) or torch.linalg.matrix_rank(own, atol=0.1) < 2 * (w - 1):
         raise ValueError(
             f"a warm start reads pixels' indices from position_channels and cannot from "
             f"{op.position_channels}: give alignment_options={ALIGNMENT_OPTIONS}"
         )
-    reader = torch.zeros(2, len(origin), dtype=torch.float64)  # of a pixel's index; sees no feature
+    # Row y - 1 reads off an encoded pixel whether it is in the window's row y; the last w - 1 read
+    # its column. They see no feature.
+    reader = torch.zeros(2 * (w - 1), len(origin), dtype=torch.float64)
     reader[:, channels:] = torch.linalg.pinv(own)
+    keys = [reader[0], reader[w - 1]]  # of the second row and column
+    if w > 2:  # of all rows and columns that bilinear interpolation does not see
+        keys.append(-UNSEEN * (reader[1 : w - 1].sum(0) + reader[w:].sum(0)))
 
     decimal = torch.linspace(0, 1, KERNEL_GRID, dtype=torch.float64)
-    position = torch.stack((decimal, decimal), 1) / (op.window_size + 1e-6)
+    position = torch.stack((decimal, decimal), 1) / (w + 1e-6)
     kernel = fit_kernel(sinusoidal_encoding(position, channels)[:, :half], decimal)
 
     for layer in (op.k, op.v, op.q):
@@ -122,14 +142,16 @@ def set_bilinear(op: ImplicitAlignment) -> None:
         # Rows without a task: random queries on zero keys change nothing and can be learnt.
         queries = op.q.weight[row : row + head_dim]
         queries.copy_(torch.empty(queries.shape).normal_(std=channels**-0.5, generator=generator))
+        op.q.weight[row : row + len(keys)] = 0
+        op.q.bias[row : row + len(keys)] = 1  # the third row's query; the others' follow
         for axis in range(2):
-            op.q.weight[row + axis].zero_()
             op.q.weight[row + axis, axis * half : (axis + 1) * half] = kernel[:-1].float()
             op.q.bias[row + axis] = kernel[-1]
-        op.k.weight[row : row + 2] = head_dim**0.5 * reader
-        op.k.bias[row : row + 2] = -(head_dim**0.5) * (reader @ origin)
+        for offset, key in enumerate(keys):
+            op.k.weight[row + offset] = head_dim**0.5 * key
+            op.k.bias[row + offset] = -(head_dim**0.5) * (key @ origin)
 
-    # The feature itself: what the encodings add to it is P (i, j) plus a constant.
+    # The feature itself: what the encodings add to it is linear in what the reader reads.
     value = torch.eye(channels, len(origin), dtype=torch.float64) - steps[:channels] @ reader
     op.v.weight.copy_(value)
     op.v.bias.copy_(-(value @ origin))

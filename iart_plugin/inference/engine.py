@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -164,13 +165,16 @@ class Engine:
         if len(boxes) == 1:
             yield from self._network_frames(lqs, None, kept)
             return
+        prepare = getattr(self.network, "prepare", None)
+        if prepare is not None:  # on whole frames, so that all tiles of a frame are treated alike
+            lqs = prepare(lqs)
         flows = self._flows(lqs)
         blend = Blend(tiling, height, width, SCALE)
         for rows, columns in boxes:
             part = (..., rows, columns)
             blend.begin((rows, columns))
             here = None if flows is None else (flows[0][part], flows[1][part])
-            for i, tile in enumerate(self._network_frames(lqs[part], here, kept)):
+            for i, tile in enumerate(self._network_frames(lqs[part], here, kept, prepared=True)):
                 blend.add(i, tile.to("cpu", torch.float32))
         yield from blend.result()
 
@@ -180,9 +184,16 @@ class Engine:
         return None if spynet is None else clip_flows(spynet, lqs)
 
     def _network_frames(
-        self, lqs: Tensor, flows: tuple[Tensor, Tensor] | None, kept: slice
+        self,
+        lqs: Tensor,
+        flows: tuple[Tensor, Tensor] | None,
+        kept: slice,
+        *,
+        prepared: bool = False,
     ) -> Iterator[Tensor]:
         forward_iter = getattr(self.network, "forward_iter", None)
+        if forward_iter is not None and prepared and hasattr(self.network, "prepare"):
+            forward_iter = partial(forward_iter, prepared=True)
         if forward_iter is None:
             frames: Iterable[Tensor] = self.network(lqs)[:, kept].unbind(1)
         else:

@@ -192,6 +192,7 @@ def _with_memory(
     pixels = min(plan.tiling.size[0], height) * min(plan.tiling.size[1], width)
     clip = plan.chunk + 2 * plan.warm_up
     needed = pixels * cost.step * factor + clip * (pixels * cost.frame * factor + whole * 28)
+    needed += whole * cost.whole * factor
     if hasattr(network, "spynet"):
         needed += _FLOW_STEP * min(2 * clip * whole, max(chunk_pixels(device), whole))
     # Tiles are blended, and views added up, in float32 pictures; clips are read ahead.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iart_plugin.archs import ARCHITECTURES, load_checkpoint, load_ia_cnn
+from iart_plugin.archs import ARCHITECTURES, RealIACNN, load_checkpoint, load_ia_cnn
 from iart_plugin.archs.architecture import Architecture, architecture_of
 from iart_plugin.weight_files import file_digest
 
@@ -43,12 +44,14 @@ class LoadedModel:
         network: With its weights, in evaluation mode.
         digest: SHA-256 of the weights' file, hexadecimal.
         summary: One line for people.
+        settings: What else decides the result, see :meth:`RealIACNN.set_cleaning`.
     """
 
     name: str
     network: nn.Module
     digest: str
     summary: str
+    settings: dict[str, float] = field(default_factory=dict)
 
 
 def load_model(
@@ -56,6 +59,8 @@ def load_model(
     weights: str | Path | None = None,
     *,
     device: torch.device | None = None,
+    clean_passes: int | None = None,
+    clean_threshold: float | None = None,
 ) -> LoadedModel:
     """A network with its weights.
 
@@ -67,6 +72,8 @@ def load_model(
         weights: The checkpoint. If None, the best of the known weights that are here:
             :mod:`iart_plugin.inference.known_weights`.
         device: Where the network will run, which decides what is best; the CPU if None.
+        clean_passes: How often a network that cleans frames first does so at most.
+        clean_threshold: The mean change from which on it cleans a frame again, of [0, 1].
 
     Raises:
         ValueError: An unknown name, no weights, or weights of another network.
@@ -74,20 +81,40 @@ def load_model(
     """
     if name not in (AUTO, *MODELS):
         raise ValueError(f"--model {name}: choose one of {', '.join((AUTO, *MODELS))}")
+    cleaning = {"passes": clean_passes, "threshold": clean_threshold}
+    cleaning = {key: value for key, value in cleaning.items() if value is not None}
     if name == BICUBIC:
+        _set_cleaning(name, None, cleaning)
         if weights is not None:
             raise ValueError(f"--model bicubic has no weights: leave out --weights {weights}")
         return LoadedModel(name, Bicubic(), "", "bicubic interpolation")
     path = _find(name, device or torch.device("cpu")) if weights is None else Path(weights)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"--weights {path}: no such file")
     network, found = _load(name, path)
     if name not in (AUTO, found):
         raise ValueError(f"{path} holds {found} weights, not {name}: pass --model {found}")
+    settings = _set_cleaning(found, network, cleaning)
     digest = file_digest(path)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     summary = f"{found}, {millions:.2f} M parameters, {path.name} (sha256 {digest[:12]})"
-    return LoadedModel(found, network.eval(), digest, summary)
+    return LoadedModel(found, network.eval(), digest, summary, settings)
+
+
+def _set_cleaning(name: str, network: nn.Module | None, cleaning: dict[str, Any]) -> dict[str, Any]:
+    """Sets how a network cleans its frames; how that is, {} for one that does not.
+
+    Raises:
+        ValueError: Something is set and the network cleans no frames.
+    """
+    if not isinstance(network, RealIACNN):
+        if cleaning:
+            raise ValueError(
+                f"--model {name} cleans no frames: leave out --clean-passes and --clean-threshold"
+            )
+        return {}
+    network.set_cleaning(**cleaning)
+    return {"passes": network.clean_passes, "threshold": network.clean_threshold}
 
 
 def _find(name: str, device: torch.device) -> Path:

@@ -45,6 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"{AUTO}: the network that the weights are of (default); {names}")  # fmt: skip
     add("--weights", metavar="FILE", help="checkpoint: official, BasicSR, MMagic or .safetensors "
         "(default: the best that is here, see iart-plugin weights)")  # fmt: skip
+    add("--clean-passes", type=int, metavar="N", help="real-*: clean a frame N times at most "
+        "(default 3)")  # fmt: skip
+    add("--clean-threshold", type=_share, metavar="X", help="real-*: clean a frame again while "
+        "its mean change is X or more, of [0, 1] (default 5/255)")  # fmt: skip
     add("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
     add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
     add("--self-ensemble", action="store_true", help="average over flips and turns, 8x the time")
@@ -80,6 +84,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true", help="more messages, and a trace with an error")
     add("-q", "--quiet", action="store_true", help="warnings and errors only")
     return parser
+
+
+def _share(text: str) -> float:
+    """A number, or a fraction such as 5/255."""
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number, as 0.02 or 5/255") from None
 
 
 def _tile(text: str) -> tuple[int, int]:

@@ -102,7 +102,11 @@ class Job:
                 "av": av.__version__,
             },
             **record_of_source(self.source, self.encoding),
-            "model": {"name": self.model.name, "sha256": self.model.digest},
+            "model": {
+                "name": self.model.name,
+                "sha256": self.model.digest,
+                "settings": self.model.settings,
+            },
             "device": self.device.type,
             "precision": self.precision,
             "size": list(self.size),
@@ -200,7 +204,13 @@ def _choose_target(options: UpscaleOptions, group: Group) -> Target:
 def _choose_network(options: UpscaleOptions, group: Group) -> tuple[LoadedModel, torch.device, str]:
     """The network with its weights, its device and its precision."""
     device = group.device(pick_device(options.device))
-    model = load_model(options.model, options.weights, device=device)
+    model = load_model(
+        options.model,
+        options.weights,
+        device=device,
+        clean_passes=options.clean_passes,
+        clean_threshold=options.clean_threshold,
+    )
     if device.type == "cpu" and options.device == "auto" and (advice := missing_gpu_advice()):
         logger.warning("%s", advice)
     return model, device, pick_precision(options.precision, device)

@@ -20,6 +20,9 @@ class UpscaleOptions:
         model: A name in :data:`iart_plugin.inference.MODELS`, or "auto" for the network that the
             weights are of.
         weights: The checkpoint; the best of the known weights that are here if None.
+        clean_passes: How often frames are cleaned at most by a network that does so, None for 3.
+        clean_threshold: The mean change, of [0, 1], from which on a frame is cleaned again, None
+            for 5/255.
         device: "auto", "cuda", "cuda:1", "mps" or "cpu".
         precision: "auto", "fp32", "bf16" or "fp16".
         self_ensemble: Average over the eight flips and turns.
@@ -52,6 +55,8 @@ class UpscaleOptions:
     output: str
     model: str = "auto"
     weights: str | None = None
+    clean_passes: int | None = None
+    clean_threshold: float | None = None
     device: str = "auto"
     precision: str = "auto"
     self_ensemble: bool = False

@@ -1,0 +1,182 @@
+"""RealIACNN: IA-CNN for compressed and noisy video, whose frames are cleaned first (Fig. 6).
+
+RealBasicVSR (Chan et al., CVPR 2022) with implicit alignment. A small network takes noise and
+compression off every low-resolution frame before a BasicVSR, or here an IA-CNN, upscales it. All
+keys and shapes that RealBasicVSR has are the same here, so that its checkpoints load.
+"""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iart_plugin.ops.precision import wide_dtype
+
+from .architecture import Architecture, Cost, Sizes, count_modules, has_prefix, recurrence_cost
+from .ia_cnn import IACNN, ConvResidualBlocks, mmagic_name, options_from_shapes
+from .recurrent import check_clip
+
+CLEAN_PASSES = 3
+CLEAN_THRESHOLD = 5 / 255
+
+
+class RealIACNN(IACNN):
+    """IA-CNN behind a cleaning of the frames; with ``alignment='flow_warp'``, RealBasicVSR.
+
+    Args:
+        num_feat: channels of the features.
+        num_block: residual blocks in each branch and in the extractor.
+        num_clean_block: residual blocks of the cleaning.
+        alignment: as for :class:`IACNN`. With 'flow_warp' and without ``extractor`` the network
+            is exactly RealBasicVSR.
+        num_heads: as for :class:`IACNN`; likewise all others.
+        clean_passes: how often a frame is cleaned at most. Set it to 1 for training, which is
+            how RealBasicVSR is trained; it is no part of what a checkpoint records.
+        clean_threshold: a frame is cleaned again while the last pass changed it by this much or
+            more, on average over its values, whose range is [0, 1].
+
+    Raises:
+        ValueError: if a size is impossible, or the alignment unknown or without its extractor.
+    """
+
+    def __init__(
+        self,
+        num_feat: int = 64,
+        num_block: int = 20,
+        num_clean_block: int = 20,
+        alignment: str = "implicit",
+        *,
+        num_heads: int = 8,
+        spynet_path: str | os.PathLike | None = None,
+        alignment_options: dict[str, Any] | None = None,
+        extractor: bool = True,
+        clean_passes: int = CLEAN_PASSES,
+        clean_threshold: float = CLEAN_THRESHOLD,
+        cache: str = "device",
+        cache_limit: int | None = None,
+    ) -> None:
+        super().__init__(
+            num_feat,
+            num_block,
+            num_heads,
+            spynet_path,
+            alignment,
+            alignment_options=alignment_options,
+            extractor=extractor,
+            cache=cache,
+            cache_limit=cache_limit,
+        )
+        if num_clean_block < 0:
+            raise ValueError(f"num_clean_block must not be negative, got {num_clean_block}")
+        self.set_cleaning(passes=clean_passes, threshold=clean_threshold)
+        self.options["num_clean_block"] = num_clean_block
+        self.image_cleaning = nn.Sequential(
+            ConvResidualBlocks(3, num_feat, num_clean_block),
+            nn.Conv2d(num_feat, 3, 3, padding=1),
+        )
+
+    def set_cleaning(self, *, passes: int | None = None, threshold: float | None = None) -> None:
+        """Sets how often frames are cleaned; what is None stays.
+
+        Raises:
+            ValueError: if a number is negative, or no number.
+        """
+        if passes is not None:
+            if passes != int(passes) or passes < 0:
+                raise ValueError(f"clean_passes must be 0 or a whole number above, got {passes}")
+            self.clean_passes = int(passes)
+        if threshold is not None:
+            if not threshold >= 0:
+                raise ValueError(f"clean_threshold must not be negative, got {threshold}")
+            self.clean_threshold = float(threshold)
+
+    def forward(
+        self,
+        lqs: Tensor,
+        flows: tuple[Tensor, Tensor] | None = None,
+        return_lqs: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As :meth:`RecurrentNetwork.forward`; with ``return_lqs`` also the cleaned frames.
+
+        Flow that is given must be that of the cleaned frames.
+        """
+        cleaned = self.prepare(lqs)
+        output = torch.stack(list(self.forward_iter(cleaned, flows, prepared=True)), 1)
+        return (output, cleaned) if return_lqs else output
+
+    def prepare(self, lqs: Tensor) -> Tensor:
+        """Cleans the frames of a clip (n, t, 3, h, w), each as often as it needs."""
+        check_clip(lqs)
+        if torch.is_grad_enabled():
+            return self._clean(lqs.flatten(0, 1)).unflatten(0, lqs.shape[:2])
+        return torch.stack([self._clean(frames) for frames in lqs.unbind(1)], 1)
+
+    def _clean(self, frames: Tensor) -> Tensor:
+        """Cleans frames (n, 3, h, w) independently of each other."""
+        unclean = None  # (n, 1, 1, 1): which frames the last pass changed much; None for all
+        for i in range(self.clean_passes):
+            residue = self.image_cleaning(frames)
+            if unclean is not None:
+                residue = torch.where(unclean, residue, torch.zeros_like(residue))
+            frames = frames + residue
+            # Without data, for which FLOPs are counted, one pass is the network.
+            if i + 1 == self.clean_passes or frames.is_meta:
+                break
+            change = residue.abs().mean((1, 2, 3), keepdim=True, dtype=wide_dtype(residue))
+            large = change >= self.clean_threshold
+            unclean = large if unclean is None else unclean & large
+            if not unclean.any():
+                break
+        return frames
+
+
+def _options(sizes: Sizes) -> dict[str, Any]:
+    """The constructor's options, from the shapes of a state dict."""
+    blocks = count_modules(sizes, "image_cleaning.0.main.2.")
+    return options_from_shapes(sizes) | {"num_clean_block": blocks}
+
+
+def _cost(network: nn.Module) -> Cost:
+    # A residual block holds its input and two results while whole frames are cleaned.
+    return recurrence_cost(network.num_feat, whole=3 * 4 * network.num_feat)
+
+
+def _is_real(sizes: Sizes, *, implicit: bool) -> bool:
+    has_more = has_prefix(sizes, "extractor.") or has_prefix(sizes, "alignment.")
+    return has_prefix(sizes, "image_cleaning.") and implicit == has_more
+
+
+def _mmagic_name(key: str) -> str:
+    return key if key.startswith("image_cleaning.") else f"basicvsr.{mmagic_name(key)}"
+
+
+_COMMON = {
+    "network": RealIACNN,
+    "options": _options,
+    "certain": ("num_feat", "num_block", "num_clean_block", "position_channels"),
+    "cost": _cost,
+}
+
+ROWS = (
+    Architecture(
+        name="RealIACNN",
+        title="RealIACNN",
+        model="real-ia-cnn",
+        summary="RealIACNN: RealBasicVSR with implicit alignment, for noisy, compressed video",
+        starts_from="RealBasicVSR",
+        matches=lambda sizes: _is_real(sizes, implicit=True),
+        **_COMMON,
+    ),
+    Architecture(
+        name="RealBasicVSR",
+        title="RealBasicVSR",
+        model="real-basicvsr",
+        summary="RealBasicVSR, for noisy, compressed video",
+        variant={"alignment": "flow_warp", "extractor": False},
+        matches=lambda sizes: _is_real(sizes, implicit=False),
+        renames=(("basicvsr.", ""),),
+        mmagic_name=_mmagic_name,
+        **_COMMON,
+    ),
+)
