@@ -91,7 +91,7 @@ def test_warm_start_refuses_what_it_cannot_start(basicvsr_weights, tmp_path):
     from iart_plugin.archs import warm_start
 
     with pytest.raises(ValueError, match="window of 2"):
-        warm_start(IACNN(**TINY, alignment_options={"window_size": 3}))
+        warm_start(IACNN(**TINY, alignment_options={"window_size": 1}))
     wrong = tmp_path / "spynet.pth"
     torch.save({"params": IACNN(**TINY).spynet.state_dict()}, wrong)
     with pytest.raises(CheckpointMismatch, match="holds SPyNet"):
