@@ -112,16 +112,19 @@ def set_bilinear(op: ImplicitAlignment) -> None:
     """Solves for projections whose attention is a bilinear kernel and whose values are features."""
     channels, half, w = op.channels, op.channels // 2, op.window_size
     head_dim = channels // op.num_heads
+    unreadable = ValueError(
+        f"a warm start reads the indices of a window of {w} from position_channels and cannot from "
+        f"{op.position_channels}: give alignment_options={ALIGNMENT_OPTIONS} and a small window"
+    )
+    if op.position_channels < 2 * (w - 1):
+        raise unreadable
     # The first pixel's encoding, and what another row y or another column x adds to it.
     window = op.window_encoding(torch.device("cpu"), torch.float64).unflatten(0, (w, w))
     origin = window[0, 0]
     steps = torch.cat((window[1:, 0], window[0, 1:])).t() - origin.unsqueeze(1)
     own = steps[channels:]
-    if len(own) < 2 * (w - 1) or torch.linalg.matrix_rank(own, atol=0.1) < 2 * (w - 1):
-        raise ValueError(
-            f"a warm start reads pixels' indices from position_channels and cannot from "
-            f"{op.position_channels}: give alignment_options={ALIGNMENT_OPTIONS}"
-        )
+    if torch.linalg.matrix_rank(own, atol=0.1) < 2 * (w - 1):
+        raise unreadable
     # Row y - 1 reads off an encoded pixel whether it is in the window's row y; the last w - 1 read
     # its column. They see no feature.
     reader = torch.zeros(2 * (w - 1), len(origin), dtype=torch.float64)

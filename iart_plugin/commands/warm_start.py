@@ -1,4 +1,4 @@
-"""``iart-plugin warm-start``: an IA-CNN checkpoint out of a BasicVSR checkpoint."""
+"""``iart-plugin warm-start``: an IA-CNN out of a BasicVSR, a RealIACNN out of a RealBasicVSR."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from iart_plugin.archs import load_ia_cnn, save_checkpoint
 from iart_plugin.commands.console import fail
 
 DESCRIPTION = """\
-Make an IA-CNN checkpoint out of a BasicVSR checkpoint, with trained weights or without.
+Make an IA-CNN checkpoint out of a BasicVSR checkpoint, with trained weights or without. Out of a
+RealBasicVSR checkpoint it makes a RealIACNN.
 
   iart-plugin warm-start BASICVSR.pth ia_cnn.pth
   iart-plugin warm-start BASICVSR.pth ia_cnn.pth --adapter ADAPTER.safetensors
@@ -33,6 +34,13 @@ def build_parser() -> argparse.ArgumentParser:
         "output", help="the IA-CNN: .pth, which BasicSR reads (entry params), or .safetensors"
     )
     parser.add_argument("--adapter", default="warm-start", help="trained weights to add")
+    parser.add_argument(
+        "--window-size",
+        type=int,
+        default=2,
+        metavar="N",
+        help="side of the alignment's window without an adapter, 2, 3 or 4 (default 2)",
+    )
     return parser
 
 
@@ -40,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     args = build_parser().parse_args(argv)
     try:
-        network = load_ia_cnn(args.adapter, args.basicvsr)
+        network = load_ia_cnn(args.adapter, args.basicvsr, window_size=args.window_size)
         save_checkpoint(network, args.output)
     except (OSError, RuntimeError, ValueError) as error:
         return fail(error)
-    print(f"{args.output}: IA-CNN, {sum(p.numel() for p in network.parameters()):,} parameters")
+    name = type(network).__name__
+    print(f"{args.output}: {name}, {sum(p.numel() for p in network.parameters()):,} parameters")
     return 0

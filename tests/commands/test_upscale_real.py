@@ -64,10 +64,10 @@ def test_tiles_agree_with_whole_frames(run):
     assert difference.mean() < 0.5
 
 
-def test_other_networks_do_not_clean(run, capsys):
+def test_weights_of_it_are_no_basicvsr(run, capsys):
     code, frames = run("no", "--model", "basicvsr", "--clean-passes", "2")
     assert code == 1 and not frames
-    assert "basicvsr cleans no frames" in capsys.readouterr().err
+    assert "real.pth holds real-basicvsr weights, not basicvsr" in capsys.readouterr().err
 
 
 def test_a_fraction_is_a_threshold():
