@@ -374,6 +374,7 @@ def machine(device: torch.device) -> str:
 
 
 def main() -> None:
+    """Runs the measurements that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=[*ROWS, *LONG], help="these rows")
     parser.add_argument("--threads", type=int, help="PyTorch's threads")

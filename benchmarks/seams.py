@@ -35,10 +35,12 @@ def psnr(a: list[np.ndarray], b: list[np.ndarray]) -> float:
 
 
 def largest(a: list[np.ndarray], b: list[np.ndarray]) -> int:
+    """The largest difference of two clips, of 255."""
     return int(np.abs(np.stack(a).astype(int) - np.stack(b)).max())
 
 
 def tiles(run: Callable[..., list[np.ndarray]]) -> None:
+    """Prints what overlaps of several widths leave of a seam between two tiles."""
     truth = read(6, np.s_[200:584, 300:1068])
     low = [bicubic_downsample(frame, SCALE) for frame in truth]
     whole = run(low, tile=0)
@@ -51,6 +53,7 @@ def tiles(run: Callable[..., list[np.ndarray]]) -> None:
 
 
 def chunks(run: Callable[..., list[np.ndarray]]) -> None:
+    """Prints what warm-ups of several lengths leave of a seam between two chunks."""
     truth = read(30, np.s_[300:492, 400:656])
     low = [bicubic_downsample(frame, SCALE) for frame in truth]
     whole = run(low, tile=0, chunk=30)
@@ -71,6 +74,7 @@ def chunks(run: Callable[..., list[np.ndarray]]) -> None:
 
 
 def main() -> None:
+    """Runs the measurements that were asked for."""
     network, _ = load_checkpoint(basicvsr_weights("REDS4"))
 
     def run(frames: list[np.ndarray], **options) -> list[np.ndarray]:

@@ -176,6 +176,7 @@ def check_kills(folder: Path, data: Path) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
+    """Runs the measurements that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=["small", "full"], default="small")
     parser.add_argument("--only", nargs="+", choices=["options", "kills"], default=None)

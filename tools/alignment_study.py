@@ -42,6 +42,7 @@ FRAMEWORKS = ("basicsr", "mmagic")
 
 
 def main() -> None:
+    """Runs the tool."""
     args = _arguments()
     rows = args.rows or (tuple(ROWS) if args.full else DEFAULT_ROWS)
     if args.print_commands is not None:

@@ -48,6 +48,7 @@ class Figures(NamedTuple):
 
 
 def main() -> None:
+    """Runs the tool."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=8, help="length of the clip (default 8)")
     args = parser.parse_args()
@@ -71,6 +72,7 @@ def main() -> None:
 
 
 def frame_path(kind: str, index: int) -> Path:
+    """Where a frame of a kind (``GT``, ``BIx4``, …) is written."""
     return OUT / kind / CLIP / f"{index:08d}.png"
 
 
@@ -185,6 +187,7 @@ def run_logged(command: list[str], log: Path) -> str:
 
 
 def print_table(rows: list[Figures], frames: int) -> None:
+    """Prints the figures of every method."""
     print(f"\nBig Buck Bunny, {frames} frames of 1280x720 from 320x180, PSNR and SSIM on Y\n")
     width = max(len(row.method) for row in rows)
     print(f"{'method':{width}}  PSNR (dB)    SSIM  measured by")

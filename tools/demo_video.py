@@ -22,6 +22,7 @@ CROP = (slice(240, 600), slice(400, 1040))  # rows and columns of the clip
 
 
 def main() -> int:
+    """Runs the tool."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=12, help="how many (default 12)")
     parser.add_argument("--model", default="basicvsr", choices=["basicvsr", "ia-cnn"])

@@ -33,6 +33,7 @@ Responses = dict[str, list[Response]]
 
 
 def main() -> None:
+    """Runs the tool."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--folder", type=Path, default=Path("results/frequency_response"))

@@ -54,6 +54,7 @@ def luma_psnr(result: Path, truth: Path) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Runs the tool."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a name of `python -m iart_plugin upscale --model`")
     parser.add_argument("weights", type=Path)

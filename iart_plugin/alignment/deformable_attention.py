@@ -66,6 +66,7 @@ class DeformableAttentionAlignment(Alignment):
         self.mlp = nn.Sequential(nn.Linear(channels, inner), nn.GELU(), nn.Linear(inner, channels))
 
     def extra_repr(self) -> str:
+        """The options that are shown when the module is printed."""
         return f"num_heads={self.num_heads}"
 
     def project_reference(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,6 +77,7 @@ class DeformableAttentionAlignment(Alignment):
         return x, torch.cat((keys, values), -1).flatten(3).permute(0, 3, 1, 2)
 
     def align(self, projected: tuple[Tensor, Tensor], current: Tensor, flow: Tensor) -> Tensor:
+        """Attends to the offset points; see :class:`Alignment` for the shapes."""
         reference, keys_values = projected
         check_flow(reference, flow)
         n, _, h, w = reference.shape

@@ -60,9 +60,11 @@ class DeformableConvAlignment(Alignment):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def extra_repr(self) -> str:
+        """The options that are shown when the module is printed."""
         return f"num_groups={self.num_groups}"
 
     def align(self, projected: Tensor, current: Tensor, flow: Tensor) -> Tensor:
+        """Convolves at the offset positions; see :class:`Alignment` for the shapes."""
         check_flow(projected, flow)
         raw = self.offsets(warp(projected, flow), current, flow)
         count = self.num_groups * POINTS

@@ -30,7 +30,9 @@ class FlowWarp(Alignment):
         self.padding = padding
 
     def extra_repr(self) -> str:
+        """The options that are shown when the module is printed."""
         return f"mode={self.mode!r}, padding={self.padding!r}"
 
     def align(self, projected: Tensor, current: Tensor | None, flow: Tensor) -> Tensor:
+        """Samples along the flow; see :class:`Alignment` for the shapes."""
         return warp(projected, flow, mode=self.mode, padding=self.padding)

@@ -10,5 +10,6 @@ class NoAlignment(Alignment):
     """Returns the reference unchanged; the flow is checked and ignored."""
 
     def align(self, projected: Tensor, current: Tensor | None, flow: Tensor) -> Tensor:
+        """Returns the reference; see :class:`Alignment` for the shapes."""
         check_flow(projected, flow)
         return projected

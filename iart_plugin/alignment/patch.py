@@ -28,9 +28,11 @@ class PatchAlignment(Alignment):
         self.patch_size = patch_size
 
     def extra_repr(self) -> str:
+        """The options that are shown when the module is printed."""
         return f"patch_size={self.patch_size}"
 
     def align(self, projected: Tensor, current: Tensor | None, flow: Tensor) -> Tensor:
+        """Moves whole patches by their mean flow; see :class:`Alignment` for the shapes."""
         check_flow(projected, flow)
         height, width = flow.shape[-2:]
         size = self.patch_size

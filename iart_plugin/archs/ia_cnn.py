@@ -46,6 +46,7 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to the same."""
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
@@ -61,6 +62,7 @@ class ConvResidualBlocks(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, num_feat, h, w)."""
         return self.main(channels_last(x))
 
 
@@ -127,6 +129,7 @@ class IACNN(RecurrentNetwork):
         self.fusion = nn.Conv2d(2 * num_feat, num_feat, 1)
 
     def branches(self) -> list[nn.Module]:
+        """The two branches: backward and forward in time."""
         return [self.backward_trunk, self.forward_trunk]
 
     def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:

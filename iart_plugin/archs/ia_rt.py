@@ -118,6 +118,7 @@ class IART(RecurrentNetwork):
         self.conv_before_upsample = nn.Conv2d(embed_dim, mid_channels, 3, padding=1)
 
     def branches(self) -> list[nn.Module]:
+        """The four branches, in the order in which they are computed."""
         return [self.swin_backbone[name] for name in BRANCHES]
 
     def _cache_of(self, frames: int) -> CacheOptions:

@@ -120,6 +120,7 @@ class AlignmentStudyModel(RecurrentMixPrecisionRTModel):
         super().__init__(opt)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Moves the network and lets it be given the flow of its batch."""
         # BasicSR calls net_g(lq) in several places; this is where the flow joins.
         net.register_forward_pre_hook(self._give_flow, with_kwargs=True)
         return super().model_to_device(net)

@@ -16,6 +16,7 @@ class SetLogger:
         self.name = name
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """Writes a figure, a metric under the data set's name."""
         self.writer.add_scalar(tag.replace("metrics/", f"metrics/{self.name}/", 1), value, step)
 
 

@@ -77,6 +77,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
             get_root_logger().info(f"{count:,} weights train at {factor} times the learning rate.")
 
     def init_training_settings(self) -> None:
+        """Sets training up as BasicSR does, and mixed precision with it."""
         super().init_training_settings()
         self.amp_dtype = choose_amp_dtype(self.settings.amp_dtype, self.device)
         self.scaler = torch.amp.GradScaler(
@@ -269,6 +270,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         super()._log_validation_metric_values(current_iter, dataset_name, tb_logger)
 
     def get_current_visuals(self) -> OrderedDict[str, Tensor]:
+        """The pictures that are saved or shown of the newest batch."""
         visuals = super().get_current_visuals()
         if self.is_train and self.sample_frame is None:  # which TensorBoard shows
             lq = visuals["lq"]

@@ -30,6 +30,7 @@ class SamplePlace(int):
     """A data set's index that also knows its place: epoch, and position among all processes'."""
 
     def __new__(cls, index: int, place: tuple[int, int]) -> SamplePlace:
+        """The index ``index`` with its place."""
         self = super().__new__(cls, index)
         self.place = place
         return self

@@ -28,6 +28,7 @@ class Alignment(nn.Module):
         super().__init__()
 
     def forward(self, reference: Tensor, current: Tensor | None, flow: Tensor) -> Tensor:
+        """Aligns the reference to the current frame."""
         return self.align(self.project_reference(reference), current, flow)
 
     def settings(self) -> dict[str, Any]:

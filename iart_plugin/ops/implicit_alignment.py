@@ -123,6 +123,7 @@ class ImplicitAlignment(Alignment):
         self.v = nn.Linear(channels + position_channels, channels)
 
     def extra_repr(self) -> str:
+        """The options that are shown when the module is printed."""
         return (
             f"channels={self.channels}, num_heads={self.num_heads}, "
             f"window_size={self.window_size}, encode_window={self.encode_window}, "
