@@ -15,12 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .ops.precision import wide_dtype
 from .ops.window_attention import MASKED
 
 if TYPE_CHECKING:
     from .archs.mfsab import Block, Layer, MFSABBackbone, WindowAttention
-    from .ops import ImplicitAlignment
 
 
 def plain_backbone(backbone: MFSABBackbone, x: Tensor) -> Tensor:
@@ -93,28 +91,3 @@ def shift_mask(h: int, w: int, window: Sequence[int]) -> Tensor:
     region = region.view(t, height // wh, wh, width // ww, ww).permute(1, 3, 0, 2, 4)
     region = region.reshape(-1, t * wh * ww)
     return MASKED * (region.unsqueeze(1) != region.unsqueeze(2)).float()
-
-
-def plain_align(
-    op: ImplicitAlignment, tokens: Tensor, height: int, width: int, current: Tensor, flow: Tensor
-) -> Tensor:
-    """Implicit alignment of a reference's (n, h * w, c) tokens, every gathered pixel projected."""
-    n, c = current.shape[:2]
-    heads = (op.num_heads, c // op.num_heads)
-    base, decimal = op._split_position(flow)
-    query = op._query(current, decimal)  # (n, hw, heads, c / heads)
-    encoding = op.window_encoding(tokens.device, wide_dtype(tokens))
-    window = []
-    for index in range(op.window_size**2):
-        i, j = divmod(index, op.window_size)
-        row, inside = op.window_pixel(base, i, j, (height, width))
-        gathered = tokens.gather(1, row.flatten(1).unsqueeze(-1).expand(-1, -1, c))
-        if inside is not None:
-            gathered = gathered * inside.flatten(1).unsqueeze(-1)
-        gathered = op.beside_positions(gathered)
-        window.append(gathered + encoding[index] if op.encode_window else gathered)
-    window = torch.stack(window, 2)  # (n, hw, w * w, channels of the encodings)
-    key, value = (layer(window).unflatten(-1, heads) for layer in (op.k, op.v))
-    logits = (query.unsqueeze(2) * key).sum(-1) * heads[1] ** -0.5
-    out = (logits.softmax(2).unsqueeze(-1) * value).sum(2).flatten(2)
-    return out.transpose(1, 2).reshape(n, c, height, width)

@@ -1,33 +1,25 @@
 """Implicit resampling-based alignment: window cross-attention on sub-pixel positions (Sec. 4)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from iart_plugin.fused import is_fused
-from iart_plugin.plain import plain_align
+from iart_plugin.kernels.availability import uses_kernel
 
 from .aligner import Alignment
-from .parts import in_parts
-from .positional_encoding import sinusoidal_encoding
+from .alignment_forms import align_windows, encode
+from .constants import kept
+from .positional_encoding import angle_divisors
 from .precision import full_precision, wide_dtype
-from .tracing import is_traced
 from .warp import check_flow, pixel_grid
-
-FAR = 2.0**23
-"""Pixels: outside of any frame, and still exact in float32."""
-
-STRIP_PIXELS = 4096
-"""Aligned at once on a CPU without gradients: every pixel gathers eight times its features."""
 
 
 class ProjectedReference(NamedTuple):
     """A reference frame after the linear layers of Eq. 10 and 11, before any window is known.
 
     Attributes:
-        keys_values: (n, h * w, 2 * channels), keys then values of every pixel; in the plain form
-            (n, h * w, channels), the reference itself.
+        keys_values: (n, h * w, 2 * channels), keys then values of every pixel.
         height: h.
         width: w.
     """
@@ -152,8 +144,6 @@ class ImplicitAlignment(Alignment):
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (n, {self.channels}, h, w) features, got {tuple(x.shape)}")
         height, width = x.shape[-2:]
-        if not is_fused():
-            return ProjectedReference(x.flatten(2).transpose(1, 2), height, width)
         weight = torch.cat((self.k.weight, self.v.weight))[:, : self.channels]
         bias = torch.cat((self.k.bias, self.v.bias))
         tokens = x.flatten(2).transpose(1, 2)  # (n, h * w, c)
@@ -173,123 +163,49 @@ class ImplicitAlignment(Alignment):
             count = int((~torch.isfinite(flow)).sum())
             raise ValueError(f"flow has {count} NaN or infinite values of {flow.numel()}")
 
-        if keys_values.shape[-1] == c:
-            return plain_align(self, keys_values, height, width, current, flow)
-        base, decimal = self._split_position(flow)
-        tables = self._window_tables(flow)
+        biases = torch.cat((self.k.bias, self.v.bias)) if self.padding_mode == "zeros" else None
+        arguments = (
+            keys_values,
+            current,
+            flow.to(wide_dtype(flow)),
+            self.q.weight,
+            self.q.bias,
+            self._window_table() if self.encode_window else None,
+            biases,
+            self._divisors() if self.encode_decimal else None,
+            self.num_heads,
+            self.window_size,
+        )
+        form = align_windows
+        if uses_kernel(keys_values):
+            from iart_plugin.kernels.implicit_alignment import implicit_alignment as form
+        return form(*arguments).permute(0, 3, 1, 2)  # channels last
 
-        def strip(top: int, bottom: int) -> Tensor:
-            rows = (x[:, :, top:bottom] for x in (current, base, decimal))
-            return self._attend(projected, tables, *rows)
-
-        whole = torch.is_grad_enabled() or flow.device.type != "cpu" or is_traced(flow)
-        step = height if whole else max(1, STRIP_PIXELS // width)
-        return in_parts(strip, height, step).permute(0, 3, 1, 2)  # channels last
-
-    def _attend(
-        self,
-        projected: ProjectedReference,
-        tables: tuple[Tensor, Tensor],
-        current: Tensor,
-        base: Tensor,
-        decimal: Tensor,
-    ) -> Tensor:
-        """Aligns to some of the current frame's rows; (n, rows, w, c)."""
-        keys_values, height, width = projected
-        n, c = current.shape[:2]
-        # Scaled before the product with the keys, which could overflow half precision.
-        query = self._query(current, decimal) * (c // self.num_heads) ** -0.5
-        key_table, value_table = (table.to(query.dtype) for table in tables)
-        keys_values = keys_values.reshape(n * height * width, 2 * c)
-        first_row = torch.arange(n, device=base.device).view(n, 1, 1) * (height * width)
-
-        logits, values = [], []
-        for index in range(self.window_size**2):
-            i, j = divmod(index, self.window_size)
-            row, inside = self.window_pixel(base, i, j, (height, width))
-            row = (first_row + row).flatten()
-            pair = keys_values.index_select(0, row).view(n, -1, 2 * c)
-            if inside is not None:  # what zeros are projected to
-                bias = torch.cat((self.k.bias, self.v.bias)).to(pair.dtype)
-                pair = torch.where(inside.view(n, -1, 1), pair, bias)
-            key, value = pair.split(c, dim=-1)
-            key = (key + key_table[index]).unflatten(-1, (self.num_heads, -1))
-            # Accumulated and normalised in float32 whatever the precision of the features.
-            logits.append((query * key).sum(-1, dtype=wide_dtype(query)))
-            values.append(value + value_table[index])
-        weights = torch.stack(logits, -1).softmax(-1).to(values[0].dtype)
-        out = sum(
-            weight.unsqueeze(-1) * value.unflatten(-1, (self.num_heads, -1))
-            for weight, value in zip(weights.unbind(-1), values, strict=True)
-        )  # (n, hw, heads, c / heads)
-        return out.flatten(2).unflatten(1, current.shape[2:])
-
-    def _split_position(self, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Splits p + flow into its integral base (int64) and decimal part, both (n, 2, h, w).
-
-        The decimal is taken from the position, not from the flow: the two differ in float32.
-        """
-        height, width = flow.shape[-2:]
-        flow = flow.to(wide_dtype(flow))
-        position = flow + pixel_grid(height, width, device=flow.device, dtype=flow.dtype)
-        base = position.floor()
-        decimal = position - base
-        # A cast of NaN or of a huge float to an integer is undefined, and would index anywhere.
-        base = base.nan_to_num(nan=0.0).clamp(-FAR, FAR)
-        return base.detach().long(), decimal
-
-    def window_pixel(
-        self, base: Tensor, i: int, j: int, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Finds pixel (i, j) of every window, in a frame of a size, from bases (n, 2, rows, w).
-
-        Returns:
-            (n, rows, w) its place in the frame's pixels, within the frame; and (n, rows, w) whether
-            it lies there, or None if that makes no difference.
-        """
-        height, width = size
-        y, x = base[:, 1] + i, base[:, 0] + j
-        inside = None
-        if self.padding_mode == "zeros":
-            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        return y.clamp(0, height - 1) * width + x.clamp(0, width - 1), inside
-
-    def _query(self, current: Tensor, decimal: Tensor) -> Tensor:
-        """Projects current features and decimals (Eq. 9) to (n, hw, heads, c / heads)."""
-        tokens = self.beside_positions(current.flatten(2).transpose(1, 2))
-        if self.encode_decimal:
-            position = decimal.flip(1).flatten(2).transpose(1, 2)  # (n, hw, 2) as y, x
-            encoding = self.encode(position / (self.window_size + 1e-6))
-            tokens = (tokens + encoding).to(self.q.weight.dtype)
-        return self.q(tokens).unflatten(-1, (self.num_heads, -1))
-
-    def _window_tables(self, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Projects the window's encodings (Eq. 14): keys and values, (w * w, c) each."""
-        w = self.window_size
-        if not self.encode_window:
-            zeros = torch.zeros(w * w, self.channels, device=flow.device)
-            return zeros, zeros
-        encoding = self.window_encoding(flow.device, wide_dtype(self.k.weight))
-        with full_precision(flow.device):
-            keys, values = (
-                encoding @ layer.weight.to(encoding.dtype).t() for layer in (self.k, self.v)
-            )
-        return keys, values
-
-    def beside_positions(self, tokens: Tensor) -> Tensor:
-        """Features (..., c) with zeros where only the encodings have channels."""
-        extra = self.position_channels
-        return nn.functional.pad(tokens, (0, extra)) if extra else tokens
-
-    def encode(self, position: Tensor) -> Tensor:
-        """Encodes (..., 2) positions in (..., c + position_channels)."""
-        encoding = sinusoidal_encoding(position, self.channels)
-        if not self.position_channels:
-            return encoding
-        return torch.cat((encoding, sinusoidal_encoding(position, self.position_channels)), -1)
+    def _window_table(self) -> Tensor:
+        """What the window's encodings (Eq. 14) add to keys and values: (w * w, 2 c)."""
+        weight = torch.cat((self.k.weight, self.v.weight))
+        encoding = self.window_encoding(weight.device, wide_dtype(weight))
+        with full_precision(weight.device):
+            return encoding @ weight.to(encoding.dtype).t()
 
     def window_encoding(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Returns the encodings of the window's pixels, row by row (Eq. 14): w * w rows."""
-        w = self.window_size
-        index = pixel_grid(w, w, device=device, dtype=dtype).flip(0).flatten(1).t()  # (w * w, 2)
-        return self.encode(index / (w - 1 + 1e-6))
+        """Returns the encodings of the window's pixels, row by row (Eq. 14): (w * w, c + p)."""
+        sizes = (self.window_size, self.channels, self.position_channels)
+        return kept(_window_encoding, *sizes, device=device, dtype=dtype)
+
+    def _divisors(self) -> Tensor:
+        """What divides the angle of each of the query's channels: (c + p,)."""
+        like = {"device": self.q.weight.device, "dtype": wide_dtype(self.q.weight)}
+        return kept(_query_divisors, self.channels, self.position_channels, **like)
+
+
+def _window_encoding(
+    window_size: int, channels: int, position_channels: int, **like: Any
+) -> Tensor:
+    index = pixel_grid(window_size, window_size, **like).flip(0).flatten(1).t()  # (w * w, 2)
+    return encode(index / (window_size - 1 + 1e-6), channels, position_channels)
+
+
+def _query_divisors(channels: int, position_channels: int, **like: Any) -> Tensor:
+    sizes = (channels, channels, position_channels, position_channels)  # y and x of either
+    return torch.cat([angle_divisors(size // 2, **like) for size in sizes])

@@ -33,10 +33,15 @@ def sinusoidal_encoding(position: Tensor, channels: int) -> Tensor:
             f"channels must be even and positive (half encode y, half x), got {channels}"
         )
     per_axis = channels // 2
-    index = torch.arange(per_axis, device=position.device)
-    exponent = 2 * (index // 2).to(position.dtype) / per_axis
+    divisors = angle_divisors(per_axis, device=position.device, dtype=position.dtype)
     # In this order: angles reach some hundreds of radians, where float32 is good to 1e-5 only, and
     # another order of the same operations moves results by as much.
-    angle = (position * (2 * math.pi)).unsqueeze(-1) / TEMPERATURE**exponent  # (..., 2, per_axis)
-    encoding = torch.where(index % 2 == 0, angle.sin(), angle.cos())
-    return encoding.flatten(-2)
+    angle = (position * (2 * math.pi)).unsqueeze(-1) / divisors  # (..., 2, per_axis)
+    is_sine = torch.arange(per_axis, device=position.device) % 2 == 0
+    return torch.where(is_sine, angle.sin(), angle.cos()).flatten(-2)
+
+
+def angle_divisors(per_axis: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Returns the (per_axis,) divisors of the angles of one axis, from 1 down to almost T^2."""
+    index = torch.arange(per_axis, device=device)
+    return TEMPERATURE ** (2 * (index // 2).to(dtype) / per_axis)

@@ -138,7 +138,7 @@ def test_strips_change_nothing(monkeypatch, pixels, padding_mode):
     tensors = inputs()
     with torch.no_grad():
         expected = op(*tensors)
-        monkeypatch.setattr("iart_plugin.ops.implicit_alignment.STRIP_PIXELS", pixels)
+        monkeypatch.setattr("iart_plugin.ops.alignment_forms.STRIP_PIXELS", pixels)
         torch.testing.assert_close(op(*tensors), expected)
     assert op(*tensors).requires_grad
 
