@@ -1,7 +1,6 @@
 """Implicit alignment from projected keys and values, as the equations read.
 
-:func:`align_windows` takes what the operator of :mod:`iart_plugin.kernels.implicit_alignment`
-takes, and gives what it gives:
+:func:`align_windows` takes what the operator of :mod:`~iart_plugin.ops.alignment_operator` takes:
 
     keys_values: (n, h * w, 2 c), the keys, then the values, of every pixel of the reference.
     current: (n, c, h, w) features.

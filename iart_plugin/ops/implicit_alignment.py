@@ -9,6 +9,7 @@ from iart_plugin.kernels.availability import uses_kernel
 
 from .aligner import Alignment
 from .alignment_forms import align_windows, encode
+from .alignment_operator import implicit_alignment
 from .constants import kept
 from .positional_encoding import angle_divisors
 from .precision import full_precision, wide_dtype
@@ -176,9 +177,7 @@ class ImplicitAlignment(Alignment):
             self.num_heads,
             self.window_size,
         )
-        form = align_windows
-        if uses_kernel(keys_values):
-            from iart_plugin.kernels.implicit_alignment import implicit_alignment as form
+        form = implicit_alignment if uses_kernel(keys_values) else align_windows
         return form(*arguments).permute(0, 3, 1, 2)  # channels last
 
     def _window_table(self) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from iart_plugin.fused import fused
 from iart_plugin.kernels import availability
 from iart_plugin.kernels.availability import KernelWarning, failures
-from iart_plugin.kernels.implicit_alignment import implicit_alignment
 from iart_plugin.ops import ImplicitAlignment
+from iart_plugin.ops.alignment_operator import implicit_alignment
 from tests.kernels.harness import (
     DEVICE,
     DTYPES,
@@ -219,7 +219,7 @@ def test_where_the_kernels_fail_the_equations_compute(monkeypatch):
     expected = gradients(op, tensors)
     monkeypatch.setattr(availability, "_failures", {})
     availability._warn_once.cache_clear()
-    for name in ("_start", "_start_backward"):
+    for name in ("align", "align_backward"):
         monkeypatch.setattr(f"iart_plugin.kernels.implicit_alignment.{name}", broken)
     with pytest.warns(KernelWarning, match="no such instruction") as caught:
         actual = gradients(op, tensors)

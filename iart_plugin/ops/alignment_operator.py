@@ -1,0 +1,108 @@
+"""Implicit alignment as an operator of PyTorch's, which the kernels of a GPU compute.
+
+It is registered where Triton is not installed too, so that an exported network can be loaded; a
+kernel is looked for when the operator runs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iart_plugin.kernels.availability import attempt, reference_gradients
+
+from .alignment_forms import align_windows
+
+
+@torch.library.custom_op("iart_plugin::implicit_alignment", mutates_args=())
+def implicit_alignment(
+    keys_values: Tensor,
+    current: Tensor,
+    flow: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    table: Tensor | None,
+    outside: Tensor | None,
+    divisors: Tensor | None,
+    num_heads: int,
+    window_size: int,
+) -> Tensor:
+    """Aligns by the kernel; arguments and result as in :func:`align_windows`."""
+    inputs = (keys_values, current, flow, weight, bias, table, outside, divisors)
+
+    def launch() -> Tensor:
+        from iart_plugin.kernels import implicit_alignment as kernels
+
+        return kernels.align(*inputs, num_heads, window_size)
+
+    def reference() -> Tensor:
+        return align_windows(*inputs, num_heads, window_size).contiguous()
+
+    return attempt("implicit alignment", launch, reference)
+
+
+@implicit_alignment.register_fake
+def _(keys_values, current, flow, weight, *_):
+    n, c, height, width = current.shape
+    return keys_values.new_empty(n, height, width, c)
+
+
+@torch.library.custom_op("iart_plugin::implicit_alignment_backward", mutates_args=())
+def implicit_alignment_backward(
+    grad: Tensor,
+    keys_values: Tensor,
+    current: Tensor,
+    flow: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    table: Tensor | None,
+    outside: Tensor | None,
+    divisors: Tensor | None,
+    num_heads: int,
+    window_size: int,
+) -> list[Tensor]:
+    """Computes by the kernel the gradients of all tensors from ``keys_values`` to ``outside``."""
+    from iart_plugin.kernels import implicit_alignment as kernels
+
+    inputs = (keys_values, current, flow, weight, bias, table, outside, divisors)
+    return kernels.align_backward(grad, *inputs, num_heads, window_size)
+
+
+@implicit_alignment_backward.register_fake
+def _(grad, keys_values, current, flow, weight, bias, table, outside, divisors, *_):
+    n, c, height, width = current.shape
+    return [
+        torch.empty_like(keys_values, memory_format=torch.contiguous_format),
+        current.new_empty(n, height, width, c).permute(0, 3, 1, 2),
+        flow.new_empty(0 if divisors is None else flow.shape),
+        weight.new_empty(weight.shape),
+        bias.new_empty(bias.shape),
+        flow.new_empty(0) if table is None else table.new_empty(table.shape),
+        flow.new_empty(0) if outside is None else outside.new_empty(outside.shape),
+    ]
+
+
+def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:8])
+    ctx.sizes = inputs[8:]
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    inputs = ctx.saved_tensors
+
+    def reference() -> list[Tensor | None]:
+        return reference_gradients(lambda *x: align_windows(*x, *ctx.sizes), inputs, grad)
+
+    found = attempt(
+        "implicit alignment, backward",
+        lambda: implicit_alignment_backward(grad, *inputs, *ctx.sizes),
+        reference,
+    )
+    flow = found[2] if inputs[7] is not None else None
+    table, outside = (
+        x if saved is not None else None for x, saved in zip(found[5:7], inputs[5:7], strict=True)
+    )
+    return (*found[:2], flow, *found[3:5], table, outside, None, None, None)
+
+
+implicit_alignment.register_autograd(_gradients, setup_context=_save)
