@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -141,6 +142,26 @@ def _statistic_of_history_buffer(owner: Any, name: str) -> Any:
     if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
         raise ValueError(f"a checkpoint may not read the attribute '{name}' of {owner!r}")
     return getattr(HistoryBuffer, name)
+
+
+@listed_in(MENDS, MMENGINE)
+def save_files_whole() -> bool:
+    """Let a checkpoint appear under its name only when it is complete.
+
+    ``fileio/backends/local_backend.py:77`` writes straight to the final name, so that a killed run
+    leaves half a file there.
+    """
+    from mmengine.fileio.backends import LocalBackend
+
+    from iart_plugin.files import write_atomically
+
+    def put(self: LocalBackend, obj: bytes, filepath: str | Path) -> None:
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, obj)
+
+    LocalBackend.put = put
+    return True
 
 
 @listed_in(MENDS, MMENGINE)

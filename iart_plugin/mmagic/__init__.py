@@ -19,6 +19,8 @@ from iart_plugin.ops import ImplicitAlignment  # noqa: E402
 
 from .alignment_study import FlowGivenVSR, SintelFlowDataset  # noqa: E402
 from .checkpoint import CheckpointFitHook, accept_other_checkpoints  # noqa: E402
+from .config_checks import install as check_configs  # noqa: E402
+from .finite_steps import FiniteStepsHook  # noqa: E402
 from .flow import FrozenFlowHook, PretrainedFlow  # noqa: E402
 from .resume import ProcessSeedHook, ResumeDataHook, ResumeOwnHook  # noqa: E402
 from .visualizer import MiddleFrameVisualizer  # noqa: E402
@@ -26,9 +28,11 @@ from .visualizer import MiddleFrameVisualizer  # noqa: E402
 for _module in (*network_classes(), ImplicitAlignment):
     MODELS.register_module(module=_module)
 accept_other_checkpoints()
+check_configs()
 
 __all__ = [
     "CheckpointFitHook",
+    "FiniteStepsHook",
     "FlowGivenVSR",
     "FrozenFlowHook",
     "ImplicitAlignment",

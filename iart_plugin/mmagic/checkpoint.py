@@ -44,19 +44,30 @@ class CheckpointFitHook(Hook):
     def __init__(self, partial: bool = False) -> None:
         self.partial = partial
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Records the network's options, some of which no weight's shape shows."""
+        options = getattr(_generator(runner), "options", None)
+        if options is not None:
+            checkpoint[OPTIONS] = options
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Checks a file before it is loaded.
 
         Raises:
             CheckpointMismatch: if it does not fit, or holds NaN or whole numbers.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if not isinstance(model.generator, UpsamplingNetwork):
+        generator = _generator(runner)
+        if not isinstance(generator, UpsamplingNetwork):
             return
         state = checkpoint.get("state_dict", checkpoint)
         weights, options = behind("generator.", state), checkpoint.get(OPTIONS)
-        check_fit(model.generator, weights, strict=not self.partial, options=options)
+        check_fit(generator, weights, strict=not self.partial, options=options)
         check_values(weights)
+
+
+def _generator(runner: Runner) -> Any:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return getattr(model, "generator", None)
 
 
 def accept_other_checkpoints() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import random
+import re
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import torch
 from mmagic.registry import HOOKS
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner, find_latest_checkpoint
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
+from iart_plugin.option_errors import OptionError
 from iart_plugin.resuming import check_same_everywhere
+from iart_plugin.weight_files import CheckpointMismatch, read_file
 
 
 @HOOKS.register_module()
@@ -37,12 +41,12 @@ class ResumeOwnHook(Hook):
         """Chooses what MMEngine resumes right after this hook.
 
         Raises:
-            ValueError: if the processes do not find the same file.
+            OptionError: if the checkpoint cannot be read, or the processes do not find the same.
         """
         if not _resumes(runner):
             return
         self._periods = _periods(runner)  # the config's, until the checkpoint is loaded
-        chosen = latest = find_latest_checkpoint(runner.work_dir)
+        chosen = latest = _latest_checkpoint(Path(runner.work_dir))
         self._own_folders = {Path(runner.work_dir).resolve()}
         if latest is not None:  # CheckpointHook's out_dir may be elsewhere
             self._own_folders.add(Path(latest).resolve().parent)
@@ -55,14 +59,16 @@ class ResumeOwnHook(Hook):
             )
             runner._resume = False
         else:
-            runner._load_from = None
+            runner._load_from = None if latest is None else str(latest)
         check_same_everywhere(chosen and Path(chosen), Path(runner.work_dir))
+        if chosen is not None:
+            _check_whole(Path(chosen), self._own_folders)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuses to resume from a file of weights.
 
         Raises:
-            ValueError: if optimizer or schedule are not in the file.
+            OptionError: if optimizer or schedule are not in the file.
         """
         if not _resumes(runner):
             return
@@ -70,7 +76,7 @@ class ResumeOwnHook(Hook):
         if runner.param_schedulers is not None:
             needed.add("param_schedulers")
         if missing := needed - checkpoint.keys():
-            raise ValueError(
+            raise OptionError(
                 f"The checkpoint to resume holds no {' and no '.join(sorted(missing))}: the "
                 "learning rate would begin anew in the middle of the run. Resume from an "
                 "iter_*.pth, or start from these weights with load_from and without --resume."
@@ -80,13 +86,13 @@ class ResumeOwnHook(Hook):
         """Compares the schedules, and lets go of another run's best checkpoint.
 
         Raises:
-            ValueError: if the config's periods are not the run's.
+            OptionError: if the config's periods are not the run's.
         """
         if not _resumes(runner):
             return
         for given, periods in zip(self._periods, _periods(runner), strict=False):
             if given != periods:
-                raise ValueError(
+                raise OptionError(
                     f"The run's learning rate follows periods of {periods} iterations and keeps "
                     f"them when resumed; the config says {given}. Give the options of its start "
                     f"again: --cfg-options param_scheduler.periods={periods} "
@@ -148,6 +154,55 @@ class ProcessSeedHook(Hook):
         random.seed(words[0])
         np.random.seed(words[1])  # noqa: NPY002  what transforms use without workers
         torch.manual_seed(words[2])
+
+
+def _latest_checkpoint(work_dir: Path) -> Path | None:
+    """The checkpoint that MMEngine has noted as its last, or else the newest that is there.
+
+    MMEngine notes it after it has saved, and an interrupted run may leave an empty note.
+    """
+    note = work_dir / "last_checkpoint"
+    named = note.read_text().strip() if note.is_file() else ""
+    return Path(named) if named else next(_checkpoints({work_dir}), None)
+
+
+def _checkpoints(folders: Iterable[Path]) -> Iterator[Path]:
+    """A run's own checkpoints in these folders, the newest first."""
+    found = [
+        (int(match[1]), path)
+        for folder in folders
+        for path in folder.glob("*.pth")
+        if (match := re.fullmatch(r"(?:iter|epoch)_(\d+)\.pth", path.name))
+    ]
+    return (path for _, path in sorted(found, reverse=True))
+
+
+def _check_whole(path: Path, folders: Iterable[Path]) -> None:
+    """Refuse a checkpoint that cannot be read, and name the newest that can."""
+    reason = _unreadable(path)
+    if reason is None:
+        return
+    whole = next((other for other in _checkpoints(folders) if not _unreadable(other)), None)
+    way_out = "No other checkpoint of the run is whole."
+    if whole is not None:
+        way_out = (
+            f"The newest whole checkpoint is {whole}: to go on from it, give --resume "
+            f"--cfg-options load_from={whole}."
+        )
+    raise OptionError(
+        f"The run cannot be resumed: {path} {reason}. {way_out} To start anew, leave out --resume."
+    )
+
+
+def _unreadable(path: Path) -> str | None:
+    """Why a checkpoint cannot be read; None if it can."""
+    try:
+        read_file(path)
+    except FileNotFoundError:
+        return "does not exist"
+    except CheckpointMismatch:
+        return "is unreadable, perhaps damaged"
+    return None
 
 
 def _periods(runner: Runner) -> list[list[int]]:

@@ -181,3 +181,26 @@ def test_with_cuda_the_launch_is_left_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert compat.launch_without_cuda.function() is False
     assert utils._init_dist_pytorch is before
+
+
+def test_mmagic_is_imported_with_numpy_2_after_the_start_up_hook():
+    """Names of numpy 1.26 that numpy 2 lacks are taken away, as far as MMagic reads them."""
+    script = (
+        "import numpy\n"
+        "numpy.__version__ = '2.1.0'\n"
+        "numpy.__dict__.pop('bool8', None)\n"
+        "import iart_plugin.compat.startup\n"
+        "assert 'bool8' not in numpy.__dict__\n"
+        "import importlib.util\n"
+        "assert importlib.util.find_spec('mmagic')\n"
+        "print(numpy.bool8 is numpy.bool_)\n"
+    )
+    assert _python(script) == "True\n"
+
+
+@pytest.mark.parametrize("version", ["2.5.1", "1.13.0+cu117"])
+def test_pytorch_that_loads_unsafely_is_refused(monkeypatch, version):
+    compat.refuse_unsafe_torch()
+    monkeypatch.setattr(torch, "__version__", version)
+    with pytest.raises(ImportError, match="PyTorch 2.6 or newer, and .* is installed"):
+        compat.refuse_unsafe_torch()

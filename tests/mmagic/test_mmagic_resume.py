@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from itertools import chain
 from pathlib import Path
@@ -175,3 +176,57 @@ def test_resumed_data_goes_on_and_is_not_read_again(tmp_path, workers, stops):
     order = iter(InfiniteSampler(range(5), seed=runner.seed))
     samples = [[next(order), next(order)] for _ in range(stops[-1])]
     assert dict(enumerate(samples)) == {i: batch for part in parts for i, batch in part.items()}
+
+
+def test_an_unreadable_checkpoint_is_refused_and_the_newest_whole_one_named(tmp_path):
+    _train(tmp_path, 3)
+    last = tmp_path / "iter_3.pth"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"iter_3\.pth is unreadable.*load_from=.*iter_2\.pth"):
+        _train(tmp_path, 5, resume=True)
+    load_from = str(tmp_path / "iter_2.pth")  # as the message says
+    assert _train(tmp_path, 4, resume=True, load_from=load_from)[1].keys() == {2, 3}
+    for path in tmp_path.glob("iter_*.pth"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="No other checkpoint of the run is whole. To start anew"):
+        _train(tmp_path, 5, resume=True)
+
+
+@pytest.mark.parametrize("note", [None, ""])
+def test_a_lost_note_of_the_last_checkpoint_is_made_good(tmp_path, note):
+    """MMEngine writes it after the checkpoint; a run may be stopped in between."""
+    _train(tmp_path, 2)
+    (tmp_path / "last_checkpoint").unlink()
+    if note is not None:
+        (tmp_path / "last_checkpoint").write_text(note)
+    assert _train(tmp_path, 3, resume=True)[1].keys() == {2}
+
+
+@pytest.mark.parametrize("operation", ["save", "fsync", "replace"])
+def test_every_fault_while_a_checkpoint_is_saved_is_survived(tmp_path, monkeypatch, operation):
+    """The write, fsync and rename of each of three checkpoints fail once in turn."""
+
+    def trained(folder, **options):
+        torch.manual_seed(0)
+        return _train(folder, 3, **options)
+
+    expected = trained(tmp_path / "whole")[0].model.line.weight
+    module = torch if operation == "save" else os
+    original = getattr(module, operation)
+    for at in (1, 2, 3):
+        calls = []
+
+        def fail(*arguments, calls=calls, at=at, **options):
+            calls.append(arguments)
+            if len(calls) == at:
+                raise OSError(28, "No space left on device")
+            return original(*arguments, **options)
+
+        folder = tmp_path / f"{operation} {at}"
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(module, operation, fail)
+            trained(folder)
+        runner, ran = trained(folder, resume=True)
+        assert ran.keys() == set(range(at - 1, 3))
+        assert torch.equal(runner.model.line.weight, expected)
+        assert not [path for path in folder.iterdir() if path.suffix == ".part"]

@@ -18,6 +18,7 @@ custom_hooks = [
     dict(type='ResumeOwnHook'),
     dict(type='ResumeDataHook'),
     dict(type='ProcessSeedHook'),
+    dict(type='FiniteStepsHook'),
 ]
 
 default_hooks = dict(

@@ -1,0 +1,152 @@
+"""What can be known to be wrong with a config before its first iteration, said in one sentence.
+
+MMEngine builds a model, then its data, and tells of a misspelt option or a missing folder in a
+trace from inside. Here the runner looks at a config first: at the model, the optimizer and the
+hooks before it is built, and at the data before it trains, validates or tests.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from mmagic.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+
+from iart_plugin.mmagic.data_checks import check_loader
+from iart_plugin.option_errors import OptionError, check_keys, nearest
+from iart_plugin.weight_files import CheckpointMismatch
+
+PLUGIN = "iart_plugin.mmagic"
+
+
+def install() -> None:
+    """Let MMEngine's runner look at configs that import this package; harmless when repeated."""
+    if hasattr(Runner.train, "__wrapped__"):
+        return
+    build = Runner.from_cfg.__func__
+
+    @functools.wraps(build)
+    def from_cfg(cls: type[Runner], cfg: Any) -> Runner:
+        if _is_ours(cfg):
+            check_config(cfg)
+        return build(cls, cfg)
+
+    Runner.from_cfg = classmethod(from_cfg)
+    for name, phases in (("train", ("train", "val")), ("val", ("val",)), ("test", ("test",))):
+        setattr(Runner, name, _looking_at_data(getattr(Runner, name), phases))
+    sys.excepthook = _without_trace(sys.excepthook)
+
+
+def _looking_at_data(run: Callable[[Runner], Any], phases: Iterable[str]) -> Callable:
+    @functools.wraps(run)
+    def checked(self: Runner) -> Any:
+        if _is_ours(self.cfg):
+            check_data(self.cfg, phases)
+        return run(self)
+
+    return checked
+
+
+def _without_trace(hook: Callable) -> Callable:
+    """Show what this package refuses as one line, where nobody caught it; the rest as before."""
+
+    def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if isinstance(error, (OptionError, CheckpointMismatch)):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            hook(kind, error, trace)
+
+    return show
+
+
+def _is_ours(cfg: Any) -> bool:
+    return PLUGIN in (cfg.get("custom_imports") or {}).get("imports", ())
+
+
+def check_config(cfg: Any) -> None:
+    """Check model, optimizer, schedule and hooks.
+
+    Args:
+        cfg: a config of MMEngine's.
+
+    Raises:
+        OptionError: naming the option and what it can be.
+    """
+    model = cfg.get("model") or {}
+    for key in ("generator", "pixel_loss", "data_preprocessor"):
+        if key in model:
+            _check_type(model[key], MODELS, f"model.{key}")
+    _check_generator(model.get("generator") or {})
+    for index, hook in enumerate(cfg.get("custom_hooks") or ()):
+        if isinstance(hook, dict):
+            _check_type(hook, HOOKS, f"custom_hooks.{index}")
+    if optimizer := (cfg.get("optim_wrapper") or {}).get("optimizer"):
+        _check_type(optimizer, OPTIMIZERS, "optim_wrapper.optimizer")
+        _check_number(optimizer, "lr", "optim_wrapper.optimizer", above=0)
+    schedule = cfg.get("param_scheduler") or ()
+    for one in [schedule] if isinstance(schedule, dict) else schedule:
+        _check_type(one, PARAM_SCHEDULERS, "param_scheduler")
+    for key in ("max_iters", "val_interval"):
+        _check_number(cfg.get("train_cfg") or {}, key, "train_cfg", above=0)
+    for phase in ("train", "val", "test"):
+        for where, loader in loaders(cfg, phase):
+            _check_type(loader.get("dataset") or {}, DATASETS, f"{where}.dataset")
+
+
+def check_data(cfg: Any, phases: Iterable[str]) -> None:
+    """Check the data sets and loaders of some phases.
+
+    Args:
+        cfg: a config of MMEngine's.
+        phases: of 'train', 'val' and 'test'.
+
+    Raises:
+        OptionError: naming the option, or the files that are not there.
+    """
+    for phase in phases:
+        for where, loader in loaders(cfg, phase):
+            check_loader(loader, where, scale=cfg.get("scale", 4))
+
+
+def loaders(cfg: Any, phase: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A phase's loaders, with their places in the config; a multiple loop has several."""
+    found = cfg.get(f"{phase}_dataloader") or ()
+    if isinstance(found, dict):
+        yield f"{phase}_dataloader", found
+    else:
+        yield from ((f"{phase}_dataloader.{i}", one) for i, one in enumerate(found))
+
+
+def _check_type(section: dict[str, Any], registry: Registry, where: str) -> None:
+    name = section.get("type")
+    if isinstance(name, str) and registry.get(name) is None:
+        known = [*registry.module_dict, *(registry.parent.module_dict if registry.parent else ())]
+        raise OptionError(f"{where}.type '{name}' is not registered. {nearest(name, known)}")
+
+
+def _check_number(section: dict[str, Any], key: str, where: str, above: float) -> None:
+    value = section.get(key, above + 1)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > above:
+        raise OptionError(f"{where}.{key} is {value!r}; it must be a number above {above}.")
+
+
+def _check_generator(generator: dict[str, Any]) -> None:
+    """Build one of this package's networks, so that it refuses what it must."""
+    network = MODELS.get(generator["type"]) if isinstance(generator.get("type"), str) else None
+    if network is None or not network.__module__.startswith("iart_plugin."):
+        return
+    options = {key: value for key, value in generator.items() if key not in ("type", "init_cfg")}
+    where = f"model.generator ({network.__name__})"
+    check_keys(options, list(inspect.signature(network).parameters), where)
+    options.pop("spynet_path", None)
+    try:
+        with torch.random.fork_rng(devices=[]):  # the run's own network starts as it would
+            network(**options)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise OptionError(f"{where}: {error}") from error
