@@ -99,11 +99,10 @@ def _explain(pair: FramePair, found) -> str:
 
 def basicsr_sets(config: Path) -> Iterator[tuple[str, list[FramePair] | str]]:
     """The data sets of an option file: their pairs, or what keeps them from being listed."""
-    import yaml
-
     from iart_plugin.basicsr.checks import check_dataset, known_dataset, list_frame_pairs
+    from iart_plugin.basicsr.option_files import read_option_file
 
-    opt = yaml.load(config.read_text(), Loader=yaml.FullLoader)
+    opt = read_option_file(config)
     for phase, dataset in opt["datasets"].items():
         dataset = {**dataset, "phase": phase, "scale": opt.get("scale", 4)}
         for key in ("dataroot_gt", "dataroot_lq"):  # and no other, as BasicSR does

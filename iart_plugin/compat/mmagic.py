@@ -123,25 +123,10 @@ def allow_mmengine_checkpoints() -> bool:
     import torch
     from mmengine.logging import HistoryBuffer
 
-    from iart_plugin.weight_files import numpy_globals
+    from iart_plugin.weight_files import safe_globals
 
-    torch.serialization.add_safe_globals(
-        [HistoryBuffer, *numpy_globals(), (_statistic_of_history_buffer, "builtins.getattr")]
-    )
+    torch.serialization.add_safe_globals(safe_globals(HistoryBuffer))
     return True
-
-
-def _statistic_of_history_buffer(owner: Any, name: str) -> Any:
-    """Stands for ``getattr`` while a file is unpickled.
-
-    A HistoryBuffer is stored with references to its own statistics, ``getattr(HistoryBuffer,
-    'mean')`` and the like. No other attribute may be looked up.
-    """
-    from mmengine.logging import HistoryBuffer
-
-    if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
-        raise ValueError(f"a checkpoint may not read the attribute '{name}' of {owner!r}")
-    return getattr(HistoryBuffer, name)
 
 
 @listed_in(MENDS, MMENGINE)
