@@ -4,7 +4,7 @@ import os
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test that takes a ``seed`` once for each."""
-    if "seed" in metafunc.fixturenames:
+    """Run a test that takes a ``fuzz_seed`` once for each."""
+    if "fuzz_seed" in metafunc.fixturenames:
         rounds = int(os.environ.get("IART_PLUGIN_FUZZ_ROUNDS", "1"))
-        metafunc.parametrize("seed", range(rounds))
+        metafunc.parametrize("fuzz_seed", range(rounds))

@@ -21,14 +21,14 @@ GIBIBYTES = 8  # a run's address space, most of which PyTorch takes
 
 
 @pytest.mark.timeout(3600)
-def test_damaged_films(tmp_path, seed):
-    tried = [try_out(case, tmp_path) for case in damaged_films(tmp_path, seed=seed, count=20)]
+def test_damaged_films(tmp_path, fuzz_seed):
+    tried = [try_out(case, tmp_path) for case in damaged_films(tmp_path, seed=fuzz_seed, count=20)]
     report("damaged films", tried)
 
 
 @pytest.mark.timeout(3600)
-def test_odd_outputs(tmp_path, seed):
-    tried = [try_out(case, tmp_path) for case in odd_outputs(tmp_path, seed=seed, count=20)]
+def test_odd_outputs(tmp_path, fuzz_seed):
+    tried = [try_out(case, tmp_path) for case in odd_outputs(tmp_path, seed=fuzz_seed, count=20)]
     report("odd outputs", tried)
 
 
