@@ -400,8 +400,9 @@ def _video_stream(container: av.container.InputContainer, path: str | Path) -> a
         s for s in container.streams.video
         if not s.disposition & av.stream.Disposition.attached_pic
     ]  # fmt: skip
+    streams = [s for s in streams if s.codec_context is not None]  # of an unknown codec
     if not streams:
-        raise ValueError(f"{path}: no video stream in it")
+        raise ValueError(f"{path}: no video stream in it that can be decoded")
     marked = [s for s in streams if s.disposition & av.stream.Disposition.default]
     return (marked or streams)[0]
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import cv2
 import pytest
 
-from iart_plugin.commands.upscale import cli
+from iart_plugin.commands.upscale import cli, run
 from tests.faults import Faults, run_forked
 from tests.fuzz.malformed_films import Case, damaged_films, odd_outputs
 from tests.videos import read_back
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 GIBIBYTES = 8  # a run's address space, most of which PyTorch takes
+assert run  # imported before the processes fork, or each of them would import it anew
 
 
 @pytest.mark.timeout(3600)
