@@ -20,6 +20,10 @@ COMMANDS = {
     "prepare-sintel": ("iart_plugin.commands.prepare_sintel", "check and prepare MPI-Sintel"),
     "prepare-vimeo90k": ("iart_plugin.commands.prepare_vimeo90k", "prepare Vimeo-90K"),
     "check-dataset": ("iart_plugin.commands.check_dataset", "find what is wrong with data sets"),
+    "evaluate-no-reference": (
+        "iart_plugin.commands.evaluate_no_reference",
+        "measure results without ground truth",
+    ),
     "complexity": ("iart_plugin.commands.complexity", "count parameters and FLOPs, measure time"),
 }
 """Each command's module, whose ``main(argv)`` returns the exit code, and what it does."""

@@ -1,0 +1,215 @@
+"""Measures results where there is no ground truth.
+
+    iart-plugin evaluate-no-reference results/                # a folder of clips, or one clip
+    iart-plugin evaluate-no-reference result.mp4 --frames all
+    iart-plugin evaluate-no-reference results/ --metrics niqe brisque --flow-from inputs/
+
+There are NIQE by BasicSR, any metric of pyiqa where that is installed, and the temporal warping
+error, which tells flicker. NIQE and the warping error are better when they are lower. As in
+VideoLQ's protocol, the metrics are taken of each clip's first, middle and last frame. The warping
+error is taken of all neighbouring frames. Methods are comparable by it if all have the same flow:
+give the low-resolution clips as --flow-from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from statistics import fmean
+
+import cv2
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from iart_plugin import extras
+from iart_plugin.commands.console import command_parser, one_line_errors
+from iart_plugin.files import write_atomically
+from iart_plugin.study.temporal import warping_error
+from iart_plugin.video.reader import IMAGE_SUFFIXES, open_source, to_dtype
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".y4m"})
+WARPING = "warping error"
+SMALLEST_NIQE = 2 * 96
+"""Pixels of a side: NIQE compares blocks of 96 x 96 pixels, and needs some."""
+
+Metric = Callable[[np.ndarray], float]
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    args = _parser().parse_args(argv)
+    metrics = {name: build_metric(name) for name in dict.fromkeys(args.metrics)}
+    clips = find_clips(args.results)
+    guides = match_guides(clips, args.flow_from) if args.flow_from else {}
+    rows = []
+    for name, path in tqdm(clips.items(), unit="clip"):
+        values = measure(path, metrics, every=args.frames == "all")
+        if args.temporal:
+            values[WARPING] = temporal(path, guides.get(name))
+        rows.append({"clip": name} | values)
+    mean = {key: _mean(row[key] for row in rows) for key in rows[0] if key != "clip"}
+    rows.append({"clip": "mean"} | mean)
+    print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".4g", missingval="-"))
+    if args.json:
+        write_atomically(args.json, json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("evaluate-no-reference", __doc__)
+    add = parser.add_argument
+    add("results", type=Path, help="a video, a folder of frames, or a folder of such")
+    add("--metrics", nargs="*", default=["niqe"], help="niqe (default), or names of pyiqa")
+    add("--frames", choices=["ends", "all"], default="ends", help="of each clip, for the metrics: "
+        "first, middle and last (default), or all")  # fmt: skip
+    add("--flow-from", type=Path, metavar="PATH", help="clips of the same names and lengths whose "
+        "flow the warping error uses (default: the results' own)")  # fmt: skip
+    add("--no-temporal", dest="temporal", action="store_false", help="no warping error")
+    add("--json", type=Path, metavar="FILE", help="also write the figures there")
+    return parser
+
+
+def find_clips(root: Path) -> dict[str, Path]:
+    """The clips of a path by their names.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+        ValueError: There are no clips in it.
+    """
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: no such file or folder")
+    if root.is_file() or _has_images(root):
+        return {root.stem: root}
+    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    clips = {
+        path.stem: path
+        for path in entries
+        if (path.is_dir() and _has_images(path)) or path.suffix.lower() in VIDEO_SUFFIXES
+    }
+    if not clips:
+        raise ValueError(f"{root}: neither frames, nor folders of frames, nor videos are in it")
+    return clips
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+
+
+def match_guides(clips: dict[str, Path], root: Path) -> dict[str, Path]:
+    """The clips whose flow is used, one for each clip.
+
+    Raises:
+        ValueError: One is missing.
+    """
+    guides = find_clips(root)
+    if len(clips) == len(guides) == 1:
+        return dict(zip(clips, guides.values(), strict=True))
+    missing = [name for name in clips if name not in guides]
+    if missing:
+        raise ValueError(f"{root} has no clip '{missing[0]}'")
+    return guides
+
+
+def frames_of(path: Path) -> Iterator[np.ndarray]:
+    """A clip's frames in order: (h, w, 3) RGB, uint8."""
+    with closing(open_source(path)) as source:
+        for frame in source:
+            yield to_dtype(frame.rgb, np.dtype(np.uint8))
+
+
+def measure(path: Path, metrics: dict[str, Metric], *, every: bool) -> dict[str, float]:
+    """Each metric's mean over a clip's frames: all of them, or the first, middle and last."""
+    if not metrics:
+        return {}
+    count = sum(1 for _ in frames_of(path))
+    wanted = set(range(count)) if every else {0, count // 2, count - 1}
+    values: dict[str, list[float]] = {name: [] for name in metrics}
+    chosen = ((i, frame) for i, frame in enumerate(frames_of(path)) if i in wanted)
+    for index, frame in chosen:
+        for name, metric in metrics.items():
+            try:
+                values[name].append(metric(frame))
+            except ValueError as error:
+                raise ValueError(f"{path}, frame {index}: {error}") from error
+    return {name: _mean(found) for name, found in values.items()}
+
+
+def temporal(path: Path, guide: Path | None) -> float:
+    """The mean warping error of a clip; NaN for a clip of one frame.
+
+    Raises:
+        ValueError: The clip that gives the flow has another number of frames.
+    """
+    errors: list[float] = []
+    guided = frames_of(guide) if guide else frames_of(path)
+    previous = None
+    try:
+        for pair in zip(frames_of(path), guided, strict=True):
+            if previous is not None:
+                guides = (previous[1], pair[1]) if guide else None
+                errors.append(warping_error(previous[0], pair[0], guides))
+            previous = pair
+    except ValueError as error:
+        other = f" with the flow of {guide}" if guide else ""
+        raise ValueError(f"{path}{other}: {error}") from error
+    return _mean(errors)
+
+
+def _mean(values: Sequence[float] | Iterator[float]) -> float:
+    """The mean of the numbers that are there."""
+    finite = [value for value in values if not math.isnan(value)]
+    return fmean(finite) if finite else math.nan
+
+
+def build_metric(name: str) -> Metric:
+    """A metric of a frame (h, w, 3), RGB, uint8.
+
+    Raises:
+        ModuleNotFoundError: BasicSR is not installed.
+        ValueError: There is no such metric, or pyiqa is not installed.
+    """
+    return _niqe() if name == "niqe" else _pyiqa(name)
+
+
+def _niqe() -> Metric:
+    extras.require("basicsr")
+    import iart_plugin.basicsr  # noqa: F401  isort: skip  repairs BasicSR's import
+    from basicsr.metrics import calculate_niqe
+
+    def niqe(frame: np.ndarray) -> float:
+        height, width = frame.shape[:2]
+        if min(height, width) < SMALLEST_NIQE:
+            raise ValueError(
+                f"NIQE needs frames of {SMALLEST_NIQE}x{SMALLEST_NIQE} pixels, got {width}x{height}"
+            )
+        picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        return float(np.squeeze(calculate_niqe(picture, crop_border=0)))
+
+    return niqe
+
+
+def _pyiqa(name: str) -> Metric:
+    if importlib.util.find_spec("pyiqa") is None:
+        raise ValueError(
+            f"the metric '{name}' is one of pyiqa, which is not installed: pip install pyiqa"
+        )
+    import pyiqa
+    import torch
+
+    if name not in pyiqa.list_models(metric_mode="NR"):
+        raise ValueError(f"pyiqa has no metric '{name}' that needs no reference")
+    metric = pyiqa.create_metric(name)
+
+    def measure(frame: np.ndarray) -> float:
+        picture = torch.from_numpy(frame).permute(2, 0, 1).unsqueeze(0) / 255
+        with torch.no_grad():
+            return float(metric(picture))
+
+    return measure
