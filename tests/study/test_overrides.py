@@ -52,15 +52,18 @@ def check_network(options, row, scale):
 
 @pytest.fixture
 def basicsr_options(monkeypatch):
-    """What BasicSR itself makes of a command line."""
+    """What the BasicSR tool makes of a command line, with all that it checks first."""
     pytest.importorskip("iart_plugin.basicsr")
-    from basicsr.utils.options import parse_options
+    from iart_plugin.basicsr.checks import check_options
+    from iart_plugin.basicsr.option_files import read_options
 
     def parse(command):
-        words = command[command.index("-opt") :]
-        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        words = [*command[command.index("-opt") :]]
+        words += [] if "--force_yml" in words else ["--force_yml"]
+        monkeypatch.setattr(sys, "argv", ["train.py", *words, "num_gpu=0"])  # as on this machine
         monkeypatch.chdir(ROOT)
-        return parse_options(str(ROOT))[0]
+        opt, _ = read_options(True, check_options)
+        return opt
 
     return parse
 

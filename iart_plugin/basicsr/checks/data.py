@@ -184,7 +184,8 @@ def _reds_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
 
 def _check_reds_window(opt: dict[str, Any], name: str) -> None:
     """A window of ``num_frame`` frames must fit into a clip at every interval."""
-    count, interval = opt["num_frame"], max(opt.get("interval_list") or [1])
+    # An option file that check-dataset reads may lack the key, which a training would refuse.
+    count, interval = opt.get("num_frame") or 1, max(opt.get("interval_list") or [1])
     if count * interval > REDS_CLIP_LENGTH:
         step = f" at an interval of {interval}" if interval > 1 else ""
         raise OptionError(
