@@ -98,7 +98,7 @@ def _softmax(
     total = tl.zeros((PIXELS,), tl.float32)
     mean = tl.zeros((PIXELS,), tl.float32)
     for index in range(WINDOW * WINDOW):
-        key, value, _, _ = window_pixel(
+        key, value, _place, _inside = window_pixel(
             keys_values, table, outside, image, base_x, base_y, valid, head,
             height, width, index, C, WIDTH, WIDTH_PAD, WINDOW,
         )  # fmt: skip
@@ -144,7 +144,7 @@ def _by_position(
 ):  # fmt: skip
     """The gradients of the position's x and y, (M,) each, through the encoding of the decimals."""
     channel = tl.arange(0, INPUTS_PAD)
-    is_x, _ = channel_axis(channel, C, INPUTS)
+    is_x, _index = channel_axis(channel, C, INPUTS)
     divisor = tl.load(divisors + channel, mask=channel < INPUTS, other=1.0)
     slope = encoding(x, y, divisors, 1, C, INPUTS, INPUTS_PAD)  # a quarter turn on: the derivative
     slope *= grad_tokens * (6.283185307179586 / (WINDOW + 1e-6) / divisor)[None, :]

@@ -28,14 +28,14 @@ def align(
         C, INPUTS, INPUTS_PAD,
     ).to(keys_values.dtype.element_ty)  # fmt: skip
     for head in range(HEADS):
-        query, _ = head_query(
+        query, _rows = head_query(
             tokens, weight, bias, head, scale, WIDTH, WIDTH_PAD, INPUTS, INPUTS_PAD, PRECISION
         )
         largest = tl.full((PIXELS,), float("-inf"), tl.float32)
         total = tl.zeros((PIXELS,), tl.float32)
         mixed = tl.zeros((PIXELS, WIDTH_PAD), tl.float32)
         for index in range(WINDOW * WINDOW):
-            key, value, _, _ = window_pixel(
+            key, value, _place, _inside = window_pixel(
                 keys_values, table, outside, image, base_x, base_y, valid, head,
                 height, width, index, C, WIDTH, WIDTH_PAD, WINDOW,
             )  # fmt: skip
