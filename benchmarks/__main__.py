@@ -2,10 +2,10 @@
 
     python -m benchmarks [--only NAME ...] [--threads N] [--device cpu|cuda] [--repeats N] [--long]
 
-The plain forms are :mod:`iart_plugin.plain`. Every row alternates its sides and takes the median
-of their times; memory is the growth of a fresh process's peak. Writes results/benchmarks.json, a
-list of {name, ratio, goal, unit, detail}, each row in place of an older one of its name, and
-results/benchmarks.png, cost against size.
+The plain forms are those of ``iart_plugin.set_fused(False)``. Every row alternates its sides and
+takes the median of their times; memory is the growth of a fresh process's peak. Writes
+results/benchmarks.json, a list of {name, ratio, goal, unit, detail}, each row in place of an older
+one of its name, and results/benchmarks.png, cost against size.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """One switch between the fast forms of the networks' parts and the plain ones, for debugging.
 
-Both compute the same to rounding. The plain forms are in :mod:`iart_plugin.plain`, written as the
-equations read. Set the environment variable ``IART_PLUGIN_FUSED=0`` to start with them.
+Both compute the same to rounding. The plain forms are written as the equations read, in
+:mod:`iart_plugin.ops.mfsab` and :mod:`iart_plugin.ops.alignment_forms`. The environment variable
+``IART_PLUGIN_FUSED=0`` starts with them.
 """
 
 import os

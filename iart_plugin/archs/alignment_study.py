@@ -17,7 +17,7 @@ from iart_plugin.flow import SPyNet, given_flows
 from iart_plugin.flow.spynet import clip_flows
 
 from .architecture import Architecture, has_prefix, recurrence_cost
-from .mfsab import BackbonePlans, MFSABBackbone
+from .mfsab import MFSABBackbone
 from .upsampler import UpsamplingNetwork
 
 ALIGNED = ("features", "images")
@@ -129,9 +129,8 @@ class AlignmentStudyNet(UpsamplingNetwork):
         if lqs.dim() != 5 or lqs.shape[2] != COLOURS or 0 in lqs.shape:
             raise ValueError(f"expected a clip (n, t, 3, h, w), got {tuple(lqs.shape)}")
         flows = self._flows(lqs, flows)
-        n, t, _, h, w = lqs.shape
-        plans = self.extractor.plan(n * t, h, w, lqs.device)
-        features = self._extract(lqs.flatten(0, 1), plans).unflatten(0, (n, t))
+        n, t = lqs.shape[:2]
+        features = self._extract(lqs.flatten(0, 1)).unflatten(0, (n, t))
         following = features
         if self.alignment is not None and t > 1:
             aligned = self._align_next(lqs, features, flows)
@@ -143,8 +142,8 @@ class AlignmentStudyNet(UpsamplingNetwork):
         frames = self.upsample(self.conv_before_upsample(fused), lqs.flatten(0, 1))
         return frames.unflatten(0, (n, t))
 
-    def _extract(self, frames: Tensor, plans: BackbonePlans | None = None) -> Tensor:
-        return self.extractor(self.conv_first(frames).unsqueeze(1), plans)
+    def _extract(self, frames: Tensor) -> Tensor:
+        return self.extractor(self.conv_first(frames).unsqueeze(1))
 
     def _align_next(self, lqs: Tensor, features: Tensor, flows: Tensor) -> Tensor:
         """Features of frames 1 .. t - 1 aligned to frames 0 .. t - 2: (n, t - 1, c, h, w)."""

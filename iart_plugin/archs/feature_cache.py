@@ -72,7 +72,8 @@ class FeatureCache:
         elif self._budget.options.cache == "disk" and not feature.requires_grad:
             self._away[number] = self._write(feature)
         else:
-            self._away[number] = feature.to("cpu")
+            # A GPU copies to pinned memory while it computes; copies keep their order.
+            self._away[number] = feature.to("cpu", non_blocking=feature.is_cuda)
 
     def take(self, number: int, device: torch.device) -> Tensor:
         """A feature on ``device``; it is forgotten here."""
@@ -81,7 +82,8 @@ class FeatureCache:
             self._budget.free += size
             return feature
         place = self._away.pop(number)
-        return (self._read(place) if isinstance(place, int) else place).to(device)
+        feature = self._read(place) if isinstance(place, int) else place
+        return feature.to(device, non_blocking=device.type == "cuda")
 
     def _write(self, feature: Tensor) -> int:
         if self._file is None:

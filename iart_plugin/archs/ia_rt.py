@@ -22,7 +22,7 @@ from .architecture import (
     recurrence_cost,
 )
 from .feature_cache import CacheOptions, FeatureCache
-from .mfsab import BackbonePlans, MFSABBackbone
+from .mfsab import MFSABBackbone
 from .recurrent import RecurrentNetwork
 
 BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
@@ -40,18 +40,18 @@ class IART(RecurrentNetwork):
         depths: blocks in each of a backbone's layers.
         num_heads: attention heads in each layer; the first is also the implicit alignment's.
         window_size: (3, rows, columns) of an attention window.
-        num_frames: frames a backbone sees; the recurrence supplies 3.
         cpu_cache_length: clips with more frames keep their features in the CPU's memory, as if
             ``cache`` were 'cpu'.
-        is_low_res_input: True; the released program's other case never worked.
         use_checkpoint: recompute activations in the backward pass, for all branches or for each
             of the four.
         spynet_path: weights of the flow network, see :class:`RecurrentNetwork`; likewise
             ``cache`` and ``cache_limit``.
         alignment: a name in :data:`iart_plugin.alignment.ALIGNMENTS`.
         alignment_options: further options of the alignment.
-        img_size: accepted from option files; does not change the network.
-        patch_size: accepted from option files; must be 1 or None.
+        num_frames: only for old option files: how many frames a backbone sees, which is 3.
+        is_low_res_input: only for old option files: must be true.
+        img_size: only for old option files: does not change the network.
+        patch_size: only for old option files: must be 1 or None.
 
     Raises:
         ValueError: if an option has a value that the network does not have.
@@ -126,16 +126,15 @@ class IART(RecurrentNetwork):
         return self.cache._replace(cache="cpu", limit=0) if is_long else self.cache
 
     def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:
-        n, t, _, h, w = lqs.shape
+        t = lqs.shape[1]
         new_cache = self._caches(t)
-        plans = self.swin_backbone[BRANCHES[0]].plan(n, h, w, lqs.device)
         cache = None
         for name in BRANCHES:
             is_backward = name.startswith("backward")
             order = range(t - 1, -1, -1) if is_backward else range(t)
             flows = backward.unbind(1)[::-1] if is_backward else forward.unbind(1)
             features = (self._feature(cache, lqs, i) for i in order)
-            outputs = self.propagate(features, flows, self.swin_backbone[name], plans)
+            outputs = self.propagate(features, flows, self.swin_backbone[name])
             if name == BRANCHES[-1]:
                 for i, output in zip(order, outputs, strict=True):
                     yield self.upsample(self.conv_before_upsample(output), lqs[:, i])
@@ -154,7 +153,6 @@ class IART(RecurrentNetwork):
         features: Iterable[Tensor],
         flows: Sequence[Tensor],
         backbone: MFSABBackbone,
-        plans: BackbonePlans,
     ) -> Iterator[Tensor]:
         """Yields a branch's outputs, frame by frame in the order given.
 
@@ -162,7 +160,6 @@ class IART(RecurrentNetwork):
             features: t features (n, c, h, w) of the branch before, in this branch's direction.
             flows: t - 1 of (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
             backbone: refines (previous, current, before previous).
-            plans: the backbone's window plans.
         """
         weights = backbone.prepare()
         output = before = None
@@ -184,7 +181,7 @@ class IART(RecurrentNetwork):
             frames = torch.stack(rows, 1).permute(0, 1, 4, 2, 3)
             before = previous
             del current, aligned, aligned_before, rows, previous
-            output = backbone(frames, plans, weights)
+            output = backbone(frames, weights)
             yield output
 
 

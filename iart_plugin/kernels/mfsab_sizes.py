@@ -1,0 +1,181 @@
+"""The sizes of an MFSAB block, its weights, and how its kernels are cut into tiles."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .launching import dot_precision, padded
+
+MAX_CHANNELS = 256
+"""The most channels that fit the kernels' tiles."""
+
+EPSILON = 1e-5
+
+
+class BlockWeights(NamedTuple):
+    """A block's weights: matrices in the dtype of products, vectors as they are stored.
+
+    Attributes:
+        bias: (heads, tokens, tokens), added to the logits of every window, query by key.
+    """
+
+    bias: Tensor
+    norm1_weight: Tensor
+    norm1_bias: Tensor
+    qkv_weight: Tensor
+    qkv_bias: Tensor
+    proj_weight: Tensor
+    proj_bias: Tensor
+    norm2_weight: Tensor
+    norm2_bias: Tensor
+    fc1_weight: Tensor
+    fc1_bias: Tensor
+    fc2_weight: Tensor
+    fc2_bias: Tensor
+
+
+MATRICES = ("bias", "qkv_weight", "proj_weight", "fc1_weight", "fc2_weight")
+VECTORS = (
+    *("norm1_weight", "norm1_bias", "qkv_bias"),
+    *("norm2_weight", "norm2_bias", "proj_bias", "fc2_bias", "fc1_bias"),
+)
+"""A block's weights in the order in which their gradients are given."""
+
+
+class Shape(NamedTuple):
+    """The sizes of a block's work.
+
+    Attributes:
+        clips: number of clips.
+        frames: frames of a clip, which are also those of a window.
+        height: rows of a frame.
+        width: columns of a frame.
+        channels: channels of a token.
+        heads: attention heads.
+        window: (rows, columns) of a window.
+        shift: whether the frames are rolled.
+        frame: the frame that is wanted; all if negative.
+    """
+
+    clips: int
+    frames: int
+    height: int
+    width: int
+    channels: int
+    heads: int
+    window: tuple[int, int]
+    shift: bool
+    frame: int
+
+    @property
+    def wanted(self) -> int:
+        """The number of frames of the output."""
+        return self.frames if self.frame < 0 else 1
+
+    @property
+    def windows(self) -> tuple[int, int]:
+        """The windows down and across a frame."""
+        return -(-self.height // self.window[0]), -(-self.width // self.window[1])
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether some windows reach beyond the frame."""
+        return self.height % self.window[0] != 0 or self.width % self.window[1] != 0
+
+    def rows(self, frames: int) -> int:
+        """The tokens of all clips in so many frames."""
+        return self.clips * frames * self.height * self.width
+
+    def on_windows(self) -> dict[str, Any]:
+        """The arguments of every kernel that works on windows."""
+        head_width = self.channels // self.heads
+        return {
+            "height": self.height,
+            "width": self.width,
+            "windows_down": self.windows[0],
+            "windows_across": self.windows[1],
+            "scale": head_width**-0.5,
+            "T": self.frames,
+            "FIRST": max(self.frame, 0),
+            "FRAMES": self.wanted,
+            "WH": self.window[0],
+            "WW": self.window[1],
+            "HEADS": self.heads,
+            "D": head_width,
+            "DP": padded(head_width),
+            "SHIFT": self.shift,
+            "PRECISION": dot_precision(),
+        }
+
+    def on_tokens(self, tiles: "Tiles") -> dict[str, Any]:
+        """The arguments of every kernel that works token by token."""
+        return {
+            "epsilon": EPSILON,
+            "C": self.channels,
+            "CP": padded(self.channels),
+            "ROWS": tiles.rows,
+            "COLUMNS": tiles.columns,
+            "PRECISION": dot_precision(),
+            "num_warps": tiles.num_warps,
+            "num_stages": tiles.num_stages,
+        }
+
+    def selection(self) -> dict[str, int]:
+        """The arguments of the kernels that may read or write one frame of a clip."""
+        pixels = self.height * self.width
+        return {
+            "in_rows": self.frames * pixels,
+            "out_rows": self.wanted * pixels,
+            "skipped": max(self.frame, 0) * pixels,
+        }
+
+
+class Tiles(NamedTuple):
+    """How a kernel that works token by token is cut.
+
+    Attributes:
+        rows: tokens of a program.
+        columns: output channels at a time.
+        num_warps: warps of a program.
+        num_stages: depth of the pipeline that loads weights.
+    """
+
+    rows: int
+    columns: int
+    num_warps: int
+    num_stages: int
+
+
+TOKEN_TILES = {
+    "norm_qkv": (Tiles(64, 64, 4, 2), Tiles(64, 32, 8, 1), Tiles(32, 16, 4, 1)),
+    "project_mlp": (Tiles(64, 64, 4, 1), Tiles(32, 32, 4, 1), Tiles(32, 32, 4, 1)),
+    "project_mlp_backward": (Tiles(32, 32, 4, 1), Tiles(16, 32, 4, 1), Tiles(16, 16, 4, 1)),
+    "norm_qkv_backward": (Tiles(32, 64, 4, 1), Tiles(32, 32, 4, 1), Tiles(32, 32, 4, 1)),
+}
+WINDOW_TILES = {
+    "attention": ((64, 4), (64, 4), (32, 8)),
+    "query_gradient": ((64, 4), (64, 4), (32, 4)),
+    "key_value_gradient": ((64, 8), (64, 8), (16, 4)),
+    "bias_gradient": ((64, 4), (32, 4), (32, 4)),
+}
+"""The cuts for 16-bit types, for float32 by TF32 and for float32 as it is. They spill no registers
+and need no more shared memory than a card has, from compute capability 8.0 to 9.0 and at every
+shipped size. Those of the kernels that work on windows are the side of a square tile of tokens,
+and warps."""
+
+
+def token_tiles(kernel: str, like: Tensor) -> Tiles:
+    """The cut of a kernel that works token by token, for matrices like this one."""
+    return TOKEN_TILES[kernel][_kind(like)]
+
+
+def window_tiles(kernel: str, like: Tensor) -> dict[str, int]:
+    """The arguments by which a kernel that works on windows is cut."""
+    tokens, num_warps = WINDOW_TILES[kernel][_kind(like)]
+    return {"TOKENS": tokens, "num_warps": num_warps, "num_stages": 1}
+
+
+def _kind(like: Tensor) -> int:
+    if like.dtype.itemsize == 2:
+        return 0
+    return 1 if dot_precision() == "tf32" else 2

@@ -1,0 +1,212 @@
+"""An MFSAB block a few windows at a time, from their tokens to the last shortcut.
+
+Windows are apart from each other within a block, so nothing larger than a few of them is allocated
+beside the stream of tokens. Where no gradient is wanted they are written in place; where one is,
+a few windows are computed again when the backward pass comes to them.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from iart_plugin.kernels.mfsab_sizes import BlockWeights
+
+from .mfsab import Windows, cut, frame_tokens, masks, norm, regions
+from .processor import has_fast_mkl
+
+WINDOWS_AT_ONCE = {"cpu": 16}
+"""How many windows are computed together, by type of device. On a CPU the temporaries of so many
+stay in the cache, and in memory that the allocator already holds."""
+GPU_WINDOWS_AT_ONCE = 8192  # below the 65,535 blocks of a CUDA grid's second axis, for 7 heads
+
+
+class Chunk(NamedTuple):
+    """A few windows that share a mask.
+
+    Attributes:
+        source: (k, tokens), the row of the input that each token is; -1 for padding.
+        target: (k, wanted tokens), the row of the output that each wanted token is, likewise.
+        is_padded: whether padding may be among them.
+        mask: (tokens, tokens), or None.
+        scales: (2, k, 1, 1) factors of what attention and the MLP add, or None.
+    """
+
+    source: Tensor
+    target: Tensor
+    is_padded: bool
+    mask: Tensor | None
+    scales: Tensor | None
+
+
+def windowed_block(
+    x: Tensor,
+    weights: BlockWeights,
+    windows: Windows,
+    frame: int | None = None,
+    scales: Tensor | None = None,
+    *,
+    in_place: bool = False,
+) -> Tensor:
+    """Computes a block; arguments and result as of :func:`.mfsab.reference_block`.
+
+    With ``in_place`` it may overwrite ``x``, where no gradient is wanted.
+    """
+    n, t, h, w, c = x.shape
+    chunks = list(cut_to_chunks(x, windows, frame, scales))
+    wanted = slice(None) if frame is None else frame_tokens(windows, frame)
+    rows, num_out = x.reshape(-1, c), n * (t if frame is None else 1) * h * w
+    if torch.is_grad_enabled():
+        out = _recomputed(rows, num_out, chunks, weights, wanted)
+        return out.view(n, -1, h, w, c)
+    out = rows if in_place and frame is None else rows.new_empty(num_out, c)
+    for chunk in chunks:
+        part = rows.index_select(0, chunk.source.flatten().clamp(min=0))
+        part = few_windows(part, chunk, weights, wanted)
+        target = chunk.target.flatten()
+        if chunk.is_padded:
+            kept = (target >= 0).nonzero().flatten()
+            target, part = target[kept], part[kept]
+        out.index_copy_(0, target, part)
+    return out.view(n, -1, h, w, c)
+
+
+def _recomputed(
+    rows: Tensor, num_out: int, chunks: list[Chunk], weights: BlockWeights, wanted: slice
+) -> Tensor:
+    """The output's rows, for whose gradient no more is kept than the windows' tokens."""
+    source = torch.cat([chunk.source.flatten() for chunk in chunks])
+    parts = rows.index_select(0, source.clamp(min=0))
+    parts = parts.split([chunk.source.numel() for chunk in chunks])
+    done = [
+        checkpoint(
+            *(few_windows, part, chunk, weights, wanted),
+            use_reentrant=False,
+            preserve_rng_state=False,  # nothing random is inside
+        )
+        for part, chunk in zip(parts, chunks, strict=True)
+    ]
+    target = torch.cat([chunk.target.flatten() for chunk in chunks])
+    inverse = target.new_empty(num_out + 1)  # the last one is for padding
+    inverse[target] = torch.arange(len(target), device=target.device)
+    return torch.cat(done).index_select(0, inverse[:-1])
+
+
+def few_windows(rows: Tensor, chunk: Chunk, weights: BlockWeights, wanted: slice) -> Tensor:
+    """Maps the windows' tokens (k * tokens, c) to the wanted ones of the output."""
+    (k, tokens), c, w = chunk.source.shape, rows.shape[1], weights
+    scale, mlp_scale = (None, None) if chunk.scales is None else chunk.scales
+    rows = rows.view(k, tokens, c)
+    y = norm(rows, w.norm1_weight, w.norm1_bias)
+    if chunk.is_padded:
+        y = y.masked_fill((chunk.source < 0).unsqueeze(-1), 0)
+    query = linear(y[:, wanted], w.qkv_weight[:c], w.qkv_bias[:c])
+    key_value = linear(y, w.qkv_weight[c:], w.qkv_bias[c:])
+    added = w.bias if chunk.mask is None else w.bias + chunk.mask.to(w.bias.dtype)
+    y = linear(attend(query, key_value, added[:, wanted]), w.proj_weight, w.proj_bias)
+    rows = _add(rows[:, wanted], y, scale)
+    y = norm(rows, w.norm2_weight, w.norm2_bias)
+    y = linear(y, w.fc1_weight, w.fc1_bias)
+    y = F.gelu(y) if torch.is_grad_enabled() else torch.ops.aten.gelu_(y)
+    return _add(rows, linear(y, w.fc2_weight, w.fc2_bias), mlp_scale).flatten(0, 1)
+
+
+def _add(rows: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
+    """A shortcut's sum, in place of ``rows``, which are a copy, where no gradient is wanted."""
+    branch = branch if scale is None else branch * scale
+    return rows + branch if torch.is_grad_enabled() else rows.add_(branch)
+
+
+def cut_to_chunks(
+    x: Tensor, windows: Windows, frame: int | None, scales: Tensor | None
+) -> Iterator[Chunk]:
+    """Cuts tokens (n, t, h, w, c) into chunks, of nearly equal size where their masks are equal."""
+    n, t, h, w, _ = x.shape
+    down, across = -(-h // windows.size[0]), -(-w // windows.size[1])
+    source = target = rows_of_windows(n, t, h, w, windows)
+    if frame is not None:
+        target = rows_of_windows(n, 1, h, w, windows)
+    number = torch.arange(n * down * across).view(n, down, across)
+    groups = [(number, None)]
+    if windows.shift:
+        groups = [
+            (number[:, :-1, :-1], None),
+            (number[:, :-1, -1:], across - 1),
+            (number[:, -1:, :-1], -across),
+            (number[:, -1:, -1:], -1),
+        ]
+        found = regions(h, w, windows)
+    step = WINDOWS_AT_ONCE.get(x.device.type, GPU_WINDOWS_AT_ONCE)
+    for group, edge in groups:
+        if group.numel() == 0:
+            continue
+        mask = None if edge is None else masks(found[edge].unsqueeze(0), t)[0].to(x)
+        for part in group.flatten().tensor_split(-(-group.numel() // step)):
+            yield Chunk(
+                source[part].to(x.device),
+                target[part].to(x.device),
+                h % windows.size[0] != 0 or w % windows.size[1] != 0,
+                mask,
+                None if scales is None else scales[:, part // (down * across)].view(2, -1, 1, 1),
+            )
+
+
+def rows_of_windows(n: int, t: int, h: int, w: int, windows: Windows) -> Tensor:
+    """The row of every token of every window, among n * t * h * w rows; -1 for padding."""
+    rows = torch.arange(1, n * t * h * w + 1).view(n, t, h, w, 1)
+    return cut(rows, windows).flatten(0, 1).squeeze(-1) - 1
+
+
+def attend(query: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d) + added) v within windows.
+
+    By PyTorch's own kernel, except with gradients on a CPU, and on one with a slow MKL: there it
+    takes less time one head after another.
+
+    Args:
+        query: (k, queries, c).
+        key_value: (k, tokens, 2 c).
+        added: (heads, queries, tokens), the bias and the mask.
+
+    Returns:
+        (k, queries, c).
+    """
+    parts = (query, *key_value.chunk(2, -1))
+    q, k, v = (part.unflatten(-1, (len(added), -1)).transpose(1, 2) for part in parts)
+    width = q.shape[-1]
+    if q.device.type == "cpu" and (torch.is_grad_enabled() or not has_fast_mkl()):
+        weights, mixed = None, []
+        # Unbound, since the gradient of an index would fill a tensor for each head.
+        for q_, k_, v_, bias in zip(*(part.unbind(1) for part in (q, k, v)), added, strict=True):
+            heads = (bias.expand(len(q_), -1, -1), q_, k_.transpose(1, 2))
+            if torch.is_grad_enabled():
+                weights = torch.baddbmm(*heads, alpha=width**-0.5).softmax(-1)
+            else:  # in place: one buffer stays in the cache
+                weights = torch.baddbmm(*heads, alpha=width**-0.5, out=weights)
+                torch.softmax(weights, -1, out=weights)
+            mixed.append(weights @ v_)
+        return torch.cat(mixed, -1)
+    # PyTorch's kernels want whole units of 16 bytes, and no bias that might want a gradient.
+    padding = -width % (16 // q.element_size()) if q.is_cuda else 0
+    if padding:
+        q, k, v = (F.pad(part, (0, padding)) for part in (q, k, v))
+    bias = added if torch.is_grad_enabled() else added.detach()
+    mixed = F.scaled_dot_product_attention(q, k, v, bias.unsqueeze(0), scale=width**-0.5)
+    return mixed[..., :width].transpose(1, 2).flatten(2)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer in the dtype of its matrix, by the library that is fastest for it on a CPU.
+
+    Where MKL, PyTorch's own choice, is slow, float32 goes through oneDNN as a 1 x 1 convolution.
+    """
+    x, bias = x.to(weight.dtype), bias.to(weight.dtype)
+    is_slow = x.device.type == "cpu" and x.dtype == torch.float32 and not has_fast_mkl()
+    if not is_slow or not torch.backends.mkldnn.is_available():
+        return F.linear(x, weight, bias)
+    image = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
+    out = F.conv2d(image, weight[..., None, None], bias)
+    return out.permute(0, 2, 3, 1).view(*x.shape[:-1], -1)
