@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -144,6 +146,72 @@ def test_sizes_that_cannot_be(tmp_path, given, message):
     )
     with pytest.raises(ValueError, match=message):
         upscale_video(options)
+
+
+def part(tmp_path, suffix="mp4", **given):
+    """A part of 24 frames, one second with sound."""
+    frames = [moving_picture(i) for i in range(24)]
+    source = write_clip(tmp_path / f"in.{suffix}", Clip(frames, audio_seconds=1.0))
+    output = tmp_path / "out.mp4"
+    upscale_video(
+        UpscaleOptions(
+            str(source), str(output), model="bicubic", device="cpu", quiet=True, chunk=4, **given
+        )
+    )
+    return read_back(source), read_back(output)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+@pytest.mark.parametrize(
+    ("given", "first", "last"),
+    [
+        ({"frames": 5}, 0, 5),
+        ({"end": Fraction(1, 2)}, 0, 12),
+        ({"start": Fraction(1, 2)}, 12, 24),
+        ({"start": Fraction(1, 4), "end": Fraction(1, 2), "frames": 99}, 6, 12),
+        ({"start": Fraction(1, 4), "frames": 3}, 6, 9),
+    ],
+)
+def test_a_part_of_a_film(tmp_path, given, first, last, suffix):
+    """With the sound of that part, beginning at 0."""
+    before, after = part(tmp_path, suffix, **given)
+    assert len(after.frames) == last - first
+    assert after.times[0] < Fraction(1, 24)
+    for i in (0, -1):
+        shown = cv2.resize(after.frames[i], (32, 24), interpolation=cv2.INTER_AREA).astype(int)
+        differences = [np.abs(shown - frame).mean() for frame in before.frames]
+        assert np.argmin(differences) == range(first, last)[i]
+    seconds = Fraction(last - first, 24)
+    sound = after.packet_times["audio"]
+    assert abs(sound[0]) < Fraction(1, 20)
+    assert seconds - Fraction(1, 10) < sound[-1] < seconds + after.times[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"start": Fraction(9)}, "--start 9: no frame is selected; the film's last one is at 0.9"),
+        ({"start": Fraction(1), "end": Fraction(1)}, "--start 1 must be before --end"),
+        ({"frames": 0}, "--frames 0: take at least 1"),
+        ({"frames": 2, "compare": "side"}, "leave out --start"),
+    ],
+)
+def test_parts_that_cannot_be(tmp_path, given, message):
+    with pytest.raises(ValueError, match=message):
+        part(tmp_path, **given)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1:30", 90), ("0:01:30.5", Fraction(181, 2))]
+)
+def test_times_of_the_command_line(text, seconds):
+    assert cli._seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1:2:3:4", "1/0", ""])
+def test_times_that_are_none(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="write seconds, or H:MM:SS"):
+        cli._seconds(text)
 
 
 def test_times_are_written_as_people_do():

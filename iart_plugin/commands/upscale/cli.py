@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--pix-fmt", help="the encoder's pixel format (default: the source's depth and chroma)")
     add("--scale", type=float, metavar="N", help="from 1 to 4 times as large (default 4)")
     add("--height", type=int, metavar="PIXELS", help="the output's height, instead of --scale")
+    _add_selection(add)
     add("--lossless", action="store_true", help="keep the network's result exactly")
     add("--fps", type=Fraction, metavar="N|N/M", help="rate of images (default 24)")
     add("--pipe-format", default="y4m", choices=["y4m", "nut"], help="of -o - (default y4m)")
@@ -94,6 +95,12 @@ def _share(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r}: write a number, as 0.02 or 5/255") from None
 
 
+def _add_selection(add: Callable) -> None:
+    for name, text in (("--start", "from here on"), ("--end", "up to here")):
+        add(name, type=_seconds, metavar="TIME", help=f"{text}: seconds, or H:MM:SS.SSS")
+    add("--frames", type=int, metavar="N", help="so many frames at most, for a preview")
+
+
 def _tile(text: str) -> tuple[int, int]:
     try:
         sides = [int(part) for part in text.lower().split("x")]
@@ -101,6 +108,17 @@ def _tile(text: str) -> tuple[int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: write one number, or HEIGHTxWIDTH") from None
     return height, width
+
+
+def _seconds(text: str) -> Fraction:
+    try:
+        parts = [Fraction(part) for part in text.split(":")]
+        if len(parts) > 3 or min(parts) < 0:
+            raise ValueError
+    except (ValueError, ZeroDivisionError):
+        message = f"{text!r}: write seconds, or H:MM:SS.SSS"
+        raise argparse.ArgumentTypeError(message) from None
+    return sum((part * 60**i for i, part in enumerate(reversed(parts))), Fraction(0))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

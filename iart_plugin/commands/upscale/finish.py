@@ -39,7 +39,7 @@ def finish(job: Job, times: list[int]) -> None:
                 errno.ENOENT, "a segment is missing", str(job.work.segment(len(segments)))
             )
         _check_room(job.work.path, segments)
-        _mux(job, segments, job.output)
+        _mux(job, segments, job.output, trim=job.selection is not None)
         job.work.drop_partial()
     job.work.remove()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from dataclasses import dataclass, replace
@@ -25,6 +24,8 @@ from iart_plugin.video.reader import ImageSource, VideoSource, open_source
 
 from .distributed import Group
 from .options import UpscaleOptions
+from .records import plan_record, record_of_source
+from .selection import Selection
 from .target import Target
 from .work_folder import WorkFolder
 
@@ -82,6 +83,17 @@ class Job:
         """Whether PNG files are written."""
         return self.target.kind == "images"
 
+    @property
+    def selection(self) -> Selection | None:
+        """The part of the film that is made; None for all of it."""
+        return Selection.of(self.options)
+
+    @property
+    def frames(self) -> int | None:
+        """About how many frames are made, or None where that is not known."""
+        info = self.source.info
+        return info.frames if self.selection is None else self.selection.count(info)
+
     def engine(self) -> Engine:
         """A fresh engine."""
         return make_engine(
@@ -113,43 +125,8 @@ class Job:
             "self_ensemble": self.options.self_ensemble,
             "scene_detection": self.options.scene_detection,
             "plan": plan_record(self.plan, self.segment),
+            "selection": self.selection.record() if self.selection else "all",
         }
-
-
-def record_of_source(
-    source: VideoSource | ImageSource, encoding: Encoding | None
-) -> dict[str, Any]:
-    """What is read, and how it is written."""
-    return {
-        "input": source_identity(source),
-        "encoding": "png" if encoding is None else encoding.as_dict(),
-    }
-
-
-def plan_record(plan: Plan, segment: int) -> dict[str, Any]:
-    """The part of a plan that decides the output's bits."""
-    return {
-        "chunk": plan.chunk,
-        "first_chunk": plan.first_chunk,
-        "warm_up": plan.warm_up,
-        "tile": list(plan.tiling.size),
-        "overlap": plan.tiling.overlap,
-        "segment": segment,
-    }
-
-
-def source_identity(source: VideoSource | ImageSource) -> dict[str, Any]:
-    """What tells a source from another without reading it all: names, sizes and times of change."""
-    if isinstance(source, ImageSource):
-        digest = hashlib.sha256()
-        for path in source.paths:
-            stat = path.stat()
-            digest.update(f"{path.name!a} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        return {"images": len(source.paths), "digest": digest.hexdigest()}
-    if str(source.path) == "-":
-        return {"pipe": True}
-    stat = source.path.stat()
-    return {"name": source.path.name, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
 
 
 def prepare(options: UpscaleOptions, group: Group) -> Job:
@@ -281,6 +258,8 @@ def _choose_extras(
     else:
         extras = CopiedStreams(source.path, kinds)
     extras.check(encoding.container)
+    if selection := Selection.of(options):
+        selection.cut(extras)
     return extras
 
 
@@ -357,9 +336,9 @@ def _choose_plan(
 def expected_bytes(job: Job) -> int | None:
     """A guess at the output's size, or None where the number of frames is not known."""
     info = job.source.info
-    if info.frames is None:
+    if job.frames is None:
         return None
-    pixels = job.size[0] * job.size[1] * info.frames
+    pixels = job.size[0] * job.size[1] * job.frames
     deep = 1 if info.depth <= 8 else 2
     if job.to_images or job.options.lossless:
         return int(pixels * 1.6 * deep)  # about half of the samples' bytes, as photographs compress

@@ -37,6 +37,9 @@ class UpscaleOptions:
         pix_fmt: The encoder's pixel format.
         scale: How many times as large the output is, from 1 to 4; 4 if None.
         height: The output's height in pixels, instead of ``scale``.
+        start: Seconds from which on frames are taken; from the beginning if None.
+        end: Seconds before which frames are taken; to the end if None.
+        frames: Frames that are taken at most; all if None.
         lossless: Keep the network's result exactly.
         fps: Rate of images.
         pipe_format: "y4m" or "nut" on standard output.
@@ -71,6 +74,9 @@ class UpscaleOptions:
     pix_fmt: str | None = None
     scale: float | None = None
     height: int | None = None
+    start: Fraction | None = None
+    end: Fraction | None = None
+    frames: int | None = None
     lossless: bool = False
     fps: Fraction | None = None
     pipe_format: Literal["y4m", "nut"] = "y4m"
@@ -106,6 +112,12 @@ class UpscaleOptions:
             raise ValueError("--scale and --height: give one of them")
         if self.compare and (self.scale or self.height):
             raise ValueError("--compare shows the network's own size: leave out --scale, --height")
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError(f"--start {float(self.start):g} must be before --end")
+        if self.frames is not None and self.frames < 1:
+            raise ValueError(f"--frames {self.frames}: take at least 1")
+        if self.compare and (self.start, self.end, self.frames) != (None, None, None):
+            raise ValueError("--compare shows whole films: leave out --start, --end and --frames")
         if self.crf is not None and not math.isfinite(self.crf):
             raise ValueError(f"--crf {self.crf}: give a number")
 

@@ -56,10 +56,13 @@ def upscale_frames(job: Job, output: Output, progress: Progress) -> list[int]:
 
 
 def _decoded(job: Job) -> Iterator[Frame]:
-    """The source's frames, read ahead while the network works."""
+    """The source's frames that are wanted, read ahead while the network works."""
+    frames = iter(job.source)
+    if job.selection is not None:
+        frames = job.selection.take(frames, job.source.info.time_base)
     if job.options.input == "-":  # nobody knows when a pipe's next frame comes
-        return iter(job.source)
-    return read_ahead(job.source, job.plan.chunk)
+        return frames
+    return read_ahead(frames, job.plan.chunk)
 
 
 def _noted(frames: Iterator[tuple[Frame, bool]], times: list[int]) -> Iterator[tuple[Frame, bool]]:

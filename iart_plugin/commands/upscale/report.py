@@ -17,6 +17,8 @@ def start_report(job: Job) -> list[str]:
     """Lines about input, output, network and plan."""
     info, plan = job.source.info, job.plan
     count = f"{info.frames} frames" if info.frames is not None else "frames not counted"
+    if job.selection is not None:
+        count += f" of which {job.frames or 'some'} are taken"
     size = f"{job.size[1]}x{job.size[0]}"
     if job.encoding is None:
         form = "PNG images"
@@ -41,7 +43,7 @@ def start_report(job: Job) -> list[str]:
 
 def dry_run_report(job: Job) -> str:
     """The same with memory, disk and time; the last is measured on a small piece of the work."""
-    info, plan = job.source.info, job.plan
+    plan = job.plan
     lines = start_report(job)
     memory = f"memory: about {_gib(plan.device_bytes)} on {job.device}"
     lines.append(f"{memory} and {_gib(plan.host_bytes)} of frames in main memory")
@@ -50,8 +52,8 @@ def dry_run_report(job: Job) -> str:
         lines.append(f"disk:  about {_gib(expected)}, twice that while it is put together")
     seconds = seconds_a_frame(job)
     text = f"time:  about {_two_digits(seconds)} s a frame"
-    if info.frames is not None:
-        text += f", {_duration(seconds * info.frames / job.group.size)} in all"
+    if job.frames is not None:
+        text += f", {_duration(seconds * job.frames / job.group.size)} in all"
     lines += [text, "nothing was written (--dry-run)"]
     return "\n".join(lines)
 

@@ -207,7 +207,7 @@ def _run_to_pipe(job: Job) -> int:
 
 def _progress(job: Job) -> Progress:
     """A bar over this process's share of the frames."""
-    total = job.source.info.frames
+    total = job.frames
     if total is not None and job.group.size > 1:
         total = sum(
             min(job.segment, total - start)

@@ -1,0 +1,46 @@
+"""What decides a run's bits, written down so that another run is not taken for it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from iart_plugin.inference.memory import Plan
+from iart_plugin.video.encoding import Encoding
+from iart_plugin.video.reader import ImageSource, VideoSource
+
+
+def record_of_source(
+    source: VideoSource | ImageSource, encoding: Encoding | None
+) -> dict[str, Any]:
+    """What is read, and how it is written."""
+    return {
+        "input": source_identity(source),
+        "encoding": "png" if encoding is None else encoding.as_dict(),
+    }
+
+
+def plan_record(plan: Plan, segment: int) -> dict[str, Any]:
+    """The part of a plan that decides the output's bits."""
+    return {
+        "chunk": plan.chunk,
+        "first_chunk": plan.first_chunk,
+        "warm_up": plan.warm_up,
+        "tile": list(plan.tiling.size),
+        "overlap": plan.tiling.overlap,
+        "segment": segment,
+    }
+
+
+def source_identity(source: VideoSource | ImageSource) -> dict[str, Any]:
+    """What tells a source from another without reading it all: names, sizes and times of change."""
+    if isinstance(source, ImageSource):
+        digest = hashlib.sha256()
+        for path in source.paths:
+            stat = path.stat()
+            digest.update(f"{path.name!a} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return {"images": len(source.paths), "digest": digest.hexdigest()}
+    if str(source.path) == "-":
+        return {"pipe": True}
+    stat = source.path.stat()
+    return {"name": source.path.name, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
