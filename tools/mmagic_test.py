@@ -1,8 +1,6 @@
-"""Run MMagic's own tools/test.py on any config, also with numpy 2.
+"""Run MMagic's own test tool: the same as ``python -m iart_plugin.mmagic.test``.
 
-    python tools/mmagic_test.py CONFIG.py CHECKPOINT [--work-dir FOLDER] [--cfg-options …]
-
-The arguments are those of ``mim test mmagic``, which starts the same tool.
+python tools/mmagic_test.py CONFIG.py CHECKPOINT [--work-dir FOLDER] [--cfg-options …]
 """
 
 import iart_plugin.mmagic  # noqa: F401  registers; also in workers that start by importing this file

@@ -1,8 +1,6 @@
-"""Run MMagic's own tools/train.py on any config, also with numpy 2.
+"""Run MMagic's own train tool: the same as ``python -m iart_plugin.mmagic.train``.
 
-    python tools/mmagic_train.py CONFIG.py [--work-dir FOLDER] [--resume] [--cfg-options …]
-
-The arguments are those of ``mim train mmagic``, which starts the same tool.
+python tools/mmagic_train.py CONFIG.py [--work-dir FOLDER] [--cfg-options …]
 """
 
 import iart_plugin.mmagic  # noqa: F401  registers; also in workers that start by importing this file
