@@ -2,7 +2,7 @@
 
     python tools/make_flow_dataset.py datasets/synthetic_flow
 
-The clips need scikit-image (for its photographs). A stopped run goes on where it was.
+The clips need scikit-image (for its photographs). A stopped run continues where it was.
 """
 
 import argparse

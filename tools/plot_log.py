@@ -3,7 +3,8 @@
     python tools/plot_log.py RUN [--output plot.png] [--smooth 20]
 
 RUN is a BasicSR log or run folder (experiments/NAME), or an MMagic scalars.json or work folder. A
-run that was resumed wrote several logs: all of them are read, the later one's iterations count.
+run that was resumed has several logs. All of them are read; where two have the same iteration, the
+later log counts.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     iart-plugin check-dataset CONFIG [--frames 12]
 
-Every folder is looked into for missing and misnamed frames; a sample is read and compared: sizes,
-damage, and whether the low-resolution frame is what a known degradation makes of the ground truth,
-so that a shift, a wrong kernel or a wrong frame is found. Ends with 1 if anything is wrong.
+Every folder is searched for missing and misnamed frames. A sample of the frames is read: they must
+be whole, their sizes must fit, and the low-resolution frame must be what a known degradation makes
+of the ground truth, which finds a shift, a wrong kernel or a wrong frame. The exit code is 1 if
+anything is wrong.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def inspect(pairs: list[FramePair], frames: int) -> Iterator[str]:
-    """What is wrong with these pairs, in sentences."""
+    """Say in sentences what is wrong with these pairs."""
     missing = list(missing_files(path for pair in pairs for path in pair))
     for path in missing[:MAX_NAMED]:
         yield f"{path} is missing{_near(path)}"
@@ -80,7 +81,7 @@ def inspect(pairs: list[FramePair], frames: int) -> Iterator[str]:
 
 
 def _near(path: Path) -> str:
-    """What the folder holds instead, if the file is misnamed."""
+    """Say what the folder holds instead, if the file is misnamed."""
     if not path.parent.is_dir():
         return " (its folder too)"
     others = sorted(p.name for p in path.parent.iterdir())

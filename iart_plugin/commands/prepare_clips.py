@@ -4,23 +4,22 @@
         [--output datasets/clips] [--photographs FOLDER --rendered 40]
 
 FOLDER holds videos. Each is shrunk with MATLAB's antialiased bicubic until its shorter side is
-about --short-side pixels, so that its compression no longer shows, and becomes the ground truth;
-the low resolution is MATLAB-style bicubic x4 of that. Clips are 100 frames, as BasicSR's REDS data
-sets need; shorter videos are played back and forth.
+about --short-side pixels, so that its compression no longer shows. That is the ground truth, and
+the low resolution is its MATLAB-style bicubic reduction by 4. Clips have 100 frames, as BasicSR's
+REDS data sets need them. Shorter videos are played back and forth.
 
-Photographs add clips that are sharp to the last pixel: several of them move over one another, each
-with its own smooth motion, as iart_plugin.data.synthetic renders them, and the same reduction is
-made of that. Written below --output:
+Photographs add clips that are sharp to the last pixel: several photographs move over one another,
+each with its own smooth motion, and are reduced in the same way. The command writes below --output:
 
-    train/GT, train/BIx4        videos that are trained on, numbered as REDS' clips but REDS4's
-    val/GT, val/BIx4            the start of the held-out videos, under REDS4's numbers
-    meta_info_GT.txt            for BasicSR
+    train/GT, train/BIx4        training clips, with the numbers of REDS' clips except REDS4's
+    val/GT, val/BIx4            the start of the held-out videos, with REDS4's numbers
+    meta_info_GT.txt            the list of clips for BasicSR
     clips.txt                   which number is which video or rendered clip
-    recipe.json                 the same with what else the clips depend on
+    recipe.json                 the same, and everything else that decides the clips
 
-Clips that are there already are kept, so the command can be interrupted and given again, also with
-more --rendered. Where another argument or another video would make a clip that is there a different
-one, the command is refused: a held-out video could else stay among those that are trained on.
+Clips that exist are kept, so the command can be interrupted and given again, also with more
+--rendered. It is refused where another argument or another video would change a clip that exists,
+because a held-out video could then remain among the training clips.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ SCALE = 4
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 PHOTOGRAPH_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 RENDERED_FRAMES = 32  # played back and forth
-RENDERED_SPEED = 8.0  # largest motion of a layer, pixels a frame
-RENDERED_SAMPLES = 2  # squared, in a pixel; photographs have few details finer than that
+RENDERED_SPEED = 8.0  # largest motion of a layer in pixels per frame
+RENDERED_SAMPLES = 2  # per pixel and axis; photographs have few finer details
 
 
 def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
@@ -62,10 +61,10 @@ def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
 
 
 class Clip(NamedTuple):
-    """A clip to be written: its number, what it is, and what gives its frames.
+    """A clip to be written: its number, what it shows, and the function that gives its frames.
 
-    ``size`` is that of the video's file in bytes; None for a rendered clip. ``length`` is in
-    frames; a held-out video may have fewer.
+    ``size`` is the size of the video's file in bytes, and None for a rendered clip. ``length`` is
+    the number of frames; a held-out video may have fewer.
     """
 
     number: str
@@ -99,13 +98,14 @@ def rendered_frames(photographs: list[Path], seed: int, short_side: int) -> list
 def write_clip(
     make: Callable[[], list[np.ndarray]], root: Path, name: str, length: int | None = None
 ) -> None:
-    """Write one clip's pairs of frames; one that is whole is kept as it is.
+    """Write the pairs of frames of one clip. A complete clip is kept as it is.
 
     Args:
-        make: Gives the ground truth's frames.
+        make: Gives the frames of the ground truth.
         root: Holds ``GT`` and ``BIx4``.
         name: The clip's number.
-        length: Frames that a shorter clip is played back and forth for; None for what there is.
+        length: The number of frames, for which a shorter clip is played back and forth. None takes
+            the frames that there are.
     """
     folders = [root / kind / name for kind in ("GT", f"BIx{SCALE}")]
     present = [len(list(folder.glob("*.png"))) for folder in folders]
@@ -136,11 +136,11 @@ def find(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
 
 
 def plan(args: argparse.Namespace) -> list[Clip]:
-    """All clips, the videos first and in their order.
+    """List all clips, the videos first and in their order.
 
     Raises:
-        ValueError: if there is nothing to make them of, a name is of no video, or more are held
-            out than REDS4 has numbers for.
+        ValueError: if there are no videos or photographs, a held-out name is no video's, or more
+            videos are held out than REDS4 has numbers.
     """
     videos = find(args.folder, SUFFIXES, "videos")
     stems = [video.stem for video in videos]
@@ -170,10 +170,10 @@ def plan(args: argparse.Namespace) -> list[Clip]:
 
 
 def record(args: argparse.Namespace, clips: list[Clip]) -> None:
-    """Write down what the clips will be, before the first one is there.
+    """Record what the clips will be, before the first one is written.
 
     Raises:
-        ValueError: if the output holds other clips, or some that nothing is known of.
+        ValueError: if the output holds other clips, or clips without such a record.
     """
     recipe = {"short side": args.short_side}
     if args.photographs is not None:
@@ -190,7 +190,7 @@ def record(args: argparse.Namespace, clips: list[Clip]) -> None:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Do what the module says."""
+    """Prepare the clips that the arguments ask for."""
     clips = plan(args)
     record(args, clips)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -2,9 +2,9 @@
 
     iart-plugin prepare-reds DOWNLOAD [--output datasets/REDS] [--degradation BI] [--lmdb]
 
-DOWNLOAD holds the unzipped train_sharp and val_sharp (as REDS' archives unpack, at any depth), and
-train_sharp_bicubic and val_sharp_bicubic if they were downloaded too; else the bicubic frames are
-made. Written below --output, by links where possible:
+DOWNLOAD holds the unzipped train_sharp and val_sharp, as REDS' archives unpack, at any depth. If
+train_sharp_bicubic and val_sharp_bicubic are there, they are used; otherwise the bicubic frames are
+made. The command writes below --output, with links where possible:
 
     train_sharp_with_val/000..269               the 30 validation clips become 240..269
     train_sharp_bicubic_with_val/X4/000..269    (BD: train_sharp_BD_with_val/X4)
@@ -12,9 +12,10 @@ made. Written below --output, by links where possible:
     meta_info_reds4_train.txt, meta_info_reds4_val.txt          MMagic, with links train_sharp and
     train_sharp, train_sharp_bicubic                            train_sharp_bicubic
 
-and beside it REDS4/GT and REDS4/sharp_bicubic: clips 000, 011, 015 and 020. What is there already
-is kept, so the command can be interrupted and given again. Where the download is --output itself,
-as in MMagic's layout, its train_sharp stays as it is, and MMagic's lists name its clips alone.
+and beside it REDS4/GT and REDS4/sharp_bicubic, which are clips 000, 011, 015 and 020. Files that
+exist are kept, so the command can be interrupted and given again. Where the download is --output
+itself, as in MMagic's layout, its train_sharp stays as it is, and MMagic's lists name only its
+clips.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ VALIDATION_OFFSET = 240
 
 
 def find(args: argparse.Namespace, name: str) -> Path | None:
-    """The folder of clips called ``name``, wherever the archive put it; ``X4`` inside it if so.
+    """Find the folder of clips called ``name``, or the folder ``X4`` in it, at any depth.
 
-    What this tool has linked is passed over: the download may lie in the output.
+    Links that this command has made are passed over, because the download may be in the output.
     """
     output = args.output.resolve()
     for folder in sorted(args.download.rglob(name)):
@@ -63,7 +64,7 @@ def regroup(train: Path, validation: Path | None, target: Path) -> list[str]:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Do what the module says."""
+    """Prepare REDS as the arguments ask for."""
     train = find(args, "train_sharp")
     if train is None:
         raise FileNotFoundError(f"{args.download} holds no folder train_sharp with numbered clips")

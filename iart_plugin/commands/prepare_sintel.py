@@ -2,9 +2,9 @@
 
     iart-plugin prepare-sintel datasets/sintel
 
-Says which files are missing, clip by clip, then writes training/<render>_bicubic_x4 beside the
-originals. Frames that are there already are kept. The data set makes the same frames on the fly
-where they are missing, so this step only saves time.
+The command says which files are missing, clip by clip, and then writes training/<render>_bicubic_x4
+beside the originals. Frames that exist are kept. The data set makes the same frames itself where
+they are missing, so this step only saves time.
 """
 
 from __future__ import annotations

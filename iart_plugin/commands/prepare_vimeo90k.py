@@ -2,18 +2,18 @@
 
     iart-plugin prepare-vimeo90k DOWNLOAD [--output datasets/vimeo90k] [--degradation BI]
 
-DOWNLOAD is the unzipped vimeo_septuplet: sequences, sep_trainlist.txt and sep_testlist.txt. Written
-below --output:
+DOWNLOAD is the unzipped vimeo_septuplet with sequences, sep_trainlist.txt and sep_testlist.txt. The
+command writes below --output:
 
     GT                                          a link to sequences
     BIx4, BDx4 or BD-13tapx4                    the low-resolution frames
     meta_info_Vimeo90K_train_GT.txt, meta_info_Vimeo90K_test_GT.txt
 
-BI is MATLAB-style bicubic. BD is the Gaussian of the released test sets: 12 x 12, sigma 1.6, then
-rows and columns 2, 6, 10, … counted from 1. BD-13tap is the literature's: 13 taps, rows and columns
-1, 5, 9, …; a network trained for one loses over 10 dB on the other. --lmdb puts the training trees
-into databases too. What is there already is kept, so the command can be interrupted and given
-again.
+BI is MATLAB-style bicubic. BD is the Gaussian of the released test sets: 12 x 12 with sigma 1.6, of
+which rows and columns 2, 6, 10, … are taken, counted from 1. BD-13tap is the Gaussian of the
+papers: 13 taps, rows and columns 1, 5, 9, …. A network that was trained for one loses over 10 dB on
+the other. --lmdb also puts the training trees into databases. Files that exist are kept, so the
+command can be interrupted and given again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARTS = {"train": "sep_trainlist.txt", "test": "sep_testlist.txt"}
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Do what the module says."""
+    """Prepare Vimeo-90K as the arguments ask for."""
     if not (args.download / "sequences").is_dir():
         raise FileNotFoundError(f"{args.download} holds no folder 'sequences'")
     gt, lq = args.output / "GT", args.output / f"{args.degradation}x4"

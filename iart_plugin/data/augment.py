@@ -1,9 +1,9 @@
 """Random crop, flips and transposition that change the flow vectors with the pixels.
 
-A flow vector points from a pixel of one frame to its match in another. Mirroring the frames
-mirrors the vectors too, and transposing them swaps the vectors' components; a set that forgets it
-trains alignment on wrong motion. The property that the tests hold this module to: augmenting and
-then warping gives what warping and then augmenting gives.
+A flow vector points from a pixel of one frame to its match in another. Mirroring the frames mirrors
+the vectors too, and transposing them swaps the vectors' components. Where that is forgotten,
+alignment is trained on wrong motion. The tests check that augmenting and then warping gives what
+warping and then augmenting gives.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The sample's entries and whether they are on the high-resolution grid.
+# The entries of a sample that are augmented, and whether they are on the high-resolution grid.
 GRIDS = {"lq": False, "gt": True, "flows": False, "valid": False}
 
 

@@ -1,15 +1,16 @@
 """Making low-resolution frames the way the benchmarks were made.
 
-Two degradations are in use in video super-resolution, and a model trained on one loses several dB
-on the other:
+Video super-resolution uses two degradations, and a network that was trained on one loses several
+dB on the other:
 
 * BI, :func:`bicubic_downsample`: MATLAB's ``imresize(image, 1 / scale, 'bicubic')``, that is a
   cubic kernel (a = -1/2) stretched by ``scale`` against aliasing, with mirrored borders.
 * BD, :func:`gaussian_downsample`: a Gaussian blur followed by taking every ``scale``-th pixel.
-  Two versions of it exist which differ by more than a pixel of position; see there.
+  Two versions of it are in use, whose sampling positions differ by more than a pixel: see that
+  function.
 
-Everything here is NumPy in float64. Frames are ``(h, w)`` or ``(h, w, c)``; ``uint8`` frames give
-``uint8`` frames, floating ones keep their dtype and are neither rounded nor clipped.
+All computations are NumPy's in float64. Frames are ``(h, w)`` or ``(h, w, c)``; ``uint8`` frames
+give ``uint8`` frames, floating ones keep their dtype and are neither rounded nor clipped.
 """
 
 from functools import lru_cache

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iart_plugin.data.flow_io import read_flow, write_flow
+from iart_plugin.data.flow_io import FLO_UNKNOWN_FROM, read_flow, write_flow
 from iart_plugin.data.recipe import record_recipe
 from iart_plugin.weight_files import file_digest
 
@@ -61,16 +61,16 @@ class EstimatedFlow:
             ``(h, w, 2)`` float32, x then y, in pixels of these frames.
 
         Raises:
-            ValueError: If a vector is not finite, which a network with damaged weights gives, or
-                the file holds the flow of frames of another size.
+            ValueError: If a vector is not finite or has a component of 1e9 or more, which a network
+                with damaged weights gives, or the file is of frames of another size.
         """
         path = self.folder / clip / f"frame_{number:04d}.flo"
         if not path.exists():
             with torch.no_grad():
                 flow = self._network(frames[:1], frames[1:])[0].permute(1, 2, 0).numpy()
-            if not np.isfinite(flow).all():
+            if not (np.abs(flow) < FLO_UNKNOWN_FROM).all():  # nor NaN
                 raise ValueError(
-                    f"{self.source} flow of clip {clip} is not finite: its weights "
+                    f"{self.source} flow of clip {clip} is no displacement: the weights "
                     f"({self.weights or 'torchvision'}) are damaged"
                 )
             try:

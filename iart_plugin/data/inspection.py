@@ -1,7 +1,7 @@
-"""What is wrong with pairs of low-resolution and ground-truth frames.
+"""Finding what is wrong with pairs of low-resolution and ground-truth frames.
 
-Missing, unreadable and mismatched files are found by looking at them; a wrong kernel, a shift or a
-wrong frame by comparing the low-resolution frame with what the ground truth gives.
+Missing, unreadable and mismatched files show when they are opened. A wrong kernel, a shift or a
+wrong frame shows when the low-resolution frame is compared with the reduced ground truth.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from iart_plugin.pictures import checked_size, read_picture
 from .degradation import bicubic_downsample
 from .preparation import DEGRADATIONS
 
-# Rounding to 8 bits alone leaves 59 dB; another implementation of the same kernel over 45.
+# Rounding to 8 bits alone leaves 59 dB, another implementation of the same kernel over 45 dB.
 SAME_KERNEL_DB = 42.0
 MAX_SHIFT = 6  # high-resolution pixels
 
@@ -32,8 +32,9 @@ class Comparison(NamedTuple):
 
     Attributes:
         degradation: a name in :data:`iart_plugin.data.preparation.DEGRADATIONS`.
-        shift: (rows, columns) in high-resolution pixels by which the ground truth is off.
-        psnr: of the low-resolution frame against that, in dB; inf if they are equal.
+        shift: (rows, columns) in high-resolution pixels by which the ground truth is moved.
+        psnr: PSNR in dB of the low-resolution frame and the reduced ground truth; inf if they are
+            equal.
     """
 
     degradation: str
@@ -47,7 +48,7 @@ class Comparison(NamedTuple):
 
 
 def missing_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files that are not there; a folder is listed once, faster than asking for each file."""
+    """The files that do not exist. Each folder is listed once, which is faster than one by one."""
     listed: dict[Path, set[str]] = {}
     for path in paths:
         folder = path.parent
@@ -77,7 +78,7 @@ def check_sizes(pair: FramePair, scale: int) -> tuple[int, int]:
 
 
 def compare(pair: FramePair, scale: int = 4) -> Comparison:
-    """Find out how a low-resolution frame was made from its ground truth.
+    """Find out by which degradation a low-resolution frame was made from its ground truth.
 
     Raises:
         ValueError: if a frame cannot be read.
@@ -92,7 +93,7 @@ def compare(pair: FramePair, scale: int = 4) -> Comparison:
 
 
 def _find_shift(gt: np.ndarray, lq: np.ndarray, scale: int) -> Comparison:
-    """The bicubic reduction of a shifted ground truth that is nearest to the frame."""
+    """The shift of the ground truth whose bicubic reduction is nearest to the frame."""
     border = -(-MAX_SHIFT // scale)
     inner = (slice(border, -border), slice(border, -border))
     best = Comparison("BI", (0, 0), 0.0)

@@ -1,7 +1,7 @@
 """Turning downloaded data sets into what training reads: low-resolution frames, links, lmdb.
 
-Every step can be interrupted and started again: what is there is kept, and a file is there only
-when it is whole.
+Every step can be interrupted and started again. Files that exist are kept, and a file exists only
+once it is complete.
 """
 
 import os
@@ -36,7 +36,7 @@ REDS_CLIP_LENGTH = 100
 
 SPACE_MARGIN = 1.05
 ESTIMATED_FRAMES = 8
-LMDB_COMMIT = 500  # frames a transaction: what an interruption loses
+LMDB_COMMIT = 500  # frames in a transaction; an interruption loses as many at most
 
 
 class FolderJob(NamedTuple):
@@ -48,7 +48,7 @@ class FolderJob(NamedTuple):
 
 
 def plan_frames(source: Path, target: Path, folders: Iterable[str]) -> list[FolderJob]:
-    """What is left to do of a tree of frames.
+    """List the frames of a tree that still have to be made.
 
     Args:
         source: Holds ``<folder>/*.png``.
@@ -95,12 +95,12 @@ def complete_tree(
 
 
 def check_space(target: Path, needed: int, what: str) -> None:
-    """Refuse to start what the disk cannot hold.
+    """Raise an error if the disk has too little space for what is about to be written.
 
     Args:
         target: A folder that exists or will.
-        needed: Bytes.
-        what: For the message.
+        needed: The number of bytes.
+        what: What they are for, as the beginning of the message.
 
     Raises:
         OSError: if fewer bytes are free.
@@ -114,13 +114,13 @@ def check_space(target: Path, needed: int, what: str) -> None:
 
 
 def estimate_size(jobs: Sequence[FolderJob], degradation: str, scale: int = 4) -> int:
-    """Bytes that the frames of ``jobs`` will take, from an even sample of them."""
+    """The bytes that the frames of ``jobs`` will take, estimated from an even sample of them."""
     frames = [job.source / name for job in jobs for name in job.names]
     if not frames:
         return 0
     sample = frames[:: -(-len(frames) // ESTIMATED_FRAMES)]
     sizes = [len(encode_png(_reduced(path, degradation, scale))) for path in sample]
-    return int(sum(sizes) / len(sizes) + 4096) * len(frames)  # files end in part of a block
+    return int(sum(sizes) / len(sizes) + 4096) * len(frames)  # a file's last block is not full
 
 
 def make_low_resolution(
@@ -135,7 +135,7 @@ def make_low_resolution(
         workers: Processes; the machine's processors if None.
 
     Yields:
-        The number of frames of each folder, when it is done.
+        The number of frames in each folder, as soon as they are written.
 
     Raises:
         ValueError: if a frame cannot be read, or its size is no multiple of ``scale``.
@@ -156,7 +156,7 @@ def make_low_resolution(
 
 
 def _make_folder(job: FolderJob, *, degradation: str, scale: int) -> int:
-    cv2.setNumThreads(1)  # the processes share the machine already
+    cv2.setNumThreads(1)  # there is a process for every core already
     for name in job.names:
         write_png(job.target / name, _reduced(job.source / name, degradation, scale))
     return len(job.names)
@@ -237,7 +237,7 @@ def write_pair(root: Path, clip: str, index: int, gt: np.ndarray, scale: int = 4
 
 
 def link_folder(source: Path, link: Path) -> None:
-    """Make ``link`` show ``source``, relatively, so that the tree can be moved as a whole.
+    """Make ``link`` a relative link to ``source``, so that the tree can be moved as a whole.
 
     Where the file system has no symbolic links, the files are hard-linked or copied, and ``link``
     is there only when all of them are.
@@ -251,7 +251,7 @@ def link_folder(source: Path, link: Path) -> None:
         raise FileExistsError(f"{link} shows {link.resolve()}, not {source}; remove it first")
     link.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # The system follows `..` from where a folder really is, not from the path's text.
+        # The system resolves `..` from the folder that a link leads to, not from the path's text.
         shown = source.parent.resolve() / source.name
         link.symlink_to(os.path.relpath(shown, link.parent.resolve()), target_is_directory=True)
     except OSError:
@@ -289,8 +289,8 @@ def write_meta(path: Path, folders: Sequence[str], root: Path) -> None:
 def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> None:
     """Put a tree of PNG frames into an lmdb as BasicSR reads it.
 
-    Keys are paths without suffix; ``meta_info.txt`` is written last, so an unfinished database is
-    known by its absence and continued.
+    Keys are paths without suffix. ``meta_info.txt`` is written last: a database without it is
+    unfinished, and is continued.
 
     Args:
         root: Holds ``<folder>/*.png``.

@@ -1,18 +1,18 @@
 """Clips with exact optical flow and occlusions, in Sintel's layout, made from photographs.
 
-A clip is a stack of textured layers. Layer 0 fills the plane; the others are smooth blobs. Every
-layer has its own motion, a homography a frame (translation, rotation, scale, shear and
-perspective, smooth in time, never a whole number of pixels), so everything follows from geometry:
+A clip is a stack of textured layers. Layer 0 fills the plane, and the others are smooth blobs.
+Every layer has its own motion, which is one homography for each frame: translation, rotation,
+scale, shear and perspective, smooth in time and never a whole number of pixels. Geometry gives the
+rest:
 
 * a pixel shows the topmost layer at its centre, at layer coordinates ``p = H_t^-1 q``;
 * its flow is ``H_{t+1} p - q``, exact in float64;
 * it is occluded where another layer lies over ``H_{t+1} p`` in the next frame, or the frame ends.
 
-A pixel's colour is the mean over a grid of samples inside it, an exact box filter in the limit,
-so that frames are anti-aliased alike at every sub-pixel shift. There is no motion blur. The
-photographs come with scikit-image, those of test clips differ from those of training clips, and
-everything follows from the seed. Photographs of one's own serve as well: see
-:func:`load_photograph`.
+A pixel's colour is the mean over a grid of samples inside it, in the limit an exact box filter, so
+that anti-aliasing is the same at every sub-pixel shift. There is no motion blur. The photographs
+come with scikit-image, test clips show other photographs than training clips, and the seed decides
+everything. Your own photographs can be used as well: see :func:`load_photograph`.
 """
 
 import json
@@ -32,7 +32,7 @@ from iart_plugin.pictures import read_picture, write_png
 
 TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "brick", "grass", "rocket", "hubble_deep_field")
 TEST_PHOTOGRAPHS = ("motorcycle_left", "coffee", "gravel")
-LARGEST_TEXTURE = 720  # lines; what a camera recorded at twice that and more is sharp at it
+LARGEST_TEXTURE = 720  # lines; a photograph of twice as many and more is sharp at this size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ def write_dataset(
 ) -> Iterator[tuple[str, bool]]:
     """Write random clips in Sintel's layout, with ``split.json`` and what they were made with.
 
-    Clips that are complete already are kept, so that a stopped run goes on where it was.
+    Clips that are complete already are kept, so that a stopped run continues where it was.
 
     Args:
         root: The folder to hold ``training``.
@@ -284,7 +284,8 @@ def _flow_and_occlusion(
         mine = owner == index
         step = layer.motion[t + 1] @ np.linalg.inv(layer.motion[t])
         target[mine] = apply_homography(step, points[mine])
-    # A point stays on its own outline's side, so rounding must not let a layer hide itself.
+    # A point moves with its layer's outline. Only a higher layer may hide it: the same layer
+    # would do so by rounding alone.
     hidden = _topmost(layers, t + 1, target) > owner
     hidden |= (target < -0.5).any(axis=1)
     hidden |= (target > np.array([width, height]) - 0.5).any(axis=1)
@@ -340,7 +341,7 @@ def _random_motion(
 ) -> np.ndarray:
     """A smooth path of homographies ``(t, 3, 3)`` about ``centre`` (layer coordinates 0, 0)."""
     angle = rng.uniform(0, 2 * np.pi)
-    # As many slow layers as fast ones on a logarithmic scale, down to a twentieth.
+    # Speeds are uniform on a logarithmic scale, from a twentieth of the largest one on.
     velocity = speed * 20 ** -rng.uniform(0, 1) * np.array([np.cos(angle), np.sin(angle)])
     bend = rng.uniform(-0.1, 0.1)
     spin, growth, shear = rng.uniform(-1, 1, 3) * np.array([0.02, 0.01, 0.01])

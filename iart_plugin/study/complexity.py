@@ -1,8 +1,8 @@
 """Parameters, FLOPs, time and memory of every network and aligner (Tab. 1, 5, Sec. B.3).
 
-FLOPs are PyTorch's own counter's: twice the multiply-accumulates of matrix products and
-convolutions, nothing for anything else. They are counted on tensors without data, so at any size
-at once. Time and memory are measured, each in a process of its own.
+FLOPs are counted by PyTorch's own counter: twice the multiply-accumulates of matrix products and
+convolutions, and nothing for other operations. The tensors hold no data while they are counted, so
+any size takes no time. Time and memory are measured, each case in a process of its own.
 """
 
 import json
@@ -61,9 +61,9 @@ class Case:
         width: Columns of one.
         frames: Frames of a clip, for networks.
         channels: Channels of features, for aligners.
-        train: Whether to run backward too.
-        threads: PyTorch's threads; 0 keeps its own choice.
-        repeats: Runs to take the fastest of.
+        train: Whether to measure the backward pass too.
+        threads: PyTorch's threads; 0 keeps PyTorch's choice.
+        repeats: Number of runs, of which the fastest counts.
     """
 
     kind: str
@@ -129,9 +129,10 @@ def _plain(name: str) -> str:
 
 
 def count(case: Case) -> dict[str, int]:
-    """Parameters, and FLOPs (2 x MAC) of one forward pass: a frame's for a network.
+    """Count parameters, and FLOPs (2 x MAC) of one forward pass; for a network, of one frame.
 
-    The number of frames is made odd: an even clip would be looked at, and there is no data.
+    The number of frames is made odd, because a network compares the halves of an even clip, and
+    the tensors hold no data.
     """
     if case.kind == "network" and case.frames % 2 == 0:
         case = Case(**{**asdict(case), "frames": case.frames + 1})
@@ -150,12 +151,12 @@ def measure(case: Case, *, device: str = "cpu") -> dict[str, float]:
     """Seconds and peak memory of one pass, in a fresh process.
 
     Returns:
-        ``seconds`` (a frame's for a network), ``cpu_seconds`` (the same in processor time of all
-        threads, which a busy machine hardly changes) and ``memory_mib``: how far above what
-        weights and inputs take the peak lay, on a GPU that of PyTorch's allocations, on a CPU
-        that of the process's resident memory.
+        ``seconds`` (for a network, of one frame); ``cpu_seconds``, the same in processor time of
+        all threads, which a busy machine hardly changes; and ``memory_mib``, the peak without the
+        weights and inputs. On a GPU it is the peak of PyTorch's allocations, on a CPU that of the
+        process's resident memory.
     """
-    # Spawned: a forked child would inherit the parent's memory peak.
+    # The process is spawned, because a forked one would inherit the parent's memory peak.
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_measure_here, (case, device))
@@ -189,7 +190,7 @@ def _measure_here(case: Case, device: str) -> dict[str, float]:
 
 
 def peak_bytes(device: str, *, reset: bool = False) -> int:
-    """Largest memory so far in bytes; with ``reset``, counted anew from what is held now."""
+    """The largest memory so far in bytes. ``reset`` starts again from what is held now."""
     if device == "cuda":
         if reset:
             torch.cuda.reset_peak_memory_stats()

@@ -1,8 +1,8 @@
 """The amplitude response of resampling methods, measured (Sec. 3.3 and 4.1).
 
 A sinusoid is resampled at a constant sub-pixel shift and compared with itself at the shifted
-position, where its value is known. The response is the complex amplitude of what comes out: 1 is
-perfect, its modulus below 1 is smoothing, its angle a displacement.
+position, where its value is known. The response is the complex amplitude of the result: 1 is
+perfect, a modulus below 1 is smoothing, and an angle is a displacement.
 
 Averaged over shifts, the response of a fixed kernel is the kernel's Fourier transform: sinc for
 nearest, sinc squared for bilinear. The measured curves are plotted on top of these.
@@ -28,8 +28,8 @@ MARGIN = 6  # pixels left out at each side, where borders are seen
 class ImplicitResampler(nn.Module):
     """Implicit alignment of a single channel: lifted to features, aligned, read out.
 
-    The current frame is given as zeros, so that what is measured is the resampling of the
-    reference alone; in a network the current frame's features sharpen the attention further.
+    The current frame is zeros, so that only the resampling of the reference is measured. In a
+    network the current frame's features sharpen the attention further.
 
     Args:
         lift_size: Kernel of the lifting convolution. 1 keeps the support of the window, 2 x 2, as

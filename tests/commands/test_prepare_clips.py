@@ -85,7 +85,7 @@ def test_clips_of_photographs_follow_the_videos(videos, tmp_path) -> None:
     (tmp_path / "photographs/2.png").write_bytes(b"no picture")
     clean = tmp_path / "again"
     said = run("prepare-clips", videos, "--output", clean, *arguments, fails=True)
-    assert "2.png is not a readable picture" in said
+    assert "2.png is not a readable image" in said
     said = run("prepare-clips", videos, "--photographs", videos, "--output", clean, fails=True)
     assert "holds no photographs" in said
 
