@@ -23,7 +23,9 @@ def one_line(error: BaseException) -> str:
         text = f"{name}{error.strerror}"
     else:
         text = " ".join(str(error).split())
-    expected = isinstance(error, (ValueError, OSError, MemoryError))
+    from iart_plugin.weight_checks import CheckpointMismatch  # here, since it imports PyTorch
+
+    expected = isinstance(error, (ValueError, OSError, MemoryError, CheckpointMismatch))
     return text if expected and text else f"{type(error).__name__}: {text}"
 
 

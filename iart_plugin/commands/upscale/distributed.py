@@ -21,7 +21,7 @@ _PATIENCE = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Group:
-    """This process among those of the run.
+    """This process's place among the processes of the run.
 
     Attributes:
         rank: Its number.
@@ -68,7 +68,7 @@ class Group:
         return values[0]
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
 

@@ -26,14 +26,15 @@ class UpscaleOptions:
         device: "auto", "cuda", "cuda:1", "mps" or "cpu".
         precision: "auto", "fp32", "bf16" or "fp16".
         self_ensemble: Average over the eight flips and turns.
-        tile: Sides of a tile (height, width), (0, 0) for whole frames, None by free memory.
+        tile: Sides of a tile (height, width), or (0, 0) for whole frames; chosen by free memory if
+            None.
         overlap: Low-resolution pixels that neighbouring tiles share.
-        chunk: Frames kept of a clip, None by free memory.
+        chunk: Frames kept of a clip; chosen by free memory if None.
         warm_up: Frames before and after a chunk.
         scene_detection: Reset the recurrence at cuts.
-        codec: Encoder.
-        crf: Quality, the encoder's scale.
-        preset: Speed, the encoder's names.
+        codec: The encoder's name.
+        crf: Quality, on the encoder's scale.
+        preset: Speed, by the encoder's names.
         pix_fmt: The encoder's pixel format.
         scale: How many times as large the output is, from 1 to 4; 4 if None.
         height: The output's height in pixels, instead of ``scale``.
@@ -41,11 +42,11 @@ class UpscaleOptions:
         end: Seconds before which frames are taken; to the end if None.
         frames: Frames that are taken at most; all if None.
         lossless: Keep the network's result exactly.
-        fps: Rate of images.
-        pipe_format: "y4m" or "nut" on standard output.
+        fps: Frames a second of images.
+        pipe_format: What is written to standard output, "y4m" or "nut".
         audio: Copy audio streams.
         subtitles: Copy subtitles and their fonts.
-        on_error: What a broken frame does.
+        on_error: Whether a broken frame is concealed or ends the run.
         resume: Continue an unfinished run, if there is one.
         overwrite: Replace the output, and drop an unfinished run unless it is resumed.
         check_disk: Refuse to start where the result is not expected to fit.
@@ -92,9 +93,10 @@ class UpscaleOptions:
 
     @property
     def comparison_quality(self) -> dict[str, Any]:
-        """Quality and speed of a comparison, whose container's usual encoder writes it.
+        """Quality and speed of a comparison, which is written with its container's usual encoder.
 
-        They are left out where another encoder was asked for, whose numbers mean nothing to it.
+        They are left out where another encoder was asked for the output: its numbers mean something
+        else.
         """
         return {} if self.codec else {"crf": self.crf, "preset": self.preset}
 

@@ -19,8 +19,8 @@ class Progress:
     then the share of the chunk's steps shows that something happens.
 
     Args:
-        total: Frames, or None where that is not known.
-        network: Whose ``branches()`` are counted, if it has any.
+        total: The number of frames, or None where it is not known.
+        network: The steps of its ``branches()`` are counted, if it has any.
         shown: Whether anything is shown.
     """
 
@@ -51,16 +51,16 @@ class Progress:
             self._bar.set_postfix_str(f"chunk {share:.0%}")
 
     def done(self) -> None:
-        """One more frame."""
+        """Count one more frame."""
         self._bar.update()
 
     def found(self, count: int) -> None:
-        """Frames that were there, which the rate must not count."""
+        """Count frames that were there already, which do not belong to the rate."""
         if not self._bar.disable:
             self._bar.n += count
             self._bar.initial += count
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """End the bar; its last state stays on the screen."""
         self._bar.set_postfix_str("")
         self._bar.close()

@@ -14,7 +14,7 @@ from .job import Job, expected_bytes
 
 
 def start_report(job: Job) -> list[str]:
-    """Lines about input, output, network and plan."""
+    """A line each about the input, the output, the network and the plan."""
     info, plan = job.source.info, job.plan
     count = f"{info.frames} frames" if info.frames is not None else "frames not counted"
     if job.selection is not None:
@@ -42,7 +42,10 @@ def start_report(job: Job) -> list[str]:
 
 
 def dry_run_report(job: Job) -> str:
-    """The same with memory, disk and time; the last is measured on a small piece of the work."""
+    """The same, and the memory, disk space and time that the run will take.
+
+    The time is estimated by doing a small piece of the work.
+    """
     plan = job.plan
     lines = start_report(job)
     memory = f"memory: about {_gib(plan.device_bytes)} on {job.device}"
@@ -60,7 +63,7 @@ def dry_run_report(job: Job) -> str:
 
 @torch.no_grad()
 def seconds_a_frame(job: Job) -> float:
-    """Time of a frame, scaled up from three frames of at most 64x64 pixels."""
+    """The time that a frame takes, estimated from three frames of at most 64x64 pixels."""
     engine = job.engine()
     info, plan = job.source.info, job.plan
     height, width = min(info.height, SMALLEST_TILE), min(info.width, SMALLEST_TILE)
