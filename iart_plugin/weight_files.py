@@ -91,8 +91,8 @@ def read_weight_sets(path: str | os.PathLike) -> StoredWeights:
             nothing can be computed with: of another type, not finite, all zero.
     """
     path = os.fspath(path)
-    loaded = read_file(path)
-    options = read_options(path) if kind_of_file(path) == "safetensors" else _options(loaded, path)
+    loaded, kind = _read(path)
+    options = _metadata(path) if kind == "safetensors" else _options(loaded, path)
     try:
         stored = _find_sets(loaded)
         for name, state in zip(("trained", "averaged"), stored[:2], strict=True):
@@ -217,8 +217,12 @@ def read_options(path: str | os.PathLike) -> dict[str, Any]:
         CheckpointMismatch: if what is there are no options.
     """
     path = os.fspath(path)
-    if kind_of_file(path) != "safetensors":
-        return _options(read_file(path), path)
+    loaded, kind = _read(path)
+    return _metadata(path) if kind == "safetensors" else _options(loaded, path)
+
+
+def _metadata(path: str) -> dict[str, Any]:
+    """The options in the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -249,19 +253,23 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         CheckpointMismatch: if it is damaged, too large, or holds more than weights.
     """
-    path = os.fspath(path)
+    return _read(os.fspath(path))[0]
+
+
+def _read(path: str) -> tuple[dict[str, Any], str]:
+    """A file as it is, and its kind; see :func:`read_file`."""
     kind = kind_of_file(path)
     try:
         if kind == "safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            return load_file(path), kind
         loaded = _load(path)
     except Exception as error:  # unpickling a damaged file can raise anything
         raise CheckpointMismatch(f"{path} cannot be read as weights: {_reason(error)}") from error
     if not isinstance(loaded, dict):
         raise CheckpointMismatch(f"{path} holds a {type(loaded).__name__}, not a state dict")
-    return loaded
+    return loaded, kind
 
 
 def _reason(error: Exception) -> str:

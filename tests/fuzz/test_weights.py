@@ -20,6 +20,7 @@ from iart_plugin.archs import (
 )
 from iart_plugin.archs.conversion import read_weights
 from iart_plugin.commands.convert import main as convert
+from iart_plugin.inference import load_model
 from iart_plugin.weight_checks import LIMIT_VARIABLE
 from iart_plugin.weight_files import read_state_dict
 from tests.fuzz.malformed_weights import CASES, damaged
@@ -58,6 +59,7 @@ def test_malformed_file_is_refused_by_everything_in_one_line(case, basicvsr, tmp
     for read in (
         load_checkpoint,
         read_weights,
+        lambda path: load_model("basicvsr", path),
         lambda path: load_ia_cnn("warm-start", path),
         lambda path: save_adapter(basicvsr, path, tmp_path / "adapter.safetensors"),
     ):
@@ -70,21 +72,23 @@ def test_malformed_file_is_refused_by_everything_in_one_line(case, basicvsr, tmp
     assert sorted(tmp_path.iterdir()) == before  # no output, nothing temporary, no code was run
 
 
-def test_randomly_damaged_files_load_or_are_refused_in_one_line(basicvsr, tmp_path):
-    held = 0
-    for what, path in damaged(basicvsr.state_dict(), tmp_path, seed=0, count=90):
+def test_randomly_damaged_files_load_or_are_refused_in_one_line(basicvsr, tmp_path, fuzz_seed):
+    refused = 0
+    for what, path in damaged(basicvsr.state_dict(), tmp_path, seed=fuzz_seed, count=90):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 network, _ = load_checkpoint(path)
         except REFUSALS as error:
             assert_one_line(error, path)
-            held += 1
+            refused += 1
         else:
             state = network.state_dict()
             assert state.keys() == basicvsr.state_dict().keys(), what
             assert all(value.isfinite().all() for value in state.values()), what
-    assert held > 30
+        path.unlink()
+    assert refused > 30
+    print(f"weights, seed {fuzz_seed}: 90 tried, {refused} refused, the others load whole")
 
 
 @pytest.mark.parametrize(
