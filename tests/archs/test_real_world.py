@@ -235,3 +235,16 @@ def test_it_learns_everywhere():
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
     assert network.image_cleaning[0].main[0].weight.grad.abs().max() > 0
+
+
+def test_with_a_cleaning_that_does_nothing_it_is_basicvsr(basicvsr_weights):
+    basicvsr, info = load_checkpoint(basicvsr_weights)
+    sizes = {name: info.recognised.options[name] for name in ("num_feat", "num_block")}
+    network = RealIACNN(**sizes, num_clean_block=1, alignment="flow_warp", extractor=False).eval()
+    nn.init.zeros_(network.image_cleaning[1].weight)
+    nn.init.zeros_(network.image_cleaning[1].bias)
+    cleaning = {k: v for k, v in network.state_dict().items() if k.startswith("image_cleaning.")}
+    network.load_state_dict(basicvsr.state_dict() | cleaning)
+    clip = torch.rand(1, 2, 3, 32, 40)
+    with torch.no_grad():
+        assert torch.equal(network(clip), basicvsr(clip))
