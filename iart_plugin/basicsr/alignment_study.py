@@ -1,4 +1,4 @@
-"""Sintel with flow, and the model that hands the flow to the network, for BasicSR."""
+"""For BasicSR: Sintel's clips with their flow, and a model that gives the flow to the network."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class AlignmentStudyModel(RecurrentMixPrecisionRTModel):
 
     @staticmethod
     def check(opt: dict[str, Any]) -> None:
-        """Refuse what would part clip and flow; called before anything is built."""
+        """Refuse options that a clip's flow does not allow; called before anything is built."""
         if opt["num_gpu"] > 1 and not opt["dist"]:
             raise OptionError("num_gpu: AlignmentStudyModel runs one process a GPU (use torchrun).")
         if (opt.get("val") or {}).get("flip_seq"):
@@ -120,7 +120,7 @@ class AlignmentStudyModel(RecurrentMixPrecisionRTModel):
         super().__init__(opt)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Moves the network and lets it be given the flow of its batch."""
+        """Move and wrap the network, and add the batch's flow to each of its calls."""
         # BasicSR calls net_g(lq) in several places; this is where the flow joins.
         net.register_forward_pre_hook(self._give_flow, with_kwargs=True)
         return super().model_to_device(net)

@@ -35,7 +35,9 @@ DELAYED_NETWORKS = ("spynet", "edvr")
 
 
 class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
-    """Trains and tests a recurrent video network in mixed precision, resumable exactly.
+    """Trains and tests a recurrent video network in mixed precision.
+
+    A training that was stopped and resumed ends with the same weights as one that was not.
 
     Args:
         opt: BasicSR's options.
@@ -120,7 +122,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         self.sample_keys = data.get("key")
 
     def test(self) -> None:
-        """Run the network on the clip, with a progress bar where that takes long."""
+        """Run the network on the clip, and show a progress bar if that takes long."""
         passes = 2 if self.opt["val"].get("flip_seq") else 1
         with clip_progress(self.get_bare_model(self.net_g), passes * self.lq.shape[1]):
             super().test()
@@ -129,11 +131,12 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         """One training step on the batch that :meth:`feed_data` took.
 
         A step whose loss or gradient is not finite changes no weight, and a loss that is not finite
-        gets no gradient at all. The flow network's weights stay
-        as they are for the first ``fix_flow`` iterations: their gradients are dropped before the
-        step. ``requires_grad`` is never changed, so DistributedDataParallel's buckets and a static
-        graph stay valid across the boundary. (BasicSR flips it, and frees the flow network at
-        iteration ``fix_flow`` already, one earlier.)
+        gets no backward pass at all.
+
+        The flow network keeps its weights for the first ``fix_flow`` iterations, because its
+        gradients are dropped before the step. ``requires_grad`` never changes, so that
+        DistributedDataParallel's buckets and a static graph stay valid. (BasicSR changes it, and
+        frees the flow network one iteration earlier.)
 
         Args:
             current_iter: The iteration, from 1.
@@ -177,16 +180,18 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         return {name: value / self.accumulate for name, value in losses.items()}
 
     def _on_every_process(self, condition: Tensor) -> bool:
-        """Whether a condition holds on all processes: what they do next must be the same."""
+        """Whether a condition holds on every process, so that all of them do the same next."""
         if self.opt["dist"]:
             condition = condition.float()
             torch.distributed.all_reduce(condition, torch.distributed.ReduceOp.MIN)
         return bool(condition)
 
     def _prepare_gradients(self, current_iter: int) -> bool:
-        """Drop, unscale and clip gradients; whether they are finite.
+        """Drop the gradients of a frozen flow network, then unscale and clip all others.
 
-        They were averaged over the processes, so all of them find the same.
+        Returns:
+            Whether they are finite. Gradients are averaged over the processes, so that all
+            processes come to the same result.
         """
         if self.fix_flow_iter and current_iter <= self.fix_flow_iter:
             self._drop_flow_gradients()
@@ -304,7 +309,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         current_iter: int,
         param_key: str | list[str] = "params",
     ) -> None:
-        """Save networks as BasicSR does, but never half a file."""
+        """Save networks as BasicSR does, each file whole or not at all."""
         nets = net if isinstance(net, list) else [net]
         keys = param_key if isinstance(param_key, list) else [param_key]
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
@@ -360,7 +365,10 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         restore_random_state(resume_state["random"])
 
     def _resume_best(self, resume_state: dict[str, Any]) -> None:
-        """Take up what was validated and the best figures: BasicSR validates after it has saved."""
+        """Restore the record of validations and the best figures.
+
+        They are not in the training state itself, because BasicSR validates after it has saved.
+        """
         iteration, val = resume_state["iter"], self.opt.get("val") or {}
         recorded = resume.read_validations(self.opt["path"].get("resume_state"))
         self.validations = {i: record for i, record in recorded.items() if i <= iteration}

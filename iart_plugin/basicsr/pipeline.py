@@ -28,7 +28,7 @@ from basicsr.utils import (
     make_exp_dirs,
     mkdir_and_rename,
 )
-from basicsr.utils.options import copy_opt_file, dict2str
+from basicsr.utils.options import copy_opt_file, dict2str, parse_options
 
 from iart_plugin.basicsr import resume
 from iart_plugin.basicsr.checks import (
@@ -236,6 +236,15 @@ def take_over() -> None:
             modules.append(main)
         for module in modules:
             setattr(module, name, functools.partial(_run_and_exit, PIPELINES[kind]))
+        # For programs that call it themselves and go on afterwards.
+        setattr(modules[0], f"{kind}_pipeline", functools.partial(_run_from, kind))
+
+
+def _run_from(kind: Literal["train", "test"], root_path: str) -> None:
+    """Stand for ``basicsr.train.train_pipeline`` or ``basicsr.test.test_pipeline``."""
+    opt, arguments = parse_options(root_path, is_train=kind == "train")
+    opt["root_path"] = root_path
+    PIPELINES[kind](opt, arguments.opt)
 
 
 def _run_and_exit(pipeline: Callable[[dict[str, Any], str], None], opt: dict[str, Any]) -> NoReturn:

@@ -9,16 +9,16 @@ from torch import nn
 from tqdm import tqdm
 
 SHORT = 2.0
-"""Seconds: a clip done sooner shows no bar."""
+"""A clip that takes fewer seconds than this shows no bar."""
 
 
 @contextmanager
 def clip_progress(network: nn.Module, frames: int) -> Iterator[None]:
-    """Shows how far a clip of ``frames`` frames is, while ``network`` works on it inside.
+    """Show a progress bar while a network works on a clip inside the ``with`` block.
 
     Args:
-        network: one of this package's recurrent networks; for any other nothing is shown.
-        frames: the clip's length.
+        network: one of this package's recurrent networks. For any other network no bar is shown.
+        frames: the number of frames in the clip.
     """
     branches = getattr(network, "branches", list)()
     with tqdm(

@@ -23,7 +23,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Undo :func:`random_state`, CUDA's generator included where the state has one."""
+    """Restore what :func:`random_state` returned, and CUDA's generator if it is in the state."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -45,7 +45,10 @@ def gather_random_states() -> list[dict[str, Any]]:
 
 
 def restore_random_state(states: list[dict[str, Any]]) -> None:
-    """Take up this process's own random state out of :func:`gather_random_states`'s."""
+    """Restore this process's random state from what :func:`gather_random_states` returned.
+
+    If the number of processes has changed, a warning says that random numbers start anew.
+    """
     rank, world_size = get_dist_info()
     if len(states) != world_size:
         warnings.warn(

@@ -116,7 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _way_out(opt: dict[str, Any], refused: Path) -> str:
-    """What to do about a state that ``--auto_resume`` found and cannot use."""
+    """Say how to go on where ``--auto_resume`` found a state that it cannot use."""
     if not opt["auto_resume"]:
         return ""
     anew = "To start anew, leave out --auto_resume."
@@ -137,7 +137,7 @@ def check_groups(optimizers: list[Any], states: list[dict[str, Any]]) -> None:
     """Refuse a state whose optimizers group the weights otherwise than the options do.
 
     Raises:
-        OptionError: if they are not.
+        OptionError: if the numbers of weights in the groups differ.
     """
     ours = [[len(g["params"]) for g in one.param_groups] for one in optimizers]
     saved = [[len(g["params"]) for g in state["param_groups"]] for state in states]
@@ -150,7 +150,7 @@ def check_groups(optimizers: list[Any], states: list[dict[str, Any]]) -> None:
 
 
 def settings_of(optimizers: Iterable[Any], schedulers: Iterable[Any]) -> list[dict[str, Any]]:
-    """What the options say of optimizers and schedulers, without how far they are."""
+    """Copy the settings of optimizers and schedulers, but not their progress or current rate."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     settings = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in groups]
     for scheduler in schedulers:
@@ -162,15 +162,15 @@ def settings_of(optimizers: Iterable[Any], schedulers: Iterable[Any]) -> list[di
 def apply_settings(
     settings: list[dict[str, Any]], optimizers: Iterable[Any], schedulers: Iterable[Any]
 ) -> str:
-    """Give optimizers and schedulers that took up a state the options' settings again.
+    """Put the options' settings back after a state was loaded, which brought the saved ones.
 
     Args:
-        settings: of :func:`settings_of`, before they took it up.
-        optimizers: in the same order.
-        schedulers: in the same order.
+        settings: what :func:`settings_of` returned before the state was loaded.
+        optimizers: the optimizers, in the same order as then.
+        schedulers: the schedulers, in the same order as then.
 
     Returns:
-        What the state had otherwise, for a message; empty if nothing.
+        The settings that differed from the state's, for a message; empty if none did.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     schedulers = list(schedulers)
@@ -184,7 +184,7 @@ def apply_settings(
     for scheduler, wanted in zip(schedulers, settings[len(groups) :], strict=True):
         foreign = scheduler.state_dict().keys() - wanted.keys() - set(_PROGRESS)
         if isinstance(scheduler, MultiStepRestartLR) and (changed or foreign):
-            # It multiplies the rate that it finds, where others compute theirs anew.
+            # This scheduler multiplies the current rate; the others compute the rate anew.
             for group in scheduler.optimizer.param_groups:
                 rate = _multi_step_rate(scheduler, group["initial_lr"])
                 if not math.isclose(rate, group["lr"], rel_tol=1e-6):
@@ -194,7 +194,7 @@ def apply_settings(
 
 
 def _multi_step_rate(scheduler: MultiStepRestartLR, initial: float) -> float:
-    """The rate where the scheduler is now, had it been so from the beginning."""
+    """The rate that the scheduler would have now if its settings had been so from the start."""
     now = scheduler.last_epoch
     restarts = zip(scheduler.restarts, scheduler.restart_weights, strict=True)
     start, weight = max((pair for pair in restarts if pair[0] <= now), default=(0, 1))
@@ -203,7 +203,14 @@ def _multi_step_rate(scheduler: MultiStepRestartLR, initial: float) -> float:
 
 
 def read_validations(state: str | os.PathLike | None) -> dict[int, dict[str, Any]]:
-    """What the run that saved a training state had validated, as the first process finds it."""
+    """Read the record of validations of the run that saved a training state.
+
+    Args:
+        state: the training state's file, or None.
+
+    Returns:
+        The record by iteration, as the first process reads it, on every process.
+    """
     path = Path(state).parent / VALIDATIONS if state else None
     found = {}
     if path and path.is_file():
@@ -215,9 +222,9 @@ def read_validations(state: str | os.PathLike | None) -> dict[int, dict[str, Any
 
 
 def save_atomically(payload: Any, path: Path) -> None:
-    """``torch.save`` to a temporary name, then rename: a reader sees the whole file or none.
+    """Save a file whole or not at all, and remove what a killed process left in its folder.
 
-    One process writes to a folder at a time. What a killed one has left there is removed.
+    Only one process may write to the folder at a time.
     """
     remove_left_overs(path.parent)
     save_whole(payload, path)

@@ -35,8 +35,8 @@ class CheckpointFitHook(Hook):
     would give the figures of random weights.
 
     Args:
-        partial: let weights be missing or left over; only sizes are then checked. For training
-            from a part of the network.
+        partial: whether weights may be missing or left over, so that a training can start from a
+            part of the network. Only the sizes of the weights are checked then.
     """
 
     priority = "VERY_HIGH"

@@ -34,7 +34,7 @@ class FiniteStepsHook(Hook):
         self._undo: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Watches the optimizer; several optimizers in one wrapper are left alone."""
+        """Watches the optimizer. A wrapper of several optimizers is not watched."""
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, OptimWrapper):
             return
@@ -52,7 +52,7 @@ class FiniteStepsHook(Hook):
         def drop_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             gradients = [p.grad for p in parameters if p.grad is not None]
-            # They were averaged over the processes, so all of them find the same.
+            # Gradients are averaged over the processes: all of them come to the same result.
             if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
                 self._skipped = True
                 for parameter in parameters:
@@ -89,14 +89,14 @@ class FiniteStepsHook(Hook):
             )
 
     def after_train(self, runner: Runner) -> None:
-        """Leaves nothing behind."""
+        """Stops watching the optimizer."""
         if self._undo is not None:
             self._undo.remove()
             del runner.optim_wrapper.update_params
 
     @staticmethod
     def _on_every_process(condition: Tensor) -> bool:
-        """Whether a condition holds on all processes: what they do next must be the same."""
+        """Whether a condition holds on every process, so that all of them do the same next."""
         condition = condition.float()
         all_reduce(condition, "min")
         return bool(condition)

@@ -23,7 +23,7 @@ from iart_plugin.weight_files import CheckpointMismatch, read_file
 
 @HOOKS.register_module()
 class ResumeOwnHook(Hook):
-    """Lets ``--resume`` go on with a checkpoint of the run's own, whole and the same everywhere.
+    """Lets ``--resume`` take one of the run's own checkpoints, if it is whole.
 
     MMEngine resumes ``load_from`` where that is set: a training that starts from another one's
     weights would take up that one's iteration, each time anew. Here ``load_from`` is where such a
@@ -83,7 +83,7 @@ class ResumeOwnHook(Hook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Compares the schedules, and lets go of another run's best checkpoint.
+        """Compares the schedules, and forgets another run's best checkpoint.
 
         Raises:
             OptionError: if the config's periods are not the run's.
@@ -107,19 +107,20 @@ class ResumeOwnHook(Hook):
 
 @HOOKS.register_module()
 class ResumeDataHook(Hook):
-    """Lets a resumed training go on in its data at once, with the clips that come next.
+    """Lets a resumed training continue at once with the clips that come next.
 
-    MMEngine reads and drops a batch for each iteration that was done: 15 frames of 1280x720 and
-    their inputs each in REDS' configs, for hours after 100,000. It also shuffles anew unless the
-    config fixes the seed. Here the sampler takes up the order of the run's first start, where its
-    seed is the run's, and passes over what was trained on, which reads nothing. Augmentations are
-    drawn anew, by workers that start anew.
+    To find its place, MMEngine reads and drops one batch for each finished iteration. With REDS'
+    configs a batch has 15 frames of 1280x720 and their inputs, so after 100,000 iterations this
+    takes hours. MMEngine also shuffles in another order unless the config fixes the seed.
 
-    Of samplers it knows MMEngine's ``InfiniteSampler``; with others, MMEngine's way stays.
+    This hook restores the order of the run's first start where the sampler uses the run's seed, and
+    skips the indices of the clips that were trained on without reading any. The workers start
+    again, so they draw other augmentations. MMEngine's ``InfiniteSampler`` is the only sampler that
+    the hook changes.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Moves the data on, after MMEngine has loaded the checkpoint and before it reads any."""
+        """Moves the sampler to its place, before MMEngine reads any batch."""
         loop = runner.train_loop
         loader, done = loop.dataloader, runner.iter
         known = isinstance(loop, IterBasedTrainLoop) and isinstance(loader.sampler, InfiniteSampler)
@@ -128,11 +129,11 @@ class ResumeDataHook(Hook):
         sampler, init_worker = loader.sampler, loader.worker_init_fn
         first_seed = getattr(init_worker, "keywords", {}).get("seed")
         if first_seed is not None:
-            if sampler.seed == first_seed:  # and not one of the sampler's own
+            if sampler.seed == first_seed:  # else the config has given the sampler a seed
                 sampler.seed = runner.seed
             loader.worker_init_fn = functools.partial(init_worker, seed=first_seed + done)
         sampler.indices = islice(sampler._indices_of_rank(), done * loader.batch_size, None)
-        # What its workers have begun to read is from the beginning.
+        # The workers have begun to read batches from the beginning, which are dropped.
         batches = type(loop.dataloader_iterator)
         loop.dataloader_iterator = loader._iterator = None
         loop.dataloader_iterator = chain(repeat(None, done), batches(loader))
@@ -141,10 +142,10 @@ class ResumeDataHook(Hook):
 
 @HOOKS.register_module()
 class ProcessSeedHook(Hook):
-    """Gives every process its own random numbers, and a resumed training others than its start.
+    """Gives every process its own random numbers, which also differ after a resume.
 
-    MMEngine seeds all processes alike: stochastic depth would leave out the same blocks for all
-    clips of a batch. BasicSR adds the rank.
+    MMEngine gives all processes the same seed, so that stochastic depth would leave out the same
+    blocks for all clips of a batch. BasicSR adds the process's rank to the seed.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -206,7 +207,7 @@ def _unreadable(path: Path) -> str | None:
 
 
 def _periods(runner: Runner) -> list[list[int]]:
-    """Of every schedule of the learning rate that has some."""
+    """The periods of every learning rate schedule that has periods."""
     schedulers = runner.param_schedulers or []
     if isinstance(schedulers, dict):
         schedulers = chain(*schedulers.values())

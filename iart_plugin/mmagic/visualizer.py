@@ -1,4 +1,4 @@
-"""One frame of a validated clip to look at, where MMagic's visualizer shows all of them."""
+"""A visualizer that shows one frame of each validated clip, where MMagic's shows all of them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ class _Shown(NamedTuple):
 
 
 def _name(paths: str | Sequence[str]) -> str:
-    """Folder, clip and frame of the file in the middle, as one word: MMagic keeps the last."""
+    """One word from the folder, clip and frame of the middle file.
+
+    MMagic uses only the last part of a path as the picture's name.
+    """
     path = paths if isinstance(paths, str) else paths[len(paths) // 2]
     return re.sub(r"[\s./\\]+", "_", "_".join(Path(path).with_suffix("").parts[-3:])).strip("_")
 

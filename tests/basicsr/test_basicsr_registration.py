@@ -73,3 +73,16 @@ def test_the_line_alone_registers() -> None:
 def test_the_package_alone_registers_nothing() -> None:
     code = "import sys, iart_plugin; sys.exit('basicsr' in sys.modules or 'torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=60)
+
+
+def test_basicsrs_own_functions_lead_to_the_same_pipelines(monkeypatch) -> None:
+    """For programs that call ``train_pipeline`` themselves; its command calls the first step."""
+    from iart_plugin.basicsr import pipeline
+
+    ran = []
+    opt, arguments = {"name": "run"}, type("Arguments", (), {"opt": "o.yml"})
+    monkeypatch.setattr(pipeline, "parse_options", lambda root, is_train: (opt, arguments))
+    for kind in ("train", "test"):
+        monkeypatch.setitem(pipeline.PIPELINES, kind, lambda *given: ran.append(given))
+        getattr(sys.modules[f"basicsr.{kind}"], f"{kind}_pipeline")("root")
+    assert ran == [({"name": "run", "root_path": "root"}, "o.yml")] * 2

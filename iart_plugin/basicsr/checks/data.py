@@ -90,7 +90,7 @@ def check_dataset(opt: dict[str, Any], smallest_side: int = 0) -> None:
 
 
 def known_dataset(opt: dict[str, Any]) -> bool:
-    """Whether the data set is of a type whose frames can be listed here."""
+    """Whether :func:`list_frame_pairs` can list the frames of this type of data set."""
     return opt["type"] in _PAIR_LISTS
 
 
@@ -257,7 +257,10 @@ def _stems(paths: list[Path]) -> set[str]:
 
 
 def _overlap_in_part(lqs: list[Path], gts: list[Path]) -> bool:
-    """Whether some names agree and some do not; two schemes of naming agree in none."""
+    """Whether some names occur on both sides and some on one side only.
+
+    Two ways of naming frames have no name in common, and are paired in sorted order.
+    """
     low, high = _stems(lqs), _stems(gts)
     return low != high and bool(low & high)
 
