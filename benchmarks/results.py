@@ -1,9 +1,15 @@
-"""The files that measurements are kept in: lists of rows, each with a name."""
+"""The files that measurements are kept in, lists of rows with a name, and what they ran on."""
 
 import json
+import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from iart_plugin.ops.processor import device_name
 
 
 def keep(row: Mapping[str, Any], path: Path) -> None:
@@ -11,3 +17,17 @@ def keep(row: Mapping[str, Any], path: Path) -> None:
     rows = json.loads(path.read_text()) if path.exists() else []
     rows = [old for old in rows if old["name"] != row["name"]]
     path.write_text(json.dumps([*rows, row], indent=1) + "\n")
+
+
+def allocator() -> str:
+    """The name of the memory allocator, which decides what a CPU's page faults cost."""
+    preload = os.environ.get("LD_PRELOAD", "")
+    return "tcmalloc" if "tcmalloc" in preload else f"{platform.libc_ver()[0]}'s allocator"
+
+
+def machine(device: torch.device) -> str:
+    """What the measurements ran on."""
+    return (
+        f"{device_name(device)}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, "
+        f"Python {platform.python_version()}, {allocator()}"
+    )

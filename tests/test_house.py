@@ -26,12 +26,6 @@ LONG_FILES = {
 }
 """Files over 400 lines that are still to be split."""
 
-CIRCLES: set[tuple[str, str]] = set()
-"""Imports that still close a circle: (importing file, imported file)."""
-
-ABOVE_THE_FOLDERS = {"iart_plugin.__main__"}
-"""Single files that may import folders."""
-
 FRAMEWORKS = {"basicsr", "mmagic", "mmcv", "mmengine"}
 CORE = ("kernels", "ops", "flow", "alignment", "archs", "data")
 MAY_IMPORT = {
@@ -108,7 +102,7 @@ def test_single_files_import_no_folder_above_the_operations():
     wrong = [
         f"{module} imports {other}"
         for module in MODULES
-        if folder(module) == "" and module not in ABOVE_THE_FOLDERS
+        if folder(module) == "" and module != "iart_plugin.__main__"
         for other in imports(module)
         if other in MODULES and folder(other)
     ]
@@ -138,9 +132,6 @@ def test_kernels_alone_import_triton():
 
 def test_no_circle_of_imports():
     graph = {module: imports(module) & set(MODULES) for module in MODULES}
-    for importing, imported in CIRCLES:
-        assert imported in graph[importing], f"take {importing} from CIRCLES: it is no longer there"
-        graph[importing] = graph[importing] - {imported}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -39,6 +39,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def extra_repr(self) -> str:
+        """The options that are shown when the module is printed."""
         return f"rate={self.rate:.4f}"
 
     def draw(self, branches: int, clips: int, device: torch.device) -> Tensor | None:
