@@ -92,6 +92,7 @@ def choose_plan(
     precision: str,
     chunk: int | None = None,
     first_chunk: int | None = None,
+    longest: int | None = None,
     warm_up: int = 10,
     tile: int | tuple[int, int] | None = None,
     overlap: int = 24,
@@ -111,6 +112,7 @@ def choose_plan(
         precision: Half precisions halve the features.
         chunk: Frames to keep, or None to choose, the first chunk's too.
         first_chunk: Frames of the first chunk; ``chunk`` if None.
+        longest: Frames of a chunk at most, where it is chosen.
         warm_up: Frames on either side.
         tile: Sides in low-resolution pixels, 0 for whole frames, or None to choose.
         overlap: Of tiles.
@@ -141,8 +143,9 @@ def choose_plan(
         return pixels * (plan.chunk + 2 * plan.warm_up) / plan.chunk
 
     plans = []
+    chunks = [frames for frames in CHUNKS if longest is None or frames <= longest] or [CHUNKS[-1]]
     for tiling in _tilings(height, width, tile, overlap):
-        for frames in CHUNKS if chunk is None else (chunk,):
+        for frames in chunks if chunk is None else (chunk,):
             plan = Plan(frames, min(first_chunk or frames, frames), warm_up, tiling)
             plans.append(_with_memory(plan, (height, width), network, device, precision,
                                       self_ensemble))  # fmt: skip

@@ -35,6 +35,12 @@ def test_plan_uses_what_is_free():
         assert chosen.device_bytes + chosen.host_bytes <= budget * 2**30
 
 
+def test_plan_leaves_other_processes_some_of_the_film():
+    assert plan(180, 320, 64, longest=100).chunk == 96
+    assert plan(180, 320, 64, longest=100).first_chunk == 48
+    assert plan(180, 320, 64, chunk=192, longest=100).chunk == 192
+
+
 def test_plan_keeps_what_is_fixed():
     fixed = plan(1080, 1920, 1, chunk=30, tile=256)
     assert (fixed.chunk, fixed.first_chunk, fixed.tiling.size) == (30, 30, (256, 256))

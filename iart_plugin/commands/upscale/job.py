@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class Job:
     size: tuple[int, int]
     encoding: Encoding | None
     extras: CopiedStreams | None
-    plan: Plan
-    segment: int
+    plan: Plan = field(init=False)
+    segment: int = field(init=False)
 
     @property
     def output(self) -> Path:
@@ -146,15 +146,8 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
         extras = _choose_extras(options, target, source, encoding)
         _check_names(target, source)
         _check_comparison(options, target, source, encoding)
-        plan, segment = group.share(
-            _choose_plan(
-                options, target, source, encoding, model.network.to(device), device, precision
-            )
-        )
-        job = Job(
-            options, group, target, source, model, device, precision, size, encoding, extras, plan,
-            segment,
-        )  # fmt: skip
+        job = Job(options, group, target, source, model, device, precision, size, encoding, extras)
+        job.plan, job.segment = group.share(_choose_plan(job))
         _check_disk(job)
     except BaseException:
         source.close()
@@ -297,40 +290,39 @@ def _check_comparison(
         raise ValueError(f"--compare {options.compare}: {error}") from error
 
 
-def _choose_plan(
-    options: UpscaleOptions,
-    target: Target,
-    source: VideoSource | ImageSource,
-    encoding: Encoding | None,
-    network: torch.nn.Module,
-    device: torch.device,
-    precision: str,
-) -> tuple[Plan, int]:
+def _choose_plan(job: Job) -> tuple[Plan, int]:
     """The plan and the segments' length; of a run to be continued, the ones that it began with."""
+    options, info, work = job.options, job.source.info, job.work
     begun: dict[str, Any] = {}
-    if options.resume and target.work is not None and target.work.exists():
+    if options.resume and work is not None and work.exists():
         # Another source is named here: it may not even fit the plan that the run began with.
-        target.work.check(record_of_source(source, encoding))
-        begun = target.work.record().get("plan", {})
+        work.check(record_of_source(job.source, job.encoding))
+        begun = work.record().get("plan", {})
     tile = options.tile if options.tile is not None else begun.get("tile")
-    if options.chunk is None and begun:
-        options = replace(options, chunk=begun.get("chunk"))
-    else:
-        begun = {}
+    if options.chunk is not None:
+        begun = {"chunk": options.chunk}
     plan = choose_plan(
-        source.info.height,
-        source.info.width,
-        network,
-        device=device,
-        precision=precision,
-        chunk=options.chunk,
+        info.height,
+        info.width,
+        job.model.network.to(job.device),
+        device=job.device,
+        precision=job.precision,
+        chunk=begun.get("chunk"),
         first_chunk=begun.get("first_chunk"),
+        longest=_longest_chunk(job),
         warm_up=options.warm_up,
         tile=None if tile is None else (tile[0], tile[1]),
         overlap=options.overlap,
         self_ensemble=options.self_ensemble,
     )
     return plan, plan.chunk * -(-SHORTEST_SEGMENT // plan.chunk)
+
+
+def _longest_chunk(job: Job) -> int | None:
+    """Frames of a chunk at most, so that every process gets some of them; None for one process."""
+    if job.group.size == 1 or job.frames is None:
+        return None
+    return max(SHORTEST_SEGMENT, job.frames // (2 * job.group.size))
 
 
 def expected_bytes(job: Job) -> int | None:
