@@ -47,7 +47,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to the same."""
-        return x + self.conv2(F.relu(self.conv1(x)))
+        # In place: no gradient reads a convolution's result.
+        return self.conv2(F.relu(self.conv1(x), inplace=True)).add_(x)
 
 
 class ConvResidualBlocks(nn.Module):
@@ -57,7 +58,7 @@ class ConvResidualBlocks(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             nn.Conv2d(in_channels, num_feat, 3, padding=1),
-            nn.LeakyReLU(NEGATIVE_SLOPE),
+            nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
             nn.Sequential(*(ResidualBlock(num_feat) for _ in range(num_block))),
         )
 

@@ -14,8 +14,8 @@ STRIP_BYTES = 2**23
 
 
 def lrelu(x: Tensor) -> Tensor:
-    """Leaky ReLU with the slope that every network here uses."""
-    return F.leaky_relu(x, NEGATIVE_SLOPE)
+    """Leaky ReLU with the slope that every network here uses, in place of a layer's result."""
+    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ MULTIPLE = 2 ** (LEVELS - 1)
 CHUNK_PIXELS = {"cpu": 2**15}
 """How many pixels of frame pairs are estimated at once when nothing is trained, 700 bytes each, by
 type of device: more would be the peak of a whole run on small frames."""
-GPU_CHUNK_PIXELS = 2**20  # fewer would leave a GPU waiting for its next kernel
+GPU_CHUNK_PIXELS = 2**18  # fills a GPU; more would be a film's peak in half precision
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -36,7 +36,7 @@ class _Level(nn.Module):
         widths = (8, 32, 64, 32, 16, 2)
         layers: list[nn.Module] = []
         for i, (c_in, c_out) in enumerate(itertools.pairwise(widths)):
-            layers += [nn.ReLU()] if i else []
+            layers += [nn.ReLU(inplace=True)] if i else []
             layers.append(nn.Conv2d(c_in, c_out, 7, padding=3))
         self.basic_module = nn.Sequential(*layers)
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .constants import kept
 from .parts import in_parts
 from .positional_encoding import sinusoidal_encoding
 from .precision import full_precision, wide_dtype
@@ -75,7 +76,7 @@ def split_position(flow: Tensor) -> tuple[Tensor, Tensor]:
     The decimal is taken from the position, not from the flow: the two differ in float32.
     """
     flow = flow.to(wide_dtype(flow))
-    position = flow + pixel_grid(*flow.shape[-2:], device=flow.device, dtype=flow.dtype)
+    position = flow + kept(pixel_grid, *flow.shape[-2:], device=flow.device, dtype=flow.dtype)
     base = position.floor()
     decimal = position - base
     # A cast of NaN or of a huge float to an integer is undefined, and would index anywhere.

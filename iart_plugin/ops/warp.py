@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .constants import kept
 from .precision import full_precision, wide_dtype
 
 MODES = ("nearest", "bilinear", "bicubic")
@@ -19,11 +20,13 @@ def pixel_grid(height: int, width: int, *, device: torch.device, dtype: torch.dt
 
 
 def per_axis(x: float, y: float, like: Tensor) -> Tensor:
-    """Returns two numbers as (1, 2, 1, 1), of ``like``'s dtype and device.
+    """Returns two numbers as (1, 2, 1, 1), of ``like``'s dtype and device; not to be written to."""
+    return kept(_per_axis, x, y, device=like.device, dtype=like.dtype)
 
-    Filled in there: for numbers that are copied from the host, a GPU's queue is waited for.
-    """
-    values = like.new_empty(1, 2, 1, 1)
+
+def _per_axis(x: float, y: float, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    # Filled in on the device: a copy from the host would wait until the GPU has done all its work.
+    values = torch.empty(1, 2, 1, 1, device=device, dtype=dtype)
     values[:, 0], values[:, 1] = x, y
     return values
 
@@ -64,7 +67,7 @@ def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zer
     check_flow(x, flow)
     height, width = x.shape[-2:]
     dtype = wide_dtype(x, flow)
-    position = flow.to(dtype) + pixel_grid(height, width, device=x.device, dtype=dtype)
+    position = flow.to(dtype) + kept(pixel_grid, height, width, device=x.device, dtype=dtype)
     # Corners on the outermost pixels' centres is what the released weights were trained with; it
     # is undefined for a single row or column, where the other convention samples the same points.
     size = per_axis(width, height, position)
