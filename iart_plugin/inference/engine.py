@@ -58,6 +58,8 @@ class Engine:
     def __post_init__(self) -> None:
         if isinstance(self.network, nn.Module):
             self.network = self.network.to(self.device).eval()
+            if self.device.type == "cuda":  # as its convolutions want images and weights laid out
+                self.network = self.network.to(memory_format=torch.channels_last)
         self._longest: int | None = None  # frames to keep at a time, once more did not fit
 
     def run(self, clip: Clip[np.ndarray]) -> Iterator[np.ndarray]:
