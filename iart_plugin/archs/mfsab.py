@@ -47,7 +47,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return None
         kept = torch.empty(branches, clips, device=device).bernoulli_(1 - self.rate)
-        return kept / (1 - self.rate)
+        return kept.div_(1 - self.rate)
 
 
 class WindowAttention(nn.Module):

@@ -153,15 +153,15 @@ TOKEN_TILES = {
     "norm_qkv_backward": (Tiles(32, 64, 4, 1), Tiles(32, 32, 4, 1), Tiles(32, 32, 4, 1)),
 }
 WINDOW_TILES = {
-    "attention": ((64, 4), (64, 4), (32, 8)),
-    "query_gradient": ((64, 4), (64, 4), (32, 4)),
-    "key_value_gradient": ((64, 8), (64, 8), (16, 4)),
-    "bias_gradient": ((64, 4), (32, 4), (32, 4)),
+    "attention": ((64, 4, 2), (64, 4, 1), (32, 8, 1)),
+    "query_gradient": ((64, 4, 2), (64, 4, 1), (32, 8, 1)),
+    "key_value_gradient": ((64, 8, 1), (64, 8, 1), (16, 4, 1)),
+    "bias_gradient": ((64, 4, 2), (32, 4, 1), (32, 4, 1)),
 }
 """The cuts for 16-bit types, for float32 by TF32 and for float32 as it is. They spill no registers
 and need no more shared memory than a card has, from compute capability 8.0 to 9.0 and at every
 shipped size. Those of the kernels that work on windows are the side of a square tile of tokens,
-and warps."""
+warps and stages."""
 
 
 def token_tiles(kernel: str, like: Tensor) -> Tiles:
@@ -171,8 +171,8 @@ def token_tiles(kernel: str, like: Tensor) -> Tiles:
 
 def window_tiles(kernel: str, like: Tensor) -> dict[str, int]:
     """The arguments by which a kernel that works on windows is cut."""
-    tokens, num_warps = WINDOW_TILES[kernel][_kind(like)]
-    return {"TOKENS": tokens, "num_warps": num_warps, "num_stages": 1}
+    tokens, num_warps, num_stages = WINDOW_TILES[kernel][_kind(like)]
+    return {"TOKENS": tokens, "num_warps": num_warps, "num_stages": num_stages}
 
 
 def _kind(like: Tensor) -> int:

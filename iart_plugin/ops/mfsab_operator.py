@@ -2,7 +2,7 @@
 
 The operator has a fake implementation and a gradient, so that compilers, ``torch.export``,
 autocast, DistributedDataParallel and activation checkpointing go through it. Where Triton cannot
-compile or start a kernel, the reference form takes its place.
+compile or start a kernel, the form that works on a few windows at a time takes its place.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from iart_plugin.kernels import mfsab as kernels
 from iart_plugin.kernels.availability import attempt, reference_gradients
 from iart_plugin.kernels.mfsab_sizes import MATRICES, VECTORS, BlockWeights, Shape
 
-from .mfsab import Windows, reference_block
+from .mfsab import Windows
+from .mfsab_windows import windowed_block
 
 NAME = "MFSAB block"
 """For the warning, of both directions: the one back needs the logsumexp that the one on leaves."""
@@ -44,11 +45,12 @@ def _block(
 ) -> tuple[Tensor, Tensor]:
     """A block's output, and the logsumexp of its logits, (tokens, heads)."""
     block, shape = BlockWeights(*weights), _shape(x, weights, window, shift, frame)
-    return attempt(
-        NAME,
-        lambda: kernels.forward(x.contiguous(), block, scales, shape),
-        lambda: (_reference(x, block, scales, shape), _logsumexp(x, shape)),
-    )
+
+    @torch.no_grad()
+    def reference() -> tuple[Tensor, Tensor]:
+        return _by_windows(x, block, scales, shape), _logsumexp(x, shape)
+
+    return attempt(NAME, lambda: kernels.forward(x.contiguous(), block, scales, shape), reference)
 
 
 @_block.register_fake
@@ -103,7 +105,7 @@ def _gradients(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple:
     def reference() -> list[Tensor]:
         shape = _shape(x, weights, *ctx.how)
         return reference_gradients(
-            lambda x, *weights: _reference(x, BlockWeights(*weights), scales, shape),
+            lambda x, *weights: _by_windows(x, BlockWeights(*weights), scales, shape),
             [x, *weights],
             gradient,
         )
@@ -122,9 +124,9 @@ def _shape(
     return Shape(*x.shape, heads, tuple(window), shift, frame)
 
 
-def _reference(x: Tensor, weights: BlockWeights, scales: Tensor | None, shape: Shape) -> Tensor:
+def _by_windows(x: Tensor, weights: BlockWeights, scales: Tensor | None, shape: Shape) -> Tensor:
     windows = Windows(shape.window, shape.shift)
-    return reference_block(x, weights, windows, None if shape.frame < 0 else shape.frame, scales)
+    return windowed_block(x, weights, windows, None if shape.frame < 0 else shape.frame, scales)
 
 
 def _logsumexp(x: Tensor, shape: Shape) -> Tensor:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("card", [80, 90])
-@pytest.mark.parametrize("use", ["IA-RT, float16", "IA-CNN, float32"])
+@pytest.mark.parametrize("use", ["IA-RT, float16", "IA-CNN, float32", "fusion, float16"])
 def test_kernels_fit_the_cards(use, card):
     from iart_plugin.kernels.report import report
 
