@@ -5,6 +5,7 @@ the flow comes from outside. A frame and its successor are seen, because Sintel'
 goes one way only.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from iart_plugin.alignment import build_alignment
 from iart_plugin.flow import SPyNet, given_flows
 from iart_plugin.flow.spynet import clip_flows
 
-from .architecture import Architecture, has_prefix, recurrence_cost
+from .architecture import Architecture, Sizes, count_modules, has_prefix, recurrence_cost
 from .mfsab import MFSABBackbone
 from .upsampler import UpsamplingNetwork
 
@@ -173,13 +174,33 @@ class AlignmentStudyNet(UpsamplingNetwork):
         return given_flows(lqs, pair)[1]
 
 
+def _options(sizes: Sizes) -> dict[str, Any]:
+    """The constructor's options but the aligner's, from the shapes; {} if they do not tell."""
+    layers = range(count_modules(sizes, "extractor.layers."))
+    blocks = [f"extractor.layers.{i}.residual_group.blocks." for i in layers]
+    rows, heads = sizes[f"{blocks[0]}0.attn.relative_position_bias_table"]
+    side = (math.isqrt(rows) + 1) // 2  # (2 side - 1)^2 rows
+    if (2 * side - 1) ** 2 != rows:
+        return {}  # windows that are not square; shapes do not tell their sides
+    return {
+        "alignment": None,
+        "embed_dim": sizes["conv_first.weight"][0],
+        "mid_channels": sizes["conv_before_upsample.weight"][0],
+        "depths": [count_modules(sizes, block) for block in blocks],
+        "num_heads": heads,
+        "window_size": [side, side],
+    }
+
+
 ROWS = (
     Architecture(
         name="AlignmentStudyNet",
         title="AlignmentStudyNet",
         network=AlignmentStudyNet,
         matches=lambda sizes: has_prefix(sizes, "fusion.patch_embed."),
+        options=_options,
         buildable=False,  # an aligner without weights leaves no trace in them
+        untold=("alignment.", "lift.", "lower.", "spynet."),
         own_flow=False,
         cost=lambda network: recurrence_cost(network.conv_first.out_channels, streams=False),
     ),

@@ -70,6 +70,7 @@ class Architecture:
         variant: the options that make ``network`` this architecture. The first row of a class
             has none.
         buildable: whether the weights alone tell enough to build the network.
+        untold: prefixes of the keys of what the weights do not tell, where they do not.
         own_flow: whether the network estimates optical flow itself where none is given.
         cost: the memory that a network of this kind takes.
         model: the name on the command line, or '' if ``upscale`` does not offer the network.
@@ -88,6 +89,7 @@ class Architecture:
     network: type[nn.Module] | None = None
     variant: Mapping[str, Any] = field(default_factory=dict)
     buildable: bool = True
+    untold: tuple[str, ...] = ()
     own_flow: bool = True
     cost: Callable[[nn.Module], Cost] | None = None
     model: str = ""
@@ -133,6 +135,15 @@ def architecture_of(network: nn.Module) -> Architecture | None:
 def has_prefix(keys: Iterable[str], prefix: str) -> bool:
     """Whether any key starts with ``prefix``."""
     return any(key.startswith(prefix) for key in keys)
+
+
+def alignment_of(sizes: Sizes, prefix: str) -> str | None:
+    """The name of the aligner whose keys start with ``prefix``; None for one without weights."""
+    if has_prefix(sizes, f"{prefix}mlp."):
+        return "deformable_attention"
+    if f"{prefix}weight" in sizes:
+        return "deformable_conv"
+    return "implicit" if any(has_prefix(sizes, f"{prefix}{layer}.") for layer in "qkv") else None
 
 
 def count_modules(keys: Iterable[str], prefix: str) -> int:

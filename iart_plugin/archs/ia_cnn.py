@@ -24,6 +24,7 @@ from .architecture import (
     Architecture,
     Cost,
     Sizes,
+    alignment_of,
     count_modules,
     has_prefix,
     recurrence_cost,
@@ -211,9 +212,10 @@ def options_from_shapes(sizes: Sizes) -> dict[str, Any]:
         "num_feat": num_feat,
         "num_block": count_modules(sizes, "backward_trunk.main.2."),
     }
-    if not any(has_prefix(sizes, f"alignment.{layer}.") for layer in "qkv"):
+    alignment = alignment_of(sizes, "alignment.")
+    if alignment != "implicit":
         extractor = has_prefix(sizes, "extractor.")
-        return options | {"alignment": "flow_warp", "extractor": extractor}
+        return options | {"alignment": alignment or "flow_warp", "extractor": extractor}
     options["num_heads"] = 8 if num_feat % 8 == 0 else 1
     beside = sizes["alignment.q.weight"][1] - num_feat
     if beside:

@@ -17,6 +17,7 @@ from .architecture import (
     Architecture,
     Cost,
     Sizes,
+    alignment_of,
     count_modules,
     has_prefix,
     recurrence_cost,
@@ -222,7 +223,7 @@ def _options(sizes: Sizes) -> dict[str, Any]:
         "depths": [count_modules(sizes, block) for block in blocks],
         "num_heads": [table[1] for table in tables],
         "window_size": [3, side, side],
-        "alignment": "implicit" if "implicit_warp.q.weight" in sizes else "patch",
+        "alignment": alignment_of(sizes, "implicit_warp.") or "patch",
     }
     if "implicit_warp.position_bias" in sizes:
         window = round(sizes["implicit_warp.position_bias"][1] ** 0.5)

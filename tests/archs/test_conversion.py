@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from iart_plugin.alignment import ALIGNMENTS
 from iart_plugin.archs import (
     IACNN,
     IART,
@@ -205,3 +206,32 @@ def test_what_shapes_do_not_tell_comes_along(tmp_path, via):
     path = tmp_path / f"via{_suffix(via)}"
     write_weights(read_weights(tmp_path / "saved.pth"), path, via)
     assert load_checkpoint(path)[0].options == network.options
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda name: IACNN(8, 1, 2, alignment=name),
+        lambda name: IART(8, 12, [1], [2], alignment=name),
+        lambda name: AlignmentStudyNet(name, embed_dim=12, depths=[1], num_heads=2),
+        lambda name: AlignmentStudyNet(name, align="images", embed_dim=12, depths=[1], num_heads=2),
+        lambda name: AlignmentStudyNet(
+            name, embed_dim=12, depths=[1], num_heads=2, window_size=(4, 8)
+        ),
+    ],
+    ids=["IACNN", "IART", "study", "study on images", "oblong windows"],
+)
+def test_every_alignment_converts_without_recorded_options(tmp_path, network, alignment):
+    state = network(alignment).state_dict()
+    torch.save({"params": state}, tmp_path / "given.pth")
+    write_weights(read_weights(tmp_path / "given.pth"), tmp_path / "m.pth", "mmagic")
+    _assert_same(read_weights(tmp_path / "m.pth").best, state)
+
+
+def test_a_study_network_that_lacks_a_key_is_refused(tmp_path):
+    state = AlignmentStudyNet("none", embed_dim=12, depths=[1], num_heads=2).state_dict()
+    del state["conv_hr.bias"]
+    torch.save({"params": state}, tmp_path / "given.pth")
+    with pytest.raises(CheckpointMismatch, match=r"given.pth: .* 1 missing \(conv_hr.bias\)"):
+        read_weights(tmp_path / "given.pth")
