@@ -31,7 +31,8 @@ COMMANDS = {
 
 def usage() -> str:
     """What ``--help`` prints."""
-    lines = [f"  {command:<18}{text}" for command, (_, text) in COMMANDS.items()]
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {command:<{width}}{text}" for command, (_, text) in COMMANDS.items()]
     return "\n".join(
         ["usage: iart-plugin COMMAND [-h] …", "       iart-plugin --version", "", *lines]
     )
