@@ -13,7 +13,7 @@ from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.flow import SPyNet
 from iart_plugin.study import ROWS, experiments
 from iart_plugin.study.clips import StudyClips
-from iart_plugin.study.report import collect, paired_test, write_report
+from iart_plugin.study.report import _level, collect, paired_test, write_report
 from iart_plugin.study.run import DEFAULT_ROWS, SETTINGS, Job, Study, build_row, recorded, run
 from iart_plugin.study.scale import Scale
 
@@ -261,6 +261,17 @@ def test_paired_test_compares_the_clips_of_common_seeds():
     assert difference == pytest.approx(np.mean([0.5, 1.5, 2.5]))
     assert p == pytest.approx(0.25)  # all three signs alike: 2 / 2^3
     assert paired_test(first, first) == (0.0, 1.0)
+
+
+def test_flows_are_compared_by_the_seeds_that_both_have():
+    def entries(*pairs):
+        return [{"seed": seed, "psnr_matched": value} for seed, value in pairs]
+
+    first = entries((0, 20.0), (1, 24.0))
+    assert _level(first, first) == pytest.approx(22.0)
+    assert _level(first, entries((0, 19.0))) == pytest.approx(21.0)
+    assert _level(None, entries((0, 19.0))) == pytest.approx(19.0)
+    assert np.isnan(_level(first, None))
 
 
 def test_noise_is_as_large_as_the_estimated_flows_error(study, tmp_path):
