@@ -26,7 +26,11 @@ PIXEL_LIMIT_VARIABLE = "IART_PLUGIN_MAX_PIXELS"
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
 _ANIMATED_FORMATS = frozenset({"PNG", "WEBP", "TIFF", "GIF"})
-_REDUCED_PAGE = 0xFE  # TIFF's NewSubfileType, whose first bit marks a thumbnail
+_NEW_SUBFILE_TYPE, _REDUCED = 0xFE, 1  # the TIFF tag and its bit that mark a thumbnail
+
+
+class PictureTooLargeError(ValueError):
+    """A picture has more pixels than :func:`pixel_limit`."""
 
 
 def natural_order(paths: Iterable[Path]) -> list[Path]:
@@ -53,25 +57,28 @@ def picture_size(path: Path) -> tuple[int, int]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a picture, or has more pixels than :func:`pixel_limit`.
     """
-    with open(path, "rb") as file, _header(file, path) as image:
-        if image is not None:
-            return _upright_size(image)
-    return read_picture(path).shape[:2]  # a format that OpenCV alone knows
+    return picture_sizes(path)[0]
 
 
-def picture_count(path: Path) -> int:
-    """The number of pictures of the first one's size in a file: above 1 for an animation.
+def picture_sizes(path: Path) -> list[tuple[int, int]]:
+    """The size of every picture in a file: of an animation's frames, or of a TIFF's pages.
+
+    The previews that some cameras and programs put behind a picture do not count.
+
+    Returns:
+        Heights and widths as :func:`read_picture` gives them, read from the headers.
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if it is not a picture, or has more pixels than :func:`pixel_limit`.
     """
     with open(path, "rb") as file, _header(file, path) as image:
-        # Some cameras put a preview behind a JPEG: that is no animation.
-        if image is None or image.format not in _ANIMATED_FORMATS:
-            return 1
-        if image.format != "TIFF":
-            return getattr(image, "n_frames", 1)
-        return sum(1 for _ in _pages(image))
+        if image is not None and image.format == "TIFF":
+            return [_upright_size(page) for page in _pages(image)]
+        if image is not None:
+            count = image.n_frames if image.format in _ANIMATED_FORMATS else 1
+            return [_upright_size(image)] * count
+    return [read_picture(path).shape[:2]]  # a format that OpenCV alone knows
 
 
 def read_picture(path: Path, *, deep: bool = False, grey: bool = False) -> np.ndarray:
@@ -109,27 +116,39 @@ def read_pictures(path: Path) -> Iterator[tuple[np.ndarray, float | None]]:
     """Read every picture of an animation, or every page of a TIFF.
 
     Yields:
-        RGB (h, w, 3) uint8, and the seconds that it is shown for where the file says so.
+        RGB (h, w, 3) uint8 (or uint16 of a TIFF with 16 bits a channel), and the seconds that it is
+        shown for where the file says so.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if a picture cannot be decoded.
     """
     with open(path, "rb") as file, _header(file, path) as image:
         try:
             for page in _pages(image):
-                pixels = np.asarray(page.convert("RGB"))
+                pixels = _tiff_page(path, page) if page.format == "TIFF" else None
+                if pixels is None:
+                    pixels = np.asarray(page.convert("RGB"))
                 milliseconds = page.info.get("duration")  # WebP's is known once it is decoded
                 yield pixels, milliseconds / 1000 if milliseconds else None
         except (OSError, SyntaxError, EOFError) as error:
             raise ValueError(f"{path}: one of its pictures cannot be read ({error})") from error
 
 
+def _tiff_page(path: Path, page: Image.Image) -> np.ndarray | None:
+    """A page with all of its bits, which Pillow would lose; None where OpenCV cannot read it."""
+    mode = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    data, number = np.fromfile(path, np.uint8), page.tell()
+    done, pages = cv2.imdecodemulti(data, mode, range=(number, number + 1))
+    if not done or pages[0].dtype not in (np.uint8, np.uint16):
+        return None
+    return cv2.cvtColor(pages[0], cv2.COLOR_BGR2RGB)
+
+
 def _pages(image: Image.Image) -> Iterator[Image.Image]:
-    size = image.size
-    for index in range(getattr(image, "n_frames", 1)):
+    for index in range(image.n_frames):
         image.seek(index)
-        reduced = image.format == "TIFF" and image.tag_v2.get(_REDUCED_PAGE, 0) & 1
-        if image.size == size and not reduced:
+        if not (image.format == "TIFF" and image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED):
             yield image
 
 
@@ -181,7 +200,7 @@ def _header(file: io.IOBase, path: Path) -> Iterator[Image.Image | None]:
     finally:
         Image.MAX_IMAGE_PIXELS = before
     if image is not None and image.width * image.height > (limit := pixel_limit()):
-        raise ValueError(
+        raise PictureTooLargeError(
             f"{path} is {image.width}x{image.height}, more than {limit} pixels: set "
             f"{PIXEL_LIMIT_VARIABLE} to allow it"
         )

@@ -13,8 +13,8 @@ from iart_plugin.pictures import (
     checked_size,
     encode_png,
     natural_order,
-    picture_count,
     picture_size,
+    picture_sizes,
     read_picture,
     read_pictures,
     write_png,
@@ -93,7 +93,7 @@ def claimed_png(width, height):
 def test_large_pictures_are_refused_by_their_header(tmp_path, monkeypatch):
     path = tmp_path / "bomb.png"
     path.write_bytes(claimed_png(20000, 20000))
-    for read in (picture_size, read_picture, picture_count, checked_size):
+    for read in (picture_size, read_picture, checked_size):
         with pytest.raises(ValueError, match=rf"bomb\.png is 20000x20000.*{PIXEL_LIMIT_VARIABLE}"):
             read(path)
     monkeypatch.setenv(PIXEL_LIMIT_VARIABLE, str(20000**2))
@@ -134,16 +134,21 @@ def test_animations(tmp_path, suffix):
     options = {} if suffix == "tif" else {"duration": [100, 200, 300]}
     options |= {"lossless": True} if suffix == "webp" else {}
     pages[0].save(path, save_all=True, append_images=pages[1:], **options)
-    assert picture_count(path) == 3
+    assert picture_sizes(path) == [(6, 8)] * 3
     pictures, seconds = zip(*read_pictures(path), strict=True)
     assert [int(p[0, 0, 0]) for p in pictures] == [0, 60, 120]
     assert seconds == ((None,) * 3 if suffix == "tif" else (0.1, 0.2, 0.3))
 
 
-def test_a_preview_is_no_animation(tmp_path):
-    """Such as a smaller page of a TIFF."""
+def test_pages_of_a_tiff(tmp_path):
+    """All 16 bits are kept; a page that is marked as reduced does not count."""
+    path = tmp_path / "a.tif"
+    pages = [np.full((8, 8, 3), 1000 * i, np.uint16) for i in (1, 2)]
+    assert cv2.imwritemulti(str(path), pages)
+    assert [int(p[0, 0, 0]) for p, _ in read_pictures(path)] == [1000, 2000]
     large, small = (Image.fromarray(np.zeros((*s, 3), np.uint8)) for s in ((8, 8), (4, 4)))
-    large.save(tmp_path / "a.tif", save_all=True, append_images=[small])
-    assert picture_count(tmp_path / "a.tif") == 1
-    large.save(tmp_path / "a.png")
-    assert picture_count(tmp_path / "a.png") == 1
+    large.save(path, save_all=True, append_images=[small])
+    assert picture_sizes(path) == [(8, 8), (4, 4)]
+    small.encoderinfo = {"tiffinfo": {0xFE: 1}}
+    large.save(path, save_all=True, append_images=[small])
+    assert picture_sizes(path) == [(8, 8)]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
+import subprocess
 import threading
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
+
+from iart_plugin.commands.upscale import UpscaleOptions, upscale_video
 
 
 def moving_picture(
@@ -177,3 +183,85 @@ def feeding(data):
     with os.fdopen(out, "r") as stdin:
         yield stdin
     thread.join()
+
+
+def upscale(source, output, **options):
+    """Upscale by bicubic interpolation: the network is not what these tests are about."""
+    given = {"model": "bicubic", "device": "cpu", "quiet": True, "chunk": 4, "warm_up": 1}
+    return upscale_video(UpscaleOptions(str(source), str(output), **{**given, **options}))
+
+
+def pictures(count, **options):
+    return [moving_picture(i, **options) for i in range(count)]
+
+
+def psnr(a, b):
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return 10 * np.log10(255**2 / max(error, 1e-12))
+
+
+def bicubic(frame):
+    return cv2.resize(frame, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+
+
+def damaged(path, tmp_path, *, keep=None, corrupt=()):
+    """A copy cut off after a share of its bytes, or with video packets overwritten."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        positions = [(p.pos, p.size) for p in file.demux(video=0) if p.size]
+    for i in corrupt:
+        pos, size = positions[i]
+        data[pos + 4 : pos + size] = bytes(size - 4)  # its length field stays
+    copy = tmp_path / f"damaged_{path.name}"
+    copy.write_bytes(data[: int(len(data) * keep)] if keep else data)
+    return copy
+
+
+def intra_clip(count):
+    """Every frame a key frame in display order: damage to one is damage to that one."""
+    return Clip(pictures(count), options={"crf": "4", "g": "1", "bf": "0"},
+                container_options={"movflags": "faststart"})  # fmt: skip
+
+
+def remux(sources, path, *, streams=None, tags=None, options=None, edit=None):
+    """Put the packets of files into one, without decoding.
+
+    Args:
+        sources: Files.
+        path: The file to write.
+        streams: (file, stream) numbers to take; all where None.
+        tags: Of the container.
+        options: Of the muxer.
+        edit: Is called with the output and its streams before its header is written.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(av.open(str(s))) for s in sources]
+        file = stack.enter_context(av.open(str(path), "w", container_options=options or {}))
+        file.metadata.update(tags or {})
+        targets = {}
+        for number, container in enumerate(opened):
+            for stream in container.streams:
+                if streams is None or (number, stream.index) in streams:
+                    target = file.add_stream_from_template(stream, opaque=True)
+                    target.metadata.update(stream.metadata)
+                    targets[number, stream.index] = target
+        if edit:
+            edit(file, list(targets.values()))
+        for number, container in enumerate(opened):
+            for packet in container.demux():
+                target = targets.get((number, packet.stream.index))
+                if target is not None and packet.size:
+                    packet.stream = target
+                    file.mux(packet)
+    return path
+
+
+def probed_times(path):
+    """Display times that ffprobe shows, in seconds; None where there is no ffprobe."""
+    if shutil.which("ffprobe") is None:
+        return None
+    command = ["ffprobe", "-v", "quiet", "-select_streams", "v:0", "-of", "json", "-show_entries"]
+    command += ["frame=best_effort_timestamp_time", str(path)]
+    found = subprocess.run(command, capture_output=True, check=True)
+    key = "best_effort_timestamp_time"  # the last frames of some files have none
+    return [float(f[key]) for f in json.loads(found.stdout)["frames"] if key in f]

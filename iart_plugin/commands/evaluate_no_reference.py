@@ -30,8 +30,9 @@ from tqdm import tqdm
 from iart_plugin import extras
 from iart_plugin.commands.console import command_parser, one_line_errors
 from iart_plugin.files import write_atomically
+from iart_plugin.pictures import SUFFIXES
 from iart_plugin.study.temporal import warping_error
-from iart_plugin.video.reader import IMAGE_SUFFIXES, open_source, to_dtype
+from iart_plugin.video.reader import open_source, to_dtype
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".y4m"})
 WARPING = "warping error"
@@ -99,7 +100,7 @@ def find_clips(root: Path) -> dict[str, Path]:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
 
 
 def match_guides(clips: dict[str, Path], root: Path) -> dict[str, Path]:

@@ -11,8 +11,40 @@ from fractions import Fraction
 
 import av
 
-_RUNNING_CLOCKS = frozenset({"mpegts", "mpeg"})
+# Formats of broadcasters, and of players' recordings of network streams.
+_RUNNING_CLOCKS = frozenset(
+    {"mpegts", "mpegtsraw", "mpeg", "hls", "dash", "flv", "live_flv", "wtv"}
+)
 _STEP = 1  # seconds; less is jitter
+
+
+class DisplayTimes:
+    """Display times of decoded frames by FFmpeg's best-effort rule, which ``ffprobe`` shows too.
+
+    Old AVI files, and Matroska files made of them, store no display times, and what a decoder makes
+    of their decoding times goes back and forth where there are B-frames. So a frame's own time
+    counts as long as such times have not stepped back more often than the decoding times of the
+    frames' packets; from then on these count.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+        self._faults = {"pts": 0, "dts": 0}
+
+    def time(self, frame: av.VideoFrame) -> int | None:
+        """The frame's time in its stream's units; called in display order."""
+        pts, dts = frame.pts, frame.dts
+        self._note("dts", dts, pts)
+        self._note("pts", pts, dts)
+        if pts is not None and (dts is None or self._faults["pts"] <= self._faults["dts"]):
+            return pts
+        return dts
+
+    def _note(self, kind: str, stamp: int | None, other: int | None) -> None:
+        if stamp is not None and kind in self._last:
+            self._faults[kind] += stamp <= self._last[kind]
+        if stamp is not None or other is not None:
+            self._last[kind] = stamp if stamp is not None else other
 
 
 class Clock:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
-from .colour import Colour
-from .reader import VideoInfo
+from .colour import Colour, chroma_subsampling, pixel_components
+from .conversion import CHROMA_LOCATION
+from .frames import VideoInfo
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
 # The number of encoder threads changes what x264 and x265 write, so it must not follow the machine:
@@ -83,7 +84,9 @@ def choose_encoding(
 ) -> Encoding:
     """The encoder for a source and a container, where the user did not say.
 
-    Depth and chroma subsampling stay the source's where the encoder has them.
+    Depth and chroma subsampling stay the source's where the encoder has them. Where the source is
+    no video but images, whose 4:4:4 and 16 bits most players refuse, containers made for players
+    get 4:2:0 with 8 bits.
 
     Args:
         info: The source.
@@ -100,6 +103,8 @@ def choose_encoding(
         ValueError: An encoder that PyAV lacks, or a pixel format that the encoder lacks; RGB of the
             source's depth, for ``lossless``.
     """
+    if not (info.is_video or lossless or container == "matroska"):
+        info = replace(info, depth=8, chroma="420")
     depth = next((d for d in (8, 10, 12) if info.depth <= d), 16 if lossless else 12)
     codec = codec or _default_codec(container, depth, lossless)
     try:
@@ -113,12 +118,12 @@ def choose_encoding(
         if pix_fmt is None:
             raise ValueError(
                 f"--lossless: {codec} does not take RGB of {depth} bits: write to .mkv without "
-                "--codec, or say with --pix-fmt what is enough"
+                "--codec, or say with --pixel-format what is enough"
             )
     elif pix_fmt is None:
         pix_fmt = _nearest_format(codec, formats, depth, info.chroma)
     elif formats and pix_fmt not in formats:
-        raise ValueError(f"--pix-fmt {pix_fmt}: {codec} takes {', '.join(formats)}")
+        raise ValueError(f"--pixel-format {pix_fmt}: {codec} takes {', '.join(formats)}")
     return Encoding(
         container=container,
         codec=codec,
@@ -198,6 +203,13 @@ def _lossless_options(codec: str, options: dict[str, str]) -> dict[str, str]:
     if codec == "ffv1":
         return {"level": "3", "slices": "16", "slicecrc": "1", "threads": str(_THREADS)}
     raise ValueError(f"--lossless: do not know how to make {codec} lossless; leave out --codec")
+
+
+def encoder_options(encoding: Encoding) -> dict[str, str]:
+    """The options that an encoder is opened with: the encoding's, and where chroma samples lie."""
+    name = encoding.pix_fmt
+    is_420 = chroma_subsampling(name) == "420" and pixel_components(name) == 3
+    return dict(encoding.options) | ({"chroma_sample_location": CHROMA_LOCATION} if is_420 else {})
 
 
 def set_up(context: av.VideoCodecContext, encoding: Encoding) -> None:

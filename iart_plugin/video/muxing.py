@@ -2,192 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import io
+import errno
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
 
 import av
 
+from . import ebml
 from .clock import Clock
-from .encoding import Encoding, set_up
+from .encoding import Encoding, encoder_options, set_up
+from .film import best_video_stream
 from .packets import PacketTimes, read_packets, read_times
-from .reader import open_container
+from .streams import OtherStreams, muxer_options
+from .tags import copy_tags, describe_stream
+from .tracks import Attachment, Track
 
 logger = logging.getLogger(__name__)
 
-
-class CopiedStreams:
-    """Audio, subtitles and attachments of the source, copied without decoding.
-
-    Args:
-        path: The source; opened anew for every use.
-        kinds: Which of "audio", "subtitle" and "attachment".
-    """
-
-    def __init__(self, path: Path, kinds: Sequence[str] = ("audio", "subtitle", "attachment")):
-        self._path, self.kinds = path, tuple(kinds)
-
-    def of_kinds(self, kinds: Sequence[str]) -> CopiedStreams:
-        """The same, with these kinds alone."""
-        fewer = copy.copy(self)
-        fewer.kinds = tuple(kinds)
-        return fewer
-
-    def open(self) -> av.container.InputContainer:
-        """The container to copy from."""
-        return open_container(self._path)
-
-    def close(self, source: av.container.InputContainer) -> None:
-        """Let go of what :meth:`open` gave."""
-        source.close()
-
-    def packets(
-        self, source: av.container.InputContainer, streams: list[av.stream.Stream]
-    ) -> Iterator[av.Packet]:
-        """The streams' packets in the file's order."""
-        if not streams:
-            return
-        demuxed = source.demux(streams)
-        while True:
-            try:
-                packet = next(demuxed)
-            except StopIteration:
-                return
-            except av.FFmpegError as error:  # a truncated source: copy what there is
-                logger.warning("%s: its other streams end early: %s", self._path, error.strerror)
-                return
-            if packet.size:
-                yield packet
-
-    def select(self, source: av.container.InputContainer) -> list[av.stream.Stream]:
-        """The streams to copy."""
-        return [s for s in source.streams if s.type in self.kinds]
-
-    def check(self, container: str) -> None:
-        """Find out before any work whether the output's container can hold the streams.
-
-        Raises:
-            ValueError: It cannot; names the stream.
-        """
-        source = self.open()
-        try:
-            for stream in self.select(source):
-                with _trial(container) as file:
-                    _add_copy(file, stream)
-                    if stream.type != "attachment":
-                        _start(file, stream)
-        finally:
-            self.close(source)
-
-
-class SpooledStreams(CopiedStreams):
-    """The same for a pipe, whose other packets were put aside while it was read.
-
-    Args:
-        container: The open pipe.
-        spool: The packet file.
-        kinds: As above.
-    """
-
-    def __init__(
-        self, container: av.container.InputContainer, spool: Path, kinds: Sequence[str]
-    ) -> None:
-        super().__init__(Path("-"), kinds)
-        self._container, self._spool = container, spool
-
-    def open(self) -> av.container.InputContainer:
-        """The pipe itself, for its streams' descriptions."""
-        return self._container
-
-    def close(self, source: av.container.InputContainer) -> None:
-        """The pipe stays open."""
-
-    def packets(
-        self, source: av.container.InputContainer, streams: list[av.stream.Stream]
-    ) -> Iterator[av.Packet]:
-        """What was put aside."""
-        by_index = {s.index: s for s in streams}
-        for packet, times in read_packets(self._spool, Fraction(1)):
-            if times.stream in by_index:
-                packet.stream = by_index[times.stream]
-                packet.time_base = packet.stream.time_base
-                yield packet
-
-
-def check_encoding(encoding: Encoding) -> None:
-    """Find out before any work whether the encoder opens and the container takes its video.
-
-    Raises:
-        ValueError: It does not; says what was refused.
-    """
-    with _trial(encoding.container) as file:
-        try:
-            video = _video_stream(file, encoding)
-        except ValueError:
-            raise ValueError(
-                f"{encoding.container} cannot hold what {encoding.codec} writes: choose another "
-                "--codec, or write to .mkv"
-            ) from None
-        try:
-            video.codec_context.open()
-            file.start_encoding()
-        except av.FFmpegError as error:
-            options = " ".join(f"{k}={v}" for k, v in encoding.options.items())
-            raise ValueError(
-                f"{encoding.codec} cannot encode {encoding.width}x{encoding.height} in "
-                f"{encoding.pix_fmt} with {options or 'its defaults'} ({error.strerror}): change "
-                "--codec, --preset, --crf or --pix-fmt"
-            ) from error
-
-
-@contextmanager
-def _trial(container: str) -> Iterator[av.container.OutputContainer]:
-    """A file in memory that nothing is written to but a header."""
-    file = av.open(io.BytesIO(), "w", format=container)
-    try:
-        yield file
-    finally:
-        with suppress(av.FFmpegError):  # AC-3, say, cannot be described without a packet of it
-            file.close()
-
-
-def _start(file: av.container.OutputContainer, stream: av.stream.Stream) -> None:
-    """Write the header, which some combinations are refused in."""
-    try:
-        file.start_encoding()
-    except av.FFmpegError:
-        raise _not_stored(file, stream) from None
-
-
-def _add_copy(output: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
-    if stream.type == "attachment":
-        if output.format.name != "matroska":
-            raise _not_stored(output, stream)
-        return output.add_attachment(
-            stream.name or f"attachment{stream.index}", stream.mimetype or "", stream.data
-        )
-    try:
-        copy = output.add_stream_from_template(stream, opaque=True)
-    except ValueError:
-        raise _not_stored(output, stream) from None
-    copy.metadata.update(stream.metadata)
-    copy.disposition = stream.disposition
-    return copy
-
-
-def _not_stored(output: av.container.OutputContainer, stream: av.stream.Stream) -> ValueError:
-    context = stream.codec_context
-    codec = f", {context.name}" if context is not None else ""
-    option = "--no-audio" if stream.type == "audio" else "--no-subtitles"
-    return ValueError(
-        f"stream {stream.index} of the source ({stream.type}{codec}) cannot be stored unchanged in "
-        f"{output.format.name}: write to .mkv, or leave it out with {option}"
-    )
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_DAMAGED = (av.InvalidDataError, av.ArgumentError)
 
 
 def assemble(
@@ -195,55 +32,183 @@ def assemble(
     encoding: Encoding,
     output: Path,
     *,
-    extras: CopiedStreams | None = None,
+    extras: OtherStreams | None = None,
     trim: bool = False,
 ) -> None:
     """Write a file of encoded segments in order, and of the source's other streams.
+
+    A stream that the muxer refuses after all is left out with a warning: what was upscaled is not
+    lost to it.
 
     Args:
         segments: Packet files that follow each other in display order.
         encoding: How they were encoded.
         output: The file; replaced if it exists.
-        extras: Streams to copy from the source.
-        trim: End the copied streams where the video ends, for a part of a video.
+        extras: The source's other streams, which were planned.
+        trim: End the other streams where the video ends, for a part of a video.
+
+    Raises:
+        OSError: The disk is full, say.
+        ValueError: The segments cannot be put together.
     """
-    times = [t for path in segments for t in read_times(path)]
-    decode_times = increasing_dts(times)
-    end = max(t.pts + t.duration for t in times) * encoding.time_base
-    in_mp4 = encoding.container in ("mp4", "mov")
-    if in_mp4:
-        # A late start is written in units of the movie's own clock, by default milliseconds.
-        unit = encoding.time_base.denominator
-        clock = unit * -(-1000 // unit)
-        options = {"movflags": "+faststart", "movie_timescale": str(clock)}
-    else:  # sound that starts a few milliseconds early, as AAC does, must not shift the video
-        options = {"avoid_negative_ts": "disabled"}
-    source = extras.open() if extras else None
-    try:
-        with av.open(
-            str(output.absolute()), "w", format=encoding.container, options=options
-        ) as file:
-            video = _video_stream(file, encoding)
-            copied: Iterator[av.Packet] = iter(())
-            if extras and source:
-                _copy_metadata(file, source)
-                streams = extras.select(source)
-                targets = {s.index: _add_copy(file, s) for s in streams}
-                taken = [s for s in streams if s.type != "attachment"]
-                copied = extras.packets(source, taken)
+    muxer = _Muxer(segments, encoding, output, trim=trim)
+    failed_before = False
+    while True:
+        try:
+            muxer.write(extras)
+            return
+        except (av.FFmpegError, ValueError) as error:
+            if extras is None or getattr(error, "errno", None) in _NO_ROOM:
+                raise
+            if not failed_before:  # what does not fail again is no fault of a stream
+                failed_before = True
+                continue
+            if muxer.current is None:
+                _write_without_one(muxer, extras, error)
+                return
+            extras.leave_out(muxer.current.index)
+            logger.warning("%s", _left_out(muxer.current.name, error))
+
+
+def _write_without_one(muxer: _Muxer, extras: OtherStreams, error: Exception) -> None:
+    """Find what the muxer fails on by doing without each in turn, and at last without all."""
+    for part, name in extras.parts():
+        try:
+            muxer.write(extras.without(part))
+        except (av.FFmpegError, ValueError) as again:
+            if getattr(again, "errno", None) in _NO_ROOM:
+                raise
+            continue
+        logger.warning("%s", _left_out(name, error))
+        return
+    muxer.write(None)
+    logger.warning("%s", _left_out("all but the film", error))
+
+
+def _left_out(name: str, error: Exception) -> str:
+    return f"{name} cannot be written and is left out ({error})"
+
+
+class _Muxer:
+    """Writes one output, as often as it takes.
+
+    Args:
+        segments: As :func:`assemble`, like the others.
+    """
+
+    def __init__(
+        self, segments: Sequence[Path], encoding: Encoding, output: Path, *, trim: bool
+    ) -> None:
+        self._segments, self._encoding, self._output = segments, encoding, output
+        times = [t for path in segments for t in read_times(path)]
+        self._decode_times = increasing_dts(times)
+        end = max(t.pts + t.duration for t in times) * encoding.time_base
+        self._end = end if trim else None
+        self.current: Track | None = None  # whose packet is being written
+
+    def write(self, extras: OtherStreams | None) -> None:
+        """Write the whole file."""
+        encoding, self.current = self._encoding, None
+        self._tells = extras is not None and not extras.is_rehearsal
+        options = self._options(keep_all_tags=extras is not None and extras.keep_all_tags)
+        source = extras.open() if extras else None
+        try:
+            with av.open(
+                str(self._output.absolute()), "w", format=encoding.container, options=options
+            ) as file:
+                video = video_stream(file, encoding)
+                others: Iterator[tuple[Track, av.Packet]] = iter(())
+                if extras and source:
+                    others = self._add_others(file, video, extras, source)
                 file.start_encoding()  # which settles the units of time
-                copied = _retargeted(
-                    copied, targets, Clock(source), end if trim else None, distinct=in_mp4
-                )
-            _interleave(file, _video_packets(segments, decode_times, encoding, video), copied)
-    finally:
-        if extras and source:
-            extras.close(source)
+                self._interleave(file, self._video_packets(video), others)
+        finally:
+            if extras and source:
+                extras.close(source)
+        aspect = encoding.sample_aspect_ratio
+        if encoding.container in ("matroska", "webm") and aspect != 1:
+            shown = ebml.display_size(encoding.width, encoding.height, aspect)
+            ebml.set_display_size(self._output, *shown)
+
+    def _options(self, *, keep_all_tags: bool) -> dict[str, str]:
+        options = muxer_options(self._encoding.container)
+        if self._encoding.container in ("mp4", "mov"):
+            # A late start is written in units of the movie's own clock, by default milliseconds.
+            unit = self._encoding.time_base.denominator
+            flags = "+faststart" + ("+use_metadata_tags" if keep_all_tags else "")
+            options |= {"movflags": flags, "movie_timescale": str(unit * -(-1000 // unit))}
+        elif self._encoding.sample_aspect_ratio != 1:
+            options["write_crc32"] = "0"  # the header is changed afterwards
+        return options
+
+    def _add_others(
+        self,
+        file: av.container.OutputContainer,
+        video: av.VideoStream,
+        extras: OtherStreams,
+        source: av.container.InputContainer,
+    ) -> Iterator[tuple[Track, av.Packet]]:
+        film = best_video_stream(source, extras.path)
+        if extras.keep_tags:
+            copy_tags(file, source)
+            describe_stream(video, film)
+        tracks = extras.tracks(source, self._encoding.container)
+        for track in tracks:
+            self.current = track
+            track.add(file)
+        self.current = None
+        distinct = self._encoding.container in ("mp4", "mov")
+        with_packets = [t.stream for t in tracks if not isinstance(t, Attachment)]
+        packets = extras.packets(source, with_packets)
+        return _converted(packets, tracks, Clock(source), self._end, distinct=distinct)
+
+    def _video_packets(self, stream: av.VideoStream) -> Iterator[av.Packet]:
+        all_dts = iter(self._decode_times)
+        for path in self._segments:
+            for packet, _ in read_packets(path, self._encoding.time_base):
+                packet.dts = next(all_dts)
+                packet.stream = stream
+                yield packet
+
+    def _interleave(
+        self,
+        file: av.container.OutputContainer,
+        video: Iterator[av.Packet],
+        others: Iterator[tuple[Track, av.Packet]],
+    ) -> None:
+        """Mux in the order of time, so that the muxer has nothing to hold back."""
+        dropped: Counter[int] = Counter()
+        names: dict[int, str] = {}
+
+        def put(track: Track, packet: av.Packet) -> None:
+            self.current = track
+            try:
+                file.mux_one(packet)
+            except _DAMAGED:
+                dropped[track.index] += 1
+            names[track.index] = track.name
+            if track.dropped:
+                dropped[track.index] += track.dropped
+                track.dropped = 0
+            self.current = None
+
+        waiting = next(others, None)
+        for packet in video:
+            now = packet.dts * packet.time_base
+            while waiting is not None and _time(waiting[1]) <= now:
+                put(*waiting)
+                waiting = next(others, None)
+            file.mux_one(packet)
+        while waiting is not None:
+            put(*waiting)
+            waiting = next(others, None)
+        for index, count in dropped.items() if self._tells else ():
+            logger.warning("%s: %d damaged packet(s) are left out", names[index], count)
 
 
-def _video_stream(file: av.container.OutputContainer, encoding: Encoding) -> av.VideoStream:
+def video_stream(file: av.container.OutputContainer, encoding: Encoding) -> av.VideoStream:
     """A stream described by an encoder like the segments' (which gives it its parameter sets)."""
-    stream = file.add_stream(encoding.codec, rate=encoding.rate, options=dict(encoding.options))
+    stream = file.add_stream(encoding.codec, rate=encoding.rate, options=encoder_options(encoding))
     set_up(stream.codec_context, encoding)
     stream.codec_context.flags |= av.codec.context.Flags.global_header
     stream.time_base = encoding.time_base
@@ -252,84 +217,66 @@ def _video_stream(file: av.container.OutputContainer, encoding: Encoding) -> av.
     return stream
 
 
-def _copy_metadata(file: av.container.OutputContainer, source: av.container.InputContainer) -> None:
-    technical = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
-    file.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in technical})
-    if source.chapters():
-        file.set_chapters(source.chapters())
-
-
-def _video_packets(
-    segments: Sequence[Path], decode_times: list[int], encoding: Encoding, stream: av.VideoStream
-) -> Iterator[av.Packet]:
-    all_dts = iter(decode_times)
-    for path in segments:
-        for packet, _ in read_packets(path, encoding.time_base):
-            packet.dts = next(all_dts)
-            packet.stream = stream
-            yield packet
-
-
-def _retargeted(
+def _converted(
     packets: Iterator[av.Packet],
-    targets: dict[int, av.stream.Stream],
+    tracks: Sequence[Track],
     clock: Clock,
     end: Fraction | None,
     *,
     distinct: bool,
-) -> Iterator[av.Packet]:
-    """Packets for the output's streams, with times that its format takes."""
-    last: dict[int, int] = {}
+) -> Iterator[tuple[Track, av.Packet]]:
+    """The output's packets of all tracks, with times that its format takes."""
+    by_index = {track.index: track for track in tracks}
+    last: dict[int, Fraction] = {}
     for packet in packets:
-        target, unit = targets[packet.stream.index], packet.time_base
+        track = by_index[packet.stream.index]
         _shift(packet, clock)
-        if end is not None and packet.pts is not None and packet.pts * unit >= end:
+        if end is not None and packet.pts is not None and packet.pts * packet.time_base >= end:
             continue
-        if packet.dts is not None:
-            # MP4's times must differ in its own unit; Matroska takes equal ones.
-            apart = ceil(max(1, target.time_base / unit)) if distinct else 0
-            if target.index in last:
-                packet.dts = max(packet.dts, last[target.index] + apart)
-            last[target.index] = packet.dts
-            if packet.pts is not None:
-                packet.pts = max(packet.pts, packet.dts)
-        packet.stream = target
-        yield packet
+        for made in track.convert(packet):
+            _separate(made, track, last, distinct=distinct)
+            yield track, made
+    for track in tracks:
+        for made in track.flush():
+            _separate(made, track, last, distinct=distinct)
+            yield track, made
+
+
+def _separate(
+    packet: av.Packet, track: Track, last: dict[int, Fraction], *, distinct: bool
+) -> None:
+    """Make a track's decoding times increase.
+
+    MP4's times must differ in its own unit; Matroska takes equal ones.
+    """
+    if packet.dts is None:
+        return
+    unit = Fraction(packet.time_base)
+    apart = ceil(max(1, track.target.time_base / unit)) if distinct else 0
+    if track.index in last:
+        packet.dts = max(packet.dts, ceil(last[track.index] / unit) + apart)
+    last[track.index] = packet.dts * unit
+    if packet.pts is not None:
+        packet.pts = max(packet.pts, packet.dts)
 
 
 def _shift(packet: av.Packet, clock: Clock) -> None:
     stamp = packet.dts if packet.dts is not None else packet.pts
     if stamp is None:
         return
-    unit, stream = packet.time_base, packet.stream
+    unit, stream = Fraction(packet.time_base), packet.stream
     times = (stamp * unit, (packet.duration or 0) * unit)
-    offset = clock.offset(*times, stream=stream.index, may_step=stream.type != "subtitle")
-    offset = round(offset / unit)
+    steady = stream.type in ("audio", "video")
+    offset = round(clock.offset(*times, stream=stream.index, may_step=steady) / unit)
     if packet.pts is not None:
         packet.pts += offset
     if packet.dts is not None:
         packet.dts += offset
 
 
-def _interleave(
-    file: av.container.OutputContainer, video: Iterator[av.Packet], copied: Iterator[av.Packet]
-) -> None:
-    """Mux in the order of time, so that the muxer has nothing to hold back."""
-    waiting = next(copied, None)
-    for packet in video:
-        now = packet.dts * packet.time_base
-        while waiting is not None and _time(waiting) <= now:
-            file.mux_one(waiting)
-            waiting = next(copied, None)
-        file.mux_one(packet)
-    while waiting is not None:
-        file.mux_one(waiting)
-        waiting = next(copied, None)
-
-
 def _time(packet: av.Packet) -> Fraction:
     stamp = packet.dts if packet.dts is not None else packet.pts
-    return Fraction(0) if stamp is None else stamp * packet.time_base
+    return Fraction(0) if stamp is None else stamp * Fraction(packet.time_base)
 
 
 def increasing_dts(times: Sequence[PacketTimes]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Frames out: stretches of a video on disk, PNG files, or a pipe.
+"""Frames out: segments of a video on disk, or PNG files.
 
 A sink takes the frames of one segment, a run of consecutive frames that is encoded on its own. What
 a finished segment leaves on disk is complete; what an unfinished one leaves is ignored.
@@ -7,7 +7,6 @@ a finished segment leaves on disk is complete; what an unfinished one leaves is 
 from __future__ import annotations
 
 import json
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -19,10 +18,10 @@ import numpy as np
 from iart_plugin.files import write_atomically
 from iart_plugin.pictures import write_png
 
-from .colour import FromRGB
-from .encoding import Encoding, set_up
+from .conversion import FromRGB
+from .encoding import Encoding, encoder_options, set_up
+from .frames import Frame
 from .packets import PacketWriter
-from .reader import Frame
 
 
 class Sink(Protocol):
@@ -50,19 +49,24 @@ class VideoSegment:
         self._convert = FromRGB(encoding.pix_fmt, encoding.colour)
         self._encoder = av.CodecContext.create(encoding.codec, "w")
         set_up(self._encoder, encoding)
-        self._encoder.options = dict(encoding.options)
+        self._encoder.options = encoder_options(encoding)
         # Parameter sets go to the container's header, as MP4 and Matroska want them.
         self._encoder.flags |= av.codec.context.Flags.global_header
         self._time_base = encoding.time_base
         self._durations: dict[int, int] = {}
+        self.path = Path(path)
         self._packets = PacketWriter(path)
         self.count = 0
 
     def write(self, frame: Frame, rgb: np.ndarray) -> None:
         """Encode one picture."""
+        self.write_at(frame.pts, frame.duration, rgb)
+
+    def write_at(self, pts: int, duration: int, rgb: np.ndarray) -> None:
+        """Encode one picture for a time and a duration in the encoding's units."""
         picture = self._convert(rgb)
-        picture.pts, picture.time_base = frame.pts, self._time_base
-        self._durations[frame.pts] = frame.duration
+        picture.pts, picture.time_base = pts, self._time_base
+        self._durations[pts] = duration
         self.count += 1
         for packet in self._encoder.encode(picture):
             self._store(packet)
@@ -119,45 +123,6 @@ def images_of(marker: Path) -> dict[str, int]:
     except (OSError, ValueError):
         return {}
     return sizes if isinstance(sizes, dict) else {}
-
-
-class PipeSink:
-    """Writes one endless segment to standard output.
-
-    Args:
-        encoding: Its size, rate, pixel format and tags count; the codec does not.
-        form: "y4m" (constant frame rate) or "nut" (raw video with timestamps).
-    """
-
-    def __init__(self, encoding: Encoding, form: str) -> None:
-        name = {"y4m": "yuv4mpegpipe", "nut": "nut"}[form]
-        self._convert = FromRGB(encoding.pix_fmt, encoding.colour)
-        self._constant = form == "y4m"
-        # 10-bit y4m is an extension of the format that must be asked for.
-        options = {"strict": "-1"} if form == "y4m" else {}
-        self._container = av.open(sys.stdout.buffer, "w", format=name, options=options)
-        codec = "wrapped_avframe" if form == "y4m" else "rawvideo"
-        self._stream = self._container.add_stream(codec, rate=encoding.rate)
-        set_up(self._stream.codec_context, encoding)
-        self._time_base = 1 / encoding.rate if self._constant else encoding.time_base
-        self._stream.codec_context.time_base = self._time_base
-
-    def write(self, frame: Frame, rgb: np.ndarray) -> None:
-        """Send one picture."""
-        picture = self._convert(rgb)
-        picture.pts = frame.index if self._constant else frame.pts
-        picture.time_base = self._time_base
-        self._container.mux(self._stream.encode(picture))
-
-    def close(self) -> None:
-        """Send what is left."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-        sys.stdout.buffer.flush()
-
-    def abort(self) -> None:
-        """Stop sending; what went out went out."""
-        self._container.close()
 
 
 def write_timestamps(path: Path, times: list[int], time_base: Fraction) -> None:

@@ -87,7 +87,7 @@ def test_weights_of_another_model(source, tmp_path, weights, capsys):
         (["{in}", "--weights", "{tmp}/none.pth", "--model", "ia-rt"], "none.pth: no such file"),
         (["{in}", "--weights", "{in}", "--model", "ia-rt"], "in.mp4"),
         (["{in}", "--codec", "nonsense"], "--codec nonsense"),
-        (["{in}", "--pix-fmt", "nonsense"], "--pix-fmt nonsense"),
+        (["{in}", "--pix-fmt", "nonsense"], "--pixel-format nonsense"),
         (["{in}", "--chunk", "0"], "--chunk"),
         (["{in}", "--fps", "24"], "--fps"),
         (["{in}", "--tile", "20"], "overlap must be smaller"),

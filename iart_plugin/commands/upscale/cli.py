@@ -64,15 +64,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--codec", help="encoder, e.g. libx264, libx265, ffv1, h264_nvenc")
     add("--crf", type=float, help="quality, smaller is better (default 16 to 24 by encoder)")
     add("--preset", help="the encoder's speed")
-    add("--pix-fmt", help="the encoder's pixel format (default: the source's depth and chroma)")
+    add("--pixel-format", "--pix-fmt", dest="pix_fmt", help="the encoder's pixel format (default: "
+        "the source's depth and chroma; of images in all but .mkv 8 bits and 4:2:0, as players "
+        "want it)")  # fmt: skip
     add("--scale", type=float, metavar="N", help="from 1 to 4 times as large (default 4)")
     add("--height", type=int, metavar="PIXELS", help="the output's height, instead of --scale")
     _add_selection(add)
     add("--lossless", action="store_true", help="keep the network's result exactly")
     add("--fps", type=Fraction, metavar="N|N/M", help="rate of images (default 24)")
     add("--pipe-format", default="y4m", choices=["y4m", "nut"], help="of -o - (default y4m)")
-    add("--no-audio", dest="audio", action="store_false")
-    add("--no-subtitles", dest="subtitles", action="store_false")
+    _add_streams(add)
     add("--compare", nargs="?", const="side", choices=["side", "slide"], help="also write a "
         "before/after video and PNG, side by side or with a sliding line")  # fmt: skip
     group = parser.add_argument_group("the run")
@@ -85,6 +86,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true", help="more messages, and a trace with an error")
     add("-q", "--quiet", action="store_true", help="warnings and errors only")
     return parser
+
+
+def _add_streams(add: Callable) -> None:
+    """The options about the streams of the source."""
+    add("--audio", default="copy", choices=["copy", "encode", "none"], help="sound is copied, and "
+        "encoded where the container cannot hold it; always encoded; or left out")  # fmt: skip
+    add("--no-audio", dest="audio", action="store_const", const="none", help="--audio none")
+    add("--no-subtitles", dest="subtitles", action="store_false")
+    add("--deinterlace", default="auto", choices=["auto", "off"], help="make interlaced frames "
+        "whole (auto), or leave them")  # fmt: skip
 
 
 def _share(text: str) -> float:

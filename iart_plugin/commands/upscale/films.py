@@ -7,8 +7,8 @@ from dataclasses import replace
 from glob import glob, has_magic
 from pathlib import Path
 
+from iart_plugin.pictures import SUFFIXES, natural_order
 from iart_plugin.video.encoding import VIDEO_SUFFIXES
-from iart_plugin.video.reader import IMAGE_SUFFIXES, natural_key
 
 from .options import UpscaleOptions
 
@@ -74,7 +74,7 @@ def _films(given: str) -> list[str]:
             return [given]  # images, which are one film together, or nothing at all
     else:
         return [given]
-    return [os.fspath(film) for film in sorted(films, key=natural_key)]
+    return [os.fspath(film) for film in natural_order(films)]
 
 
 def _is_film(path: Path) -> bool:
@@ -83,7 +83,7 @@ def _is_film(path: Path) -> bool:
 
 def _has_images(path: Path) -> bool:
     return path.is_dir() and any(
-        p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") for p in path.iterdir()
+        p.suffix.lower() in SUFFIXES and not p.name.startswith(".") for p in path.iterdir()
     )
 
 
@@ -91,6 +91,6 @@ def _result_name(film: Path) -> str:
     """A film stays in its container where that can be written; frames become frames."""
     if film.is_dir():
         return film.resolve().name
-    if film.suffix.lower() in IMAGE_SUFFIXES:
+    if film.suffix.lower() in SUFFIXES:
         return film.stem
     return film.name if film.suffix.lower() in VIDEO_SUFFIXES else film.stem + _HOLDS_EVERYTHING

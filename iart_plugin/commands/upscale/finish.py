@@ -8,10 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
-import av
-
 from iart_plugin.files import AtomicFile
-from iart_plugin.video.muxing import CopiedStreams, assemble
+from iart_plugin.video.muxing import assemble
 from iart_plugin.video.writer import images_of, write_timestamps
 
 from .job import Job
@@ -21,7 +19,6 @@ from .target import own_pattern
 logger = logging.getLogger(__name__)
 
 TIMESTAMPS = "timestamps.txt"
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def finish(job: Job, times: list[int]) -> None:
@@ -59,42 +56,13 @@ def _place_images(job: Job, times: list[int]) -> None:
 
 
 def _mux(job: Job, segments: list[Path], output: Path, *, trim: bool = False) -> None:
-    """Write one file of segments and other streams, then give it its name.
-
-    A stream that cannot be written is left out rather than the film.
-    """
+    """Write one file of segments and other streams, then give it its name."""
     file = AtomicFile(job.work.path / "assembled")
     try:
-        try:
-            assemble(segments, job.encoding, file.temporary, extras=job.extras, trim=trim)
-        except (av.FFmpegError, ValueError) as error:
-            if job.extras is None or getattr(error, "errno", None) in _NO_ROOM:
-                raise
-            _mux_what_can_be(job, segments, file.temporary, trim, error)
+        assemble(segments, job.encoding, file.temporary, extras=job.extras, trim=trim)
         file.commit(output)
     finally:
         file.discard()
-
-
-def _mux_what_can_be(
-    job: Job, segments: list[Path], path: Path, trim: bool, error: Exception
-) -> None:
-    """Write the film with as many of the other streams as can be written."""
-    all_kinds = job.extras.kinds
-    fewer = [tuple(k for k in all_kinds if k != left_out) for left_out in all_kinds]
-    for kinds in [*fewer, ()]:
-        extras: CopiedStreams | None = job.extras.of_kinds(kinds) if kinds else None
-        try:
-            assemble(segments, job.encoding, path, extras=extras, trim=trim)
-        except (av.FFmpegError, ValueError) as again:
-            if extras is None or getattr(again, "errno", None) in _NO_ROOM:
-                raise
-            continue
-        left_out = ", ".join(sorted(set(all_kinds) - set(kinds)))
-        logger.warning(
-            "%s could not be written and is left out of %s (%s)", left_out, job.output, error
-        )
-        return
 
 
 def _check_room(folder: Path, segments: list[Path]) -> None:

@@ -19,8 +19,9 @@ from iart_plugin.inference.models import LoadedModel, load_model
 from iart_plugin.video.colour import SRGB_AS_VIDEO
 from iart_plugin.video.compare import comparison_encoding, comparison_path
 from iart_plugin.video.encoding import Encoding, choose_encoding, container_of
-from iart_plugin.video.muxing import CopiedStreams, SpooledStreams, check_encoding
-from iart_plugin.video.reader import ImageSource, VideoSource, open_source
+from iart_plugin.video.reader import ImageSource, VideoSource, is_pipe, open_source
+from iart_plugin.video.rehearsal import check_encoding, plan_streams
+from iart_plugin.video.streams import OtherStreams, SpooledStreams
 
 from .distributed import Group
 from .options import UpscaleOptions
@@ -64,7 +65,7 @@ class Job:
     precision: str
     size: tuple[int, int]
     encoding: Encoding | None
-    extras: CopiedStreams | None
+    extras: OtherStreams | None
     plan: Plan = field(init=False)
     segment: int = field(init=False)
 
@@ -139,7 +140,12 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
     """
     target = _choose_target(options, group)
     model, device, precision = _choose_network(options, group)
-    source = open_source(options.input, rate=options.fps, on_error=options.on_error)
+    source = open_source(
+        options.input,
+        rate=options.fps,
+        on_error=options.on_error,
+        deinterlace=options.deinterlace,
+    )
     try:
         size = _choose_size(options, target, source)
         encoding = _choose_encoding(options, target, source, size)
@@ -159,10 +165,10 @@ def _choose_target(options: UpscaleOptions, group: Group) -> Target:
     """Where the result goes, once it is certain that it may go there."""
     options.check()
     target = Target.of(options.output)
-    for name, is_pipe in (("input", options.input == "-"), ("-o", target.kind == "pipe")):
-        if is_pipe and (group.size > 1 or options.resume or options.compare):
+    for name, once in (("input", is_pipe(options.input)), ("-o", target.kind == "pipe")):
+        if once and (group.size > 1 or options.resume or options.compare):
             raise ValueError(
-                f"{name} -: a pipe can be neither shared, resumed nor compared; name a file"
+                f"{name}: a pipe can be neither shared, resumed nor compared; name a file"
             )
     options.refuse_unused(target.kind)
     if group.is_first:
@@ -239,18 +245,16 @@ def _choose_extras(
     target: Target,
     source: VideoSource | ImageSource,
     encoding: Encoding | None,
-) -> CopiedStreams | None:
-    """The source's other streams, once it is certain that the container can hold them."""
+) -> OtherStreams | None:
+    """The source's other streams, once it is known how the container can hold them."""
     if target.kind != "video" or not isinstance(source, VideoSource):
         return None
-    kinds = ["audio"] if options.audio else []
-    if options.subtitles:
-        kinds += ["subtitle", "attachment"]
+    wanted = {"sound": options.audio, "subtitles": options.subtitles}
     if source.is_pipe:  # what is put aside while it is read
-        extras = SpooledStreams(source.container, target.work.spool, kinds)
+        extras = SpooledStreams(source, target.work.spool, **wanted)
     else:
-        extras = CopiedStreams(source.path, kinds)
-    extras.check(encoding.container)
+        extras = OtherStreams(source.path, **wanted)
+    plan_streams(extras, encoding)
     if selection := Selection.of(options):
         selection.cut(extras)
     return extras

@@ -44,8 +44,10 @@ class UpscaleOptions:
         lossless: Keep the network's result exactly.
         fps: Frames a second of images.
         pipe_format: What is written to standard output, "y4m" or "nut".
-        audio: Copy audio streams.
-        subtitles: Copy subtitles and their fonts.
+        audio: "copy" sound where the container can hold it, "encode" it anew, or "none". True and
+            False stand for "copy" and "none".
+        subtitles: Keep subtitles and their fonts.
+        deinterlace: "auto" makes frames that are marked as interlaced whole; "off" leaves them.
         on_error: Whether a broken frame is concealed or ends the run.
         resume: Continue an unfinished run, if there is one.
         overwrite: Replace the output, and drop an unfinished run unless it is resumed.
@@ -81,8 +83,9 @@ class UpscaleOptions:
     lossless: bool = False
     fps: Fraction | None = None
     pipe_format: Literal["y4m", "nut"] = "y4m"
-    audio: bool = True
+    audio: Literal["copy", "encode", "none"] | bool = "copy"
     subtitles: bool = True
+    deinterlace: Literal["auto", "off"] = "auto"
     on_error: OnError = "conceal"
     resume: bool = False
     overwrite: bool = False
@@ -90,6 +93,10 @@ class UpscaleOptions:
     compare: Literal["side", "slide"] | None = None
     dry_run: bool = False
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.audio, bool):
+            object.__setattr__(self, "audio", "copy" if self.audio else "none")
 
     @property
     def comparison_quality(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import numpy as np
 from iart_plugin.inference.chunks import Clip
 from iart_plugin.inference.engine import Engine, NotFiniteError
 from iart_plugin.inference.scenes import mark_scenes
-from iart_plugin.video.reader import Frame
+from iart_plugin.video.reader import Frame, is_pipe
 
 from .background import read_ahead
 from .job import Job
@@ -60,7 +60,7 @@ def _decoded(job: Job) -> Iterator[Frame]:
     frames = iter(job.source)
     if job.selection is not None:
         frames = job.selection.take(frames, job.source.info.time_base)
-    if job.options.input == "-":  # nobody knows when a pipe's next frame comes
+    if is_pipe(job.options.input):  # nobody knows when a pipe's next frame comes
         return frames
     return read_ahead(frames, job.plan.chunk)
 

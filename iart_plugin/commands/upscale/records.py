@@ -40,7 +40,7 @@ def source_identity(source: VideoSource | ImageSource) -> dict[str, Any]:
             stat = path.stat()
             digest.update(f"{path.name!a} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         return {"images": len(source.paths), "digest": digest.hexdigest()}
-    if str(source.path) == "-":
+    if source.is_pipe:
         return {"pipe": True}
     stat = source.path.stat()
     return {"name": source.path.name, "bytes": stat.st_size, "changed": stat.st_mtime_ns}

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 
 from iart_plugin.video.compare import write_comparison
+from iart_plugin.video.reader import is_pipe
 
 from .distributed import Group
 from .finish import finish, leave_partial
@@ -147,7 +148,7 @@ def _upscale(job: Job) -> list[int]:
 
 def _stopped(job: Job, output: SegmentedOutput, error: BaseException) -> BaseException:
     """The error to raise, which says what is left and how to go on."""
-    from_pipe = job.options.input == "-"
+    from_pipe = is_pipe(job.options.input)
     is_interruption = isinstance(error, KeyboardInterrupt)
     no_room = isinstance(error, OSError) and error.errno == errno.ENOSPC
     partial = None if no_room else leave_partial(job, output)
@@ -186,7 +187,7 @@ def _say(error: OSError | av.FFmpegError) -> str:
 
 
 def _advice(job: Job) -> str:
-    if job.options.input == "-":
+    if is_pipe(job.options.input):
         return "a pipe cannot be continued: start over with -y"
     count = len(job.work.finished())
     return f"{count} finished segment(s) are kept, so run the same command again with --resume"

@@ -11,8 +11,9 @@ import numpy as np
 from iart_plugin.files import remove_left_overs
 from iart_plugin.inference.chunks import Clip
 from iart_plugin.video.packets import PacketWriter, is_whole
+from iart_plugin.video.pipes import pipe_sink
 from iart_plugin.video.reader import Frame, VideoSource
-from iart_plugin.video.writer import ImageSegment, PipeSink, Sink, VideoSegment, images_of
+from iart_plugin.video.writer import ImageSegment, Sink, VideoSegment, images_of
 
 from .background import InOrder
 from .job import Job
@@ -107,7 +108,7 @@ class PipeOutput:
     """
 
     def __init__(self, job: Job) -> None:
-        self._sink = PipeSink(job.encoding, job.options.pipe_format)
+        self._sink = pipe_sink(job.encoding, job.options.pipe_format)
         self._thread = InOrder(_WAITING)
 
     def wants(self, clip: Clip[Frame]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from iart_plugin.video.compare import comparison_path
 from iart_plugin.video.encoding import container_of
-from iart_plugin.video.reader import find_images
+from iart_plugin.video.reader import find_images, is_pipe
 
 from .options import UpscaleOptions
 from .work_folder import SUFFIX, WorkFolder
@@ -105,7 +105,7 @@ class Target:
         if taken and not (options.overwrite or options.dry_run or continued):
             raise FileExistsError(f"{taken[0]} exists: pass -y to replace it, or choose another -o")
         if work.exists() and not (options.resume or options.overwrite or options.dry_run):
-            how = "" if options.input == "-" else "continue it with --resume, or "
+            how = "" if is_pipe(options.input) else "continue it with --resume, or "
             raise FileExistsError(
                 f"{work.path} is left of an unfinished run: {how}start over with -y"
             )
