@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
+from benchmarks import gpu
 from benchmarks.results import allocator, keep, machine
 from iart_plugin.archs import IACNN, IART
 from iart_plugin.fused import fused
@@ -359,10 +359,16 @@ LONG: dict[str, Measure] = {
 
 def main() -> None:
     """Runs the measurements that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    if device.parse_known_args()[0].device == "cuda":
+        gpu.main()
+        return
+    from tqdm import tqdm
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[device])
     parser.add_argument("--only", nargs="+", choices=[*ROWS, *LONG], help="these rows")
     parser.add_argument("--threads", type=int, help="PyTorch's threads")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--long", action="store_true", help="also what takes an hour")
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "benchmarks.json")
@@ -377,8 +383,6 @@ def main() -> None:
     print(f"{machine(settings.device)}\n\n| what | ratio | goal | measured |\n|---|---|---|---|")
     for name in tqdm(names, unit="row"):
         for row in known[name](settings):
-            if settings.device.type != "cpu":  # another row than a CPU's
-                row = row._replace(name=f"{row.name}, on {settings.device.type}")
             keep(row._asdict(), args.output)
             line = f"| {row.name} | {row.ratio:.2f} {row.unit} | {row.goal:g} | {row.detail} |"
             tqdm.write(line, file=sys.stdout)

@@ -16,3 +16,44 @@ def test_a_row_that_takes_no_time(tmp_path):
     assert set(row) == {"name", "ratio", "goal", "unit", "detail"}
     assert row["ratio"] > row["goal"]  # counted, not timed
     assert f"| {row['name']} |" in printed and "PyTorch" in printed
+
+
+BARE = """
+import sys
+for name in ("basicsr", "mmagic", "mmengine", "mmcv", "av", "psutil", "natsort", "tqdm", "yaml",
+             "safetensors", "matplotlib", "scipy", "skimage", "PIL", "lmdb", "requests", "einops",
+             "torchvision"):
+    sys.modules[name] = None  # as if it were not installed
+from benchmarks import gpu
+gpu.main(["--device", "cpu", "--tiny", "--only", "parts", "--output", sys.argv[1]])
+"""
+
+
+def test_the_gpus_benchmark_needs_pytorch_alone(tmp_path):
+    subprocess.run([sys.executable, "-c", BARE, str(tmp_path)], cwd=ROOT, check=True, timeout=500)
+    from benchmarks import gpu
+
+    page = tmp_path / "page.md"
+    page.write_text(f"# Speed\n\n{gpu.BEGIN}\nold\n{gpu.END}\nmore\n")
+    gpu.draw(page, tmp_path)
+    text = page.read_text()
+    assert "old" not in text
+    assert "SPyNet, a pair of 16x24" in text
+    assert text.endswith("more\n")
+
+
+def test_launches_are_counted_without_a_gpu():
+    from benchmarks.launches import aligned, count
+    from iart_plugin.fused import fused
+    from iart_plugin.ops import ImplicitAlignment
+
+    counts = []
+    for flag in (False, True):
+        with fused(flag):
+            work = (lambda: ImplicitAlignment(16, num_heads=2), lambda op: aligned(op, (8, 9)))
+            counts.append(count(*work, half=True))
+    reference, fast = counts
+    assert fast.names["iart_plugin.implicit_alignment.default"] == 1
+    assert fast.launches < reference.launches
+    assert fast.moved < reference.moved
+    assert fast.peak < reference.peak

@@ -6,7 +6,6 @@ flow, as BasicVSR++ (Chan et al., CVPR 2022) introduced it. The convolution is t
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from iart_plugin.ops.aligner import Alignment
 from iart_plugin.ops.precision import full_precision, wide_dtype
@@ -65,6 +64,8 @@ class DeformableConvAlignment(Alignment):
 
     def align(self, projected: Tensor, current: Tensor, flow: Tensor) -> Tensor:
         """Convolves at the offset positions; see :class:`Alignment` for the shapes."""
+        from torchvision.ops import deform_conv2d  # here, for machines that have PyTorch alone
+
         check_flow(projected, flow)
         raw = self.offsets(warp(projected, flow), current, flow)
         count = self.num_groups * POINTS
