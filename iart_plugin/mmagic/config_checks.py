@@ -146,7 +146,8 @@ def _check_generator(generator: dict[str, Any]) -> None:
     check_keys(options, list(inspect.signature(network).parameters), where)
     options.pop("spynet_path", None)
     try:
-        with torch.random.fork_rng(devices=[]):  # the run's own network starts as it would
+        # Without memory for the weights, and the run's own network starts as it would.
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
             network(**options)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise OptionError(f"{where}: {error}") from error

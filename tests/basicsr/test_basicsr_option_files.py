@@ -155,6 +155,7 @@ CHANGES = [
     ({"network_g__num_heads": 3}, "num_heads|heads"),
     ({"network_g__num_heads": 0}, "network_g"),
     ({"network_g__num_feat": -8}, "network_g"),
+    ({"network_g__num_block": 10**9}, "num_block is 1000000000; no network has over 10,000"),
     # What would leave the folder, or train nothing.
     ({"name": "../../x"}, "name is '../../x'.*without a slash"),
     ({"name": ""}, "name is ''"),

@@ -148,10 +148,7 @@ def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[key].double().flatten() for key in sorted(weights)])
 
 
-@pytest.mark.parametrize("static", [True, False])
-def test_two_processes_stop_together_at_a_loss_that_is_not_finite(
-    tmp_path, options, static
-) -> None:
+def test_two_processes_stop_together_at_a_loss_that_is_not_finite(tmp_path, options) -> None:
     """One process alone has a batch that is not finite, from the second iteration on."""
     script = tmp_path / "poisoned.py"
     script.write_text(

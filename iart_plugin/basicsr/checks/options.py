@@ -9,6 +9,9 @@ from iart_plugin.basicsr.checks.schema import OWN_MODELS, check_schema
 from iart_plugin.basicsr.learning_rates import rate_factors
 from iart_plugin.option_errors import OptionError, check_keys, nearest
 
+LARGEST = 10_000
+"""More blocks, channels or heads than this are a slip, and would take all memory to build."""
+
 
 def check_options(opt: dict[str, Any]) -> None:
     """Check the options, without looking at the weights and frames that they name.
@@ -69,6 +72,9 @@ def _check_values(arch: type, network: dict[str, Any], section: str) -> Any:
     """Build one of this package's networks, so that it refuses what it must; None for others."""
     if not arch.__module__.startswith("iart_plugin."):
         return None
+    for key, value in network.items():
+        if isinstance(value, int) and value > LARGEST and key != "cpu_cache_length":
+            raise OptionError(f"{section}.{key} is {value}; no network has over {LARGEST:,}.")
     try:
         return build_without_weights(arch, network)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
@@ -76,10 +82,10 @@ def _check_values(arch: type, network: dict[str, Any], section: str) -> Any:
 
 
 def build_without_weights(arch: type, network: dict[str, Any]) -> Any:
-    """Build a network without its weight files; the run's own still starts as it would."""
+    """Build a network's modules and the shapes of its weights, without memory for the weights."""
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
         return arch(**{k: v for k, v in network.items() if k not in ("type", "spynet_path")})
 
 

@@ -116,7 +116,10 @@ def check_section(
 def _message(error: dict[str, Any], schema: type[Section], where: str, owner: str) -> str:
     """One error of pydantic's in the words of an option file's reader."""
     kind, value = error["type"], error["input"]
-    fields = [part for part in error["loc"] if not isinstance(part, str) or part[:1].islower()]
+    *parents, last = error["loc"]
+    fields = [part for part in parents if not _is_choice(part)]
+    if kind == "extra_forbidden" or not _is_choice(last):
+        fields.append(last)
     if kind.startswith("union_tag"):
         return _unknown_choice(".".join(filter(None, [where, *fields, "type"])), error)
     place = ".".join(str(part) for part in [*filter(None, [where]), *fields])
@@ -141,6 +144,12 @@ def _message(error: dict[str, Any], schema: type[Section], where: str, owner: st
             )
         return f"{place} is the text '{value}', and must be a number."
     return f"{place} is {value!r}: {error['msg'].replace('Input should', 'it must')}."
+
+
+def _is_choice(part: Any) -> bool:
+    """Whether pydantic's location names one of several types that a value may have."""
+    known = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR", "str", "int")
+    return isinstance(part, str) and (part in known or "[" in part or "-" in part)
 
 
 def _as_yaml_number(text: str) -> str:
