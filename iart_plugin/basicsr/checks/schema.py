@@ -67,15 +67,9 @@ def _check_dataset(section: str, data: dict[str, Any], is_train: bool) -> None:
             f"datasets has a section '{section}'; {wanted} are names that are read. "
             f"{nearest(section, phases)}"
         )
-    kind = data.get("type")
-    where = f"datasets.{section}"
-    check_section(
-        SCHEMAS.get(kind, DataSet),
-        data,
-        where,
-        owner=f"({kind})",
-        others_allowed=kind not in SCHEMAS,
-    )
+    where, kind = f"datasets.{section}", str(data.get("type"))
+    schema = SCHEMAS.get(kind, DataSet)
+    check_section(schema, data, where, owner=f"({kind})", others_allowed=kind not in SCHEMAS)
     if section == "train" and is_train:
         for key in ("num_worker_per_gpu", "batch_size_per_gpu"):
             if key not in data:
