@@ -23,7 +23,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from iart_plugin import archs
 from iart_plugin.alignment import ALIGNMENTS, build_alignment
 from iart_plugin.alignment.offsets import groups_of
-from iart_plugin.fused import fused
 
 PAPER_SIZE = (180, 320)  # the low-resolution frames of REDS
 PAPER_IA_GFLOPS = 14.93
@@ -55,7 +54,7 @@ class Case:
     """What to measure, in plain values that another process can be given.
 
     Attributes:
-        kind: 'network', 'aligner' or 'plain' (the paper's form of implicit alignment).
+        kind: 'network' or 'aligner'.
         name: A key of :data:`NETWORKS` or of the aligners.
         height: Rows of a low-resolution frame.
         width: Columns of one.
@@ -98,10 +97,9 @@ class Case:
 
 
 def cases(**options) -> list[Case]:
-    """Every aligner, the plain form of implicit alignment, and every network."""
+    """Every aligner and every network."""
     aligners = [Case(kind="aligner", name=name, **options) for name in ALIGNMENTS]
-    plain = [Case(kind="plain", name="implicit", **options)]
-    return [*aligners, *plain, *(Case(kind="network", name=n, **options) for n in NETWORKS)]
+    return [*aligners, *(Case(kind="network", name=n, **options) for n in NETWORKS)]
 
 
 def select(every: list[Case], names: Sequence[str] | None) -> list[Case]:
@@ -128,6 +126,15 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+def gathered_flops(height: int, width: int, channels: int) -> int:
+    """FLOPs of the linear layers of implicit alignment as the paper counts them (Sec. B.3).
+
+    Each pixel's query is projected, and the keys and values of its 2 x 2 neighbours after they were
+    gathered: nine products with a square matrix, 2 x MAC.
+    """
+    return 2 * 9 * height * width * channels**2
+
+
 def count(case: Case) -> dict[str, int]:
     """Count parameters, and FLOPs (2 x MAC) of one forward pass; for a network, of one frame.
 
@@ -138,7 +145,7 @@ def count(case: Case) -> dict[str, int]:
         case = Case(**{**asdict(case), "frames": case.frames + 1})
     module, inputs = case.build().eval().to("meta"), case.inputs("meta")
     counter = FlopCounterMode(display=False, custom_mapping=_extra_formulas())
-    with counter, torch.no_grad(), fused(case.kind != "plain"):
+    with counter, torch.no_grad():
         module(*inputs)
     per = case.frames if case.kind == "network" else 1
     return {
@@ -172,7 +179,7 @@ def _measure_here(case: Case, device: str) -> dict[str, float]:
     wall, busy = [], []
     for _ in range(case.repeats):
         started, started_busy = time.perf_counter(), time.process_time()
-        with torch.set_grad_enabled(case.train), fused(case.kind != "plain"):
+        with torch.set_grad_enabled(case.train):
             out = module(*inputs)
             if case.train and out.requires_grad:
                 out.mean().backward()
@@ -233,7 +240,7 @@ def table(rows: list[dict], style: str = "text") -> str:
     header = ["", "parameters", "GFLOPs (2 x MAC)", "ms", "CPU ms", "peak MiB"]
     cells = [
         [
-            row["name"] + (" (plain form)" if row["kind"] == "plain" else ""),
+            row["name"],
             f"{row['parameters']:,}",
             f"{row['flops'] / 1e9:.2f}",
             *(
