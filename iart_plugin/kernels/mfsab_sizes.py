@@ -156,7 +156,7 @@ WINDOW_TILES = {
     "attention": ((64, 4, 2), (64, 4, 1), (32, 8, 1)),
     "query_gradient": ((64, 4, 2), (64, 4, 1), (32, 8, 1)),
     "key_value_gradient": ((64, 8, 1), (64, 8, 1), (16, 4, 1)),
-    "bias_gradient": ((64, 4, 1), (32, 4, 1), (32, 4, 1)),
+    "bias_gradient": ((32, 4, 1), (32, 4, 1), (32, 4, 1)),
 }
 """The cuts for 16-bit types, for float32 by TF32 and for float32 as it is. They spill no registers
 and need no more shared memory than a card has, from compute capability 8.0 to 9.0 and at every
