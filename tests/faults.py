@@ -128,6 +128,9 @@ def run_forked(program: Callable[[], Any], faults: Faults, log: Path) -> int:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        # Whatever a test runner has put in their place.
+        sys.stdout = os.fdopen(1, "w", buffering=1, errors="backslashreplace")
+        sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
         faults.install()
         try:
             program()
