@@ -24,7 +24,7 @@ setup: $(STAMP) ## set up .venv with the package, both frameworks and the demo's
 $(STAMP): $(wildcard requirements/*.txt) pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(INSTALL) --requirement requirements/dependencies.txt
-	PYTHONPATH=requirements/python-3.13 \
+	PYTHONPATH=$(CURDIR)/requirements/python-3.13 \
 		$(INSTALL) --no-deps --no-build-isolation --requirement requirements/frameworks.txt
 	$(INSTALL) --no-deps --requirement requirements/demo.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .

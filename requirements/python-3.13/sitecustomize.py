@@ -5,7 +5,7 @@ It calls ``exec`` in a function and then looks for the new name in ``locals()``,
 again. Python reads this file when it starts with this folder in PYTHONPATH, which the build of
 BasicSR's wheel alone does:
 
-    PYTHONPATH=requirements/python-3.13 pip install --no-deps --no-build-isolation basicsr==1.4.2
+    PYTHONPATH=$PWD/requirements/python-3.13 pip install --no-deps --no-build-isolation basicsr==1.4.2
 
 The wheel's name is ``py3-none-any``: one that was built with an older Python installs as well.
 """
