@@ -14,7 +14,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,8 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from iart_plugin.archs import IACNN, IART
+from iart_plugin.files import write_atomically
 from iart_plugin.flow import SPyNet, clip_flows
 from iart_plugin.fused import fused
+from iart_plugin.kernels.availability import failures
 from iart_plugin.ops import ImplicitAlignment
 from iart_plugin.ops.processor import device_name
 
@@ -106,11 +108,22 @@ def both(
     return Row(name, goal, reference / units, ms / units, reference_gib, gib, note)
 
 
-def precision(kind: str, device: torch.device) -> Any:
-    """The context in which work is done in 'float32', 'TF32', 'float16' or 'bfloat16'."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = kind == "TF32"
+@contextmanager
+def precision(kind: str, device: torch.device) -> Iterator[None]:
+    """The context in which work is done in 'float32', 'TF32', 'float16' or 'bfloat16'.
+
+    Beside half precision, what stays in float32 has PyTorch's defaults: convolutions take TF32, and
+    matrix products do not.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32, cudnn.allow_tf32 = kind == "TF32", kind != "float32"
     half = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(kind)
-    return torch.autocast(device.type, half) if half else nullcontext()
+    try:
+        with torch.autocast(device.type, half) if half else nullcontext():
+            yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def prepared(network: nn.Module, device: torch.device) -> nn.Module:
@@ -282,21 +295,31 @@ def machine(device: torch.device) -> str:
 
 
 def run(device: torch.device, only: list[str], size: Size, folder: Path) -> Path:
-    """Measures, prints and keeps; returns the file."""
+    """Measures, prints and keeps; returns the file, which holds every row that was finished."""
     heading, rows = machine(device), []
     print(heading, flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{device_name(device).replace(' ', '-').replace('/', '-')}.json"
+
+    def keep(profile: str = "") -> None:
+        kept = {
+            "machine": heading,
+            "rows": [row._asdict() for row in rows],
+            "failed kernels": failures(),
+            "profile": profile,
+        }
+        write_atomically(file, json.dumps(kept, indent=1) + "\n")
+
     for name, measure in MEASURES.items():
         if only and name not in only:
             continue
         for row in measure(size, device):
             rows.append(row)
             print(table([row]).splitlines()[-1], flush=True)
+            keep()
     profile = profiled(size, device)
     print(profile)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{device_name(device).replace(' ', '-').replace('/', '-')}.json"
-    kept = {"machine": heading, "rows": [row._asdict() for row in rows], "profile": profile}
-    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    keep(profile)
     return file
 
 
@@ -328,6 +351,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     size = TINY if args.tiny else Size()
     print(f"kept in {run(torch.device(args.device), args.only, size, args.output)}")
+    if failures():  # their rows are another form's
+        raise SystemExit(f"these kernels failed and were replaced: {failures()}")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,9 @@ def _clip() -> tuple[Tensor, ...]:
     return (torch.rand(1, 2, 3, 20, 36),)
 
 
+LOSS_SCALE = 2.0**14
+"""What the loss is multiplied by before its gradients are taken, and they are divided by."""
+
 CASES = (
     *(
         Case(
@@ -157,12 +160,16 @@ def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 
 
 def _gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """The gradients of the mean of the squares, so that every output counts differently."""
+    """The gradients of the mean of the squares, so that every output counts differently.
+
+    The loss is scaled as in training with mixed precision: a mean over so many values has gradients
+    that are too small for float16.
+    """
     leaves = [x.detach().requires_grad_() for x in inputs]
     wanted = [*leaves, *(p for p in module.parameters() if p.requires_grad)]
-    loss = module(*leaves).float().square().mean()
+    loss = LOSS_SCALE * module(*leaves).float().square().mean()
     found = torch.autograd.grad(loss, wanted, allow_unused=True)
-    return [gradient for gradient in found if gradient is not None]
+    return [gradient.float() / LOSS_SCALE for gradient in found if gradient is not None]
 
 
 def _largest_error(found: list[Tensor], expected: list[Tensor]) -> float:

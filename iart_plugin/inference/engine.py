@@ -132,17 +132,26 @@ class Engine:
             yield copy.result()
 
     def _stepwise(self, frames: Iterator[Tensor], precision: str) -> Iterator[Tensor]:
-        """Run each step without gradients and in a precision, but not the code between them."""
+        """Run each step without gradients and in a precision, but not the code between them.
+
+        The steps count as nested in one context of autocast, which therefore keeps the weights that
+        it has cast, instead of casting all of them again for every frame.
+        """
         half = HALF.get(precision)
-        while True:
-            with (
-                torch.no_grad(),
-                torch.autocast(self.device.type, dtype=half, enabled=half is not None),
-            ):
-                frame = next(frames, None)
-            if frame is None:
-                return
-            yield frame
+        torch.autocast_increment_nesting()
+        try:
+            while True:
+                with (
+                    torch.no_grad(),
+                    torch.autocast(self.device.type, dtype=half, enabled=half is not None),
+                ):
+                    frame = next(frames, None)
+                if frame is None:
+                    return
+                yield frame
+        finally:
+            if torch.autocast_decrement_nesting() == 0:
+                torch.clear_autocast_cache()
 
     def _ensemble(self, lqs: Tensor, kept: slice, tiling: Tiling) -> Iterator[Tensor]:
         total: list[Tensor] = []

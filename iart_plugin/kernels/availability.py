@@ -62,12 +62,15 @@ def is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
 
 
-@torch.compiler.assume_constant_result
 def _is_usable(device: torch.device, dtype: torch.dtype) -> bool:
     obstacle = _obstacle(device, dtype)
     if obstacle is not None and device.type == "cuda":
         _warn_once(f"The fused kernels are not used: {obstacle}. The reference form is used.")
     return obstacle is None
+
+
+# What torch.compiler.assume_constant_result does, without importing the compiler for seconds.
+_is_usable._dynamo_marked_constant = True
 
 
 @cache

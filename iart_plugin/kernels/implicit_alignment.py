@@ -180,15 +180,18 @@ def align_backward(
 def shipped() -> Iterator[Shipped]:
     """Yields the kernels at the sizes of :data:`USES`, for the kernel report.
 
-    bfloat16 is left out: it takes what float16 takes.
+    bfloat16 is left out: it takes what float16 takes. A frame of one pixel is among them because
+    Triton compiles sizes of one as constants.
     """
-    for name, (c, extra, heads, window, padding) in USES.items():
+    sizes = dict.fromkeys(USES, (180, 320)) | {"one pixel": (1, 1)}
+    for name, (height, width) in sizes.items():
+        c, extra, heads, window, padding = USES.get(name, USES["IA-RT"])
         for dtype in (torch.float16, torch.float32):
             new = partial(torch.empty, device="meta")
             inputs = (
-                new(1, 180 * 320, 2 * c, dtype=dtype),
-                new(1, c, 180, 320, dtype=dtype),
-                new(1, 2, 180, 320),
+                new(1, height * width, 2 * c, dtype=dtype),
+                new(1, c, height, width, dtype=dtype),
+                new(1, 2, height, width),
                 new(c, c + extra),
                 new(c),
                 new(window**2, 2 * c),
@@ -197,6 +200,6 @@ def shipped() -> Iterator[Shipped]:
             )
             label = f"implicit alignment, {name}, {str(dtype).removeprefix('torch.')}"
             yield Shipped(label, partial(align, *inputs, heads, window))
-            grad = new(1, 180, 320, c, dtype=dtype)
+            grad = new(1, height, width, c, dtype=dtype)
             backward = partial(align_backward, grad, *inputs, heads, window)
             yield Shipped(f"{label}, backward", backward)

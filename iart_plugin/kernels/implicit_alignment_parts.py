@@ -67,8 +67,9 @@ def split_position(flow, image, pixel, valid, height, width, WINDOW: tl.constexp
     # A cast of NaN or of a huge float to an integer is undefined, and would index anywhere.
     base_x = tl.where(base_x == base_x, base_x, 0.0)
     base_y = tl.where(base_y == base_y, base_y, 0.0)
-    base_x = tl.minimum(tl.maximum(base_x, -WINDOW), width.to(tl.float32)).to(tl.int32)
-    base_y = tl.minimum(tl.maximum(base_y, -WINDOW), height.to(tl.float32)).to(tl.int32)
+    # Triton turns a size of one into a constant, which has no method ``to``.
+    base_x = tl.minimum(tl.maximum(base_x, -WINDOW), tl.cast(width, tl.float32)).to(tl.int32)
+    base_y = tl.minimum(tl.maximum(base_y, -WINDOW), tl.cast(height, tl.float32)).to(tl.int32)
     return base_x, base_y, decimal_x, decimal_y
 
 

@@ -81,7 +81,7 @@ def _(gradient, x, logsumexp, weights, scales, window, shift, frame):
     block = BlockWeights(*weights)._asdict()
     length = sum(len(block[name]) for name in VECTORS)
     parts = (x, *(block[name] for name in MATRICES))
-    return [*(torch.empty_like(part) for part in parts), logsumexp.new_empty(length)]
+    return [*(part.new_empty(part.shape) for part in parts), logsumexp.new_empty(length)]
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:

@@ -1,11 +1,12 @@
-"""Lets BasicSR 1.4.2's setup.py read its version on Python 3.13 and newer.
+r"""Lets BasicSR 1.4.2's setup.py read its version on Python 3.13 and newer.
 
 It calls ``exec`` in a function and then looks for the new name in ``locals()``, where Python 3.13
 (PEP 667) no longer puts it. Here an ``exec`` without namespaces writes into its caller's names
 again. Python reads this file when it starts with this folder in PYTHONPATH, which the build of
 BasicSR's wheel alone does:
 
-    PYTHONPATH=$PWD/requirements/python-3.13 pip install --no-deps --no-build-isolation basicsr==1.4.2
+    PYTHONPATH=$PWD/requirements/python-3.13 \
+        pip install --no-deps --no-build-isolation basicsr==1.4.2
 
 The wheel's name is ``py3-none-any``: one that was built with an older Python installs as well.
 """

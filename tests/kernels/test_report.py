@@ -13,7 +13,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("card", [80, 90])
-@pytest.mark.parametrize("use", ["IA-RT, float16", "IA-CNN, float32", "fusion, float16"])
+@pytest.mark.parametrize(
+    "use", ["IA-RT, float16", "IA-CNN, float32", "fusion, float16", "one pixel"]
+)
 def test_kernels_fit_the_cards(use, card):
     from iart_plugin.kernels.report import report
 
