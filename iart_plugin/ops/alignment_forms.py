@@ -98,7 +98,7 @@ def _gather(
     outside: Tensor | None,
 ) -> Tensor:
     """Keys and values of the windows at (n, 2, rows, w): (n, rows, w, w * w, 2 c) (Eq. 13)."""
-    (height, width), n = size, len(base)
+    (height, width), n = size, base.shape[0]  # len() would fix an exported batch size
     index = torch.arange(window_size, device=base.device)
     y = base[:, 1, ..., None, None] + index.unsqueeze(1)
     x = base[:, 0, ..., None, None] + index  # (n, rows, w, window, 1) and (n, rows, w, 1, window)
