@@ -1,4 +1,4 @@
-"""BasicSR adapter: importing it registers this package's parts and mends what upstream broke.
+"""The BasicSR adapter: importing it registers this package's parts and repairs BasicSR.
 
 An option file names it in one line, which BasicSR's own YAML loader resolves::
 

@@ -1,4 +1,4 @@
-"""For BasicSR: Sintel's clips with their flow, and a model that gives the flow to the network."""
+"""Parts of the alignment study for BasicSR: a data set with flow, and a model that passes it on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iart_plugin.data import FlowAugmentation
 from iart_plugin.data import SintelFlowDataset as FlowClips
 from iart_plugin.option_errors import OptionError
 
-# Option keys by the argument of the core's data set that they give.
+# For each argument of the core's data set, the option key that sets it.
 ARGUMENTS = {
     "dataroot": "root",
     "render": "render",
@@ -31,11 +31,12 @@ ARGUMENTS = {
 
 
 class SintelFlowDataset(torch.utils.data.Dataset):
-    """:class:`iart_plugin.data.SintelFlowDataset` behind BasicSR's option dict.
+    """:class:`iart_plugin.data.SintelFlowDataset`, built from BasicSR's options.
 
-    Options are those of the core's data set (``dataroot`` is its ``root``, ``num_frame``, -1 for
-    whole clips, its ``num_frames``, ``flow_cache`` its ``cache_dir``), and for training
-    ``gt_size``, ``use_hflip`` (both flips) and ``use_rot`` (transposition).
+    The options are those of the core's data set, except that ``root`` is called ``dataroot``,
+    ``num_frames`` is called ``num_frame`` (-1 means whole clips), and ``cache_dir`` is called
+    ``flow_cache``. Training has three more: ``gt_size``, ``use_hflip`` (both flips) and ``use_rot``
+    (transposition).
 
     An item has ``lq`` (t, 3, h, w), ``gt`` (t, 3, 4h, 4w), ``flows`` (t - 1, 2, h, w), ``masks``
     (t - 1, 1, h, w), ``key`` and ``folder``.
@@ -61,7 +62,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
             self.clips = FlowClips(augment=self._augmentation(), **arguments)
         except (OSError, ValueError) as error:
             raise OptionError(f"{name}: {error}") from error
-        # What BasicSR's validation counts a folder's frames with.
+        # BasicSR's validation counts the frames of each folder with this.
         self.data_info = {
             "folder": [self._folder(w) for w in self.clips.windows for _ in range(w.length)]
         }
@@ -99,7 +100,7 @@ class AlignmentStudyModel(RecurrentMixPrecisionRTModel):
     Options are those of :class:`RecurrentMixPrecisionRTModel`; the network must take ``flows``.
 
     Raises:
-        OptionError: if the network takes no flow, or an option would part clip and flow.
+        OptionError: if the network takes no flow, or an option would separate a clip from its flow.
     """
 
     @staticmethod
@@ -121,7 +122,7 @@ class AlignmentStudyModel(RecurrentMixPrecisionRTModel):
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Move and wrap the network, and add the batch's flow to each of its calls."""
-        # BasicSR calls net_g(lq) in several places; this is where the flow joins.
+        # BasicSR calls net_g(lq) in several places. This hook adds the flow to every call.
         net.register_forward_pre_hook(self._give_flow, with_kwargs=True)
         return super().model_to_device(net)
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a validation."""
+"""Prepares what TensorBoard shows of a validation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class SetLogger:
-    """A TensorBoard writer for one of several validation sets, whose tags would be the same."""
+    """A TensorBoard writer for one of several validation sets; it adds the set's name to tags."""
 
     def __init__(self, writer: Any, name: str) -> None:
         self.writer = writer

@@ -1,4 +1,4 @@
-"""What BasicSR's video data sets, and this package's, read of a section below ``datasets:``."""
+"""The keys that BasicSR's and this package's video data sets read below ``datasets:``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Septuplet = Annotated[int, Field(ge=-1, le=7)]  # -1 for all of them
 
 
 class IoBackend(OpenSection):
-    """``io_backend:``, where frames are read from."""
+    """``io_backend:``, which says how frames are stored."""
 
     type: Literal["disk", "lmdb", "memcached"]
 
 
 class DataSet(Section):
-    """What BasicSR's pipeline and loader read, whatever the type."""
+    """The keys that BasicSR's pipeline and loader read for every type of data set."""
 
     name: Annotated[str, Field(min_length=1)]
     type: str
@@ -47,7 +47,7 @@ class PairedFolders(DataSet):
     """Folders of frames and of their ground truth."""
 
     dataroot_lq: str
-    dataroot_gt: str | None = None  # whether it may be missing is for the check of the data
+    dataroot_gt: str | None = None  # the check of the data decides whether it may be missing
     io_backend: IoBackend
 
 
@@ -127,7 +127,7 @@ class VideoTestVimeo(PairedFolders):
 
 
 class SintelFlow(DataSet):
-    """``SintelFlowDataset``; what its values mean is the core's data set's to say."""
+    """``SintelFlowDataset``; the core's data set documents and checks the values."""
 
     dataroot: str | None = None
     render: str = "clean"

@@ -1,4 +1,4 @@
-"""Learning rates of parts of a network, as factors of the option file's."""
+"""Learning rates of parts of a network, as factors of the option file's learning rate."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from iart_plugin.option_errors import OptionError
 
 
 def has_factors(train_opt: dict[str, Any]) -> bool:
-    """Whether weights have rates, or none, that BasicSR does not give them."""
-    # A rate of 0 grows to the schedule's lowest; the weights are to be left alone.
+    """Whether some weights need a factor that BasicSR itself does not apply."""
+    # BasicSR knows flow_lr_mul, but its schedule raises a rate of 0 to the schedule's lowest rate.
     return bool(train_opt.get("lr_mul")) or train_opt.get("flow_lr_mul") == 0
 
 
 def rate_factors(net: nn.Module, train_opt: dict[str, Any]) -> dict[str, float]:
-    """The factor of the learning rate for each weight's name.
+    """The factor of the learning rate for each weight, by name.
 
-    The longest beginning in ``lr_mul`` that fits a name counts, then ``flow_lr_mul`` for the flow
-    network, then 1.
+    A weight's factor is that of the longest prefix in ``lr_mul`` that matches its name. Without
+    such a prefix it is ``flow_lr_mul`` for the flow network and 1 for other weights.
 
     Raises:
-        OptionError: if a beginning fits no name.
+        OptionError: if a prefix matches no name.
     """
     lr_mul = train_opt.get("lr_mul") or {}
     given = {"spynet": train_opt.get("flow_lr_mul", 1), **lr_mul}

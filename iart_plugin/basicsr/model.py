@@ -1,8 +1,8 @@
 """``RecurrentMixPrecisionRTModel``: BasicSR's recurrent video model with mixed precision.
 
-The name is that of the official option files. :class:`iart_plugin.basicsr.schema.TrainOptions` says
-what the model reads from ``train:``. Flow, sampling positions and losses are float32 whatever the
-precision of the network's pass.
+The official option files use this name. :class:`iart_plugin.basicsr.schema.TrainOptions` lists the
+keys that the model reads from ``train:``. Flow, sampling positions and losses are computed in
+float32, whatever the precision of the network's forward pass.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
             get_root_logger().info(f"{count:,} weights train at {factor} times the learning rate.")
 
     def init_training_settings(self) -> None:
-        """Sets training up as BasicSR does, and mixed precision with it."""
+        """Set up training as BasicSR does, and mixed precision as well."""
         super().init_training_settings()
         self.amp_dtype = choose_amp_dtype(self.settings.amp_dtype, self.device)
         self.scaler = torch.amp.GradScaler(
@@ -101,7 +101,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         """Move and wrap a network, reading ``find_unused_parameters`` and ``use_static_graph``."""
         net = net.to(self.device)
         if self.is_train and has_factors(self.opt["train"]):
-            # Before the wrapper counts the weights whose gradients it waits for.
+            # This must come first: the wrapper waits for the gradients of all trainable weights.
             factors = rate_factors(net, self.opt["train"])
             for name, parameter in net.named_parameters():
                 parameter.requires_grad_(factors[name] != 0)
@@ -130,13 +130,13 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One training step on the batch that :meth:`feed_data` took.
 
-        A step whose loss or gradient is not finite changes no weight, and a loss that is not finite
-        gets no backward pass at all.
+        A step whose loss or gradient is not finite changes no weight. If the loss is not finite,
+        there is no backward pass at all.
 
-        The flow network keeps its weights for the first ``fix_flow`` iterations, because its
-        gradients are dropped before the step. ``requires_grad`` never changes, so that
-        DistributedDataParallel's buckets and a static graph stay valid. (BasicSR changes it, and
-        frees the flow network one iteration earlier.)
+        During the first ``fix_flow`` iterations, the gradients of the flow network are dropped
+        before the step, so that its weights do not change. ``requires_grad`` never changes, so that
+        DistributedDataParallel's buckets and a static graph stay valid. (BasicSR changes
+        ``requires_grad``, and trains the flow network from one iteration earlier.)
 
         Args:
             current_iter: The iteration, from 1.
@@ -149,8 +149,8 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         parts = zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True)
         finite = True
         for index, (lq, gt) in enumerate(parts):
-            # Processes exchange their gradients once, with the last part's. A static graph does not
-            # allow that and exchanges them with every part's, with the same result.
+            # Processes exchange their gradients once, after the last part. A static graph does not
+            # allow this, so there they exchange gradients after every part, with the same result.
             alone = self.opt["dist"] and not self.opt.get("use_static_graph")
             alone = alone and index + 1 < self.accumulate
             with self.net_g.no_sync() if alone else contextlib.nullcontext():
@@ -158,11 +158,11 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
                 for name, value in shares.items():
                     losses[name] = losses.get(name, 0) + value.detach()
                 finite = self._on_every_process(torch.isfinite(sum(shares.values())))
-                if not finite:  # a gradient of it would say nothing, and may index by NaN
+                if not finite:  # its gradient is useless, and computing it may index by NaN
                     break
                 self.scaler.scale(sum(shares.values())).backward()
         self._step(finite and self._prepare_gradients(current_iter), current_iter)
-        if finite:  # else the scaler has seen no gradient
+        if finite:  # otherwise the scaler has seen no gradient
             self.scaler.update()
         self._stop_after_many_skips(current_iter)
         self.log_dict = self.reduce_loss_dict(losses)
@@ -171,7 +171,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
             self.log_dict["loss_scale"] = self.scaler.get_scale()
 
     def _forward(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
-        """One part's share of the losses."""
+        """Compute the losses of one part of the batch, as its share of the whole batch's losses."""
         with torch.autocast(
             self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not torch.float32
         ):
@@ -180,7 +180,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         return {name: value / self.accumulate for name, value in losses.items()}
 
     def _on_every_process(self, condition: Tensor) -> bool:
-        """Whether a condition holds on every process, so that all of them do the same next."""
+        """Whether a condition holds on every process, so that all processes act alike."""
         if self.opt["dist"]:
             condition = condition.float()
             torch.distributed.all_reduce(condition, torch.distributed.ReduceOp.MIN)
@@ -212,7 +212,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def _drop_flow_gradients(self) -> None:
         for name, parameter in self.net_g.named_parameters():
             if any(network in name for network in DELAYED_NETWORKS):
-                # Not zeros: Adam would count the step and apply weight decay.
+                # None instead of zeros, with which Adam would count the step and decay the weights.
                 parameter.grad = None
 
     def _step(self, finite: bool, current_iter: int) -> None:
@@ -247,8 +247,8 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     ) -> None:
         """Validate as BasicSR does, and show one frame in TensorBoard: input, output, truth.
 
-        BasicSR validates again when the training has ended, at an iteration after the last one. A
-        data set that was validated at the last one is not again.
+        After the training BasicSR validates once more, and counts this as the iteration after the
+        last. Data sets that were already validated at the last iteration are skipped then.
         """
         name = dataloader.dataset.opt["name"]
         if self.is_train:
@@ -279,7 +279,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         visuals = super().get_current_visuals()
         if self.is_train and self.sample_frame is None:  # which TensorBoard shows
             lq = visuals["lq"]
-            if self.opt["val"].get("flip_seq"):  # the clip, and the same backwards
+            if self.opt["val"].get("flip_seq"):  # the clip is followed by its mirror image in time
                 lq = lq[:, : lq.shape[1] // 2]
             self.sample_frame = side_by_side({**visuals, "lq": lq})
         return visuals
@@ -287,7 +287,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
-        """Load a file of BasicSR, MMagic or the released program, or ``.safetensors``.
+        """Load weights from BasicSR, MMagic or the released program, or from ``.safetensors``.
 
         Args:
             net: the network, wrapped or not.
@@ -309,7 +309,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         current_iter: int,
         param_key: str | list[str] = "params",
     ) -> None:
-        """Save networks as BasicSR does, each file whole or not at all."""
+        """Save networks as BasicSR does; each file is written completely or not at all."""
         nets = net if isinstance(net, list) else [net]
         keys = param_key if isinstance(param_key, list) else [param_key]
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
@@ -341,8 +341,8 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def resume_training(self, resume_state: dict[str, Any]) -> None:
         """Take up a training state, also one saved by BasicSR's own models.
 
-        Rates, schedule and the optimizer's settings are the option file's, with a warning where
-        the state has others: PyTorch would keep the state's without a word.
+        Learning rates, schedule and the optimizer's settings are taken from the option file. A
+        warning names those that differ in the state. PyTorch would silently keep the state's.
         """
         resume.check_groups(self.optimizers, resume_state["optimizers"])
         settings = resume.settings_of(self.optimizers, self.schedulers)
@@ -367,7 +367,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def _resume_best(self, resume_state: dict[str, Any]) -> None:
         """Restore the record of validations and the best figures.
 
-        They are not in the training state itself, because BasicSR validates after it has saved.
+        They are not in the training state itself, because BasicSR validates after it saves.
         """
         iteration, val = resume_state["iter"], self.opt.get("val") or {}
         recorded = resume.read_validations(self.opt["path"].get("resume_state"))

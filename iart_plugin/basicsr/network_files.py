@@ -1,4 +1,4 @@
-"""Files of networks: read whoever wrote them, and written whole or not at all."""
+"""Reads weight files of any supported program, and writes them completely or not at all."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def load(net: nn.Module, path: str, strict: bool, param_key: str | None) -> None
 
 
 def save(nets: Mapping[str, nn.Module], path: Path) -> None:
-    """Save networks under their keys, with the options that rebuild them where they have some."""
+    """Save networks under their keys, with the options that rebuild them if they have any."""
     payload = {
         key: {name: value.cpu() for name, value in net.state_dict().items()}
         for key, net in nets.items()
     }
     options = getattr(next(iter(nets.values())), "options", None)
-    if options is not None:  # what rebuilds the network where its shapes do not tell it all
+    if options is not None:  # the shapes of the weights do not show all of them
         payload[OPTIONS] = options
     save_atomically(payload, path)
 

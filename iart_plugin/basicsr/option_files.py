@@ -1,8 +1,8 @@
-"""Option files as this package's tools read them: YAML that runs no code, completed like BasicSR's.
+"""Reads option files without running code from them, and completes them as BasicSR does.
 
 BasicSR reads option files with PyYAML's full loader, which runs any code that a file names. Here a
-safe loader reads them. It knows one tag beside YAML's own: ``!!python/name:iart_plugin…``, the
-plugin's line.
+safe loader reads them. Apart from YAML's own tags it knows only ``!!python/name:iart_plugin…``, the
+tag of the plugin's line.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from basicsr.utils.dist_util import get_dist_info, init_dist
 from iart_plugin.option_errors import OptionError, nearest
 
 MAX_BYTES = 1_000_000
-"""An option file has a few kilobytes; a larger file is none."""
+"""Option files have a few kilobytes. A file larger than this is refused."""
 
 MAX_VALUES = 100_000
-"""How many values a file may hold once its aliases are written out."""
+"""The largest number of values in a file, where every alias counts as what it stands for."""
 
 NAME_TAG = "tag:yaml.org,2002:python/name:"
 
 
 class OptionLoader(yaml.SafeLoader):
-    """A safe loader that also refuses a key given twice, and aliases that multiply."""
+    """A safe loader that also refuses repeated keys, and aliases that multiply the values."""
 
     def get_single_node(self) -> yaml.Node | None:
-        """Compose the document and bound its size."""
+        """Compose the document and refuse it if it is too large."""
         node = super().get_single_node()
         _count_values(node, {})
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Make a dictionary of a mapping whose keys differ."""
+        """Make a dictionary from a mapping, and refuse a key that is given twice."""
         seen: dict[str, int] = {}
         for key, _ in node.value:
             name = getattr(key, "value", None)
@@ -62,7 +62,7 @@ class OptionLoader(yaml.SafeLoader):
         return value
 
     def refuse_tag(self, name: str, node: yaml.Node) -> None:
-        """Refuse a tag, by its name."""
+        """Refuse a tag, and name it in the error."""
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
         raise OptionError(
             f"Line {node.start_mark.line + 1} has the tag {tag}, which is not read here: a tag can "
@@ -95,7 +95,7 @@ def read_option_file(path: Path) -> dict[str, Any]:
     """Read an option file without running anything that it names.
 
     Raises:
-        OptionError: in one line, if the file is missing, no YAML, or not what an option file is.
+        OptionError: in one line, if the file is missing, is not YAML, or is not an option file.
     """
     try:
         data = path.read_bytes()
@@ -145,7 +145,7 @@ def change_options(opt: dict[str, Any], changes: Sequence[str]) -> None:
 
 
 def _value(text: str) -> Any:
-    """A value of the command line: as YAML reads it, ``none`` for nothing, ``!!float1e-3``."""
+    """Read a command line's value as YAML; ``none`` means no value, ``!!float1e-3`` works too."""
     if text.lower() == "none":
         return None
     try:
@@ -160,7 +160,7 @@ def _value(text: str) -> Any:
 
 
 def read_arguments() -> argparse.Namespace:
-    """Read the command line, which is that of ``python -m basicsr.train`` and ``basicsr.test``."""
+    """Read a command line with the arguments of ``python -m basicsr.train`` or ``basicsr.test``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("-opt", required=True, help="the option file")
     launchers = ["none", "pytorch", "slurm"]
@@ -180,13 +180,13 @@ def read_options(is_train: bool, check: Callable[[dict[str, Any]], None]) -> tup
 
     Args:
         is_train: whether the options are for a training.
-        check: refuses options that are not in order; called before they are completed.
+        check: a function that refuses wrong options; it is called before they are completed.
 
     Returns:
         The options, and the option file's name.
 
     Raises:
-        OptionError: on what ``check`` refuses, and on a file that cannot be read.
+        OptionError: if ``check`` refuses the options, or the file cannot be read.
     """
     arguments = read_arguments()
     opt = read_option_file(Path(arguments.opt))

@@ -1,8 +1,8 @@
-"""Training and testing with BasicSR, each one function from the options on.
+"""Trains and tests with BasicSR: one function each, which takes the options and does the rest.
 
-``tools/basicsr_train.py`` and ``tools/basicsr_test.py`` run them. ``python -m basicsr.train`` and
-``basicsr.test`` run them too, once the plugin's line in an option file has imported this package:
-:func:`take_over` sees to that.
+``tools/basicsr_train.py`` and ``tools/basicsr_test.py`` run these functions. ``python -m
+basicsr.train`` and ``basicsr.test`` run them too: the plugin's line in an option file imports this
+package, and :func:`take_over` then replaces the rest of BasicSR's own pipeline.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from iart_plugin.basicsr.random_state import of_first_process
 from iart_plugin.basicsr.training_data import TrainingData
 
 FIRST_STEP = {"train": "load_resume_state", "test": "make_exp_dirs"}
-"""What BasicSR's two pipelines call first once they have read their options."""
+"""The function that each of BasicSR's pipelines calls first after it has read its options."""
 
 
 def run(kind: Literal["train", "test"]) -> None:
-    """Train or test by the command line's option file, writing to the working directory.
+    """Train or test with the command line's option file. Outputs go to the working directory.
 
-    The command line is that of ``python -m basicsr.train`` or ``basicsr.test``. The option file may
-    do without the plugin's line.
+    The arguments are those of ``python -m basicsr.train`` or ``basicsr.test``. The option file need
+    not have the plugin's line.
 
     Raises:
         SystemExit: with one line on standard error, if :mod:`iart_plugin.basicsr.checks` finds
@@ -66,8 +66,8 @@ def run(kind: Literal["train", "test"]) -> None:
 def train(opt: dict[str, Any], option_file: str) -> None:
     """Train as the options say. A resumed run goes on as if it had not been stopped.
 
-    Nothing is written, and no earlier run of this name is moved aside, before everything that can
-    be checked is found in order.
+    Everything that can be checked is checked first. Only then is anything written, or an earlier
+    run of the same name moved aside.
 
     Args:
         opt: BasicSR's options, complete, with ``root_path``.
@@ -137,7 +137,7 @@ def _iterate(
         model.feed_data(batch)
         model.optimize_parameters(iteration)
         whole.record()
-        if iteration == 1:  # the first one is slow and says little of the rest
+        if iteration == 1:  # the first iteration is slow, so the time estimate leaves it out
             messages.reset_start_time()
         if iteration % opt["logger"]["print_freq"] == 0:
             times = {"time": whole.get_avg_time(), "data_time": waiting.get_avg_time()}
@@ -160,7 +160,7 @@ def test(opt: dict[str, Any], option_file: str = "") -> None:
 
     Args:
         opt: BasicSR's options, complete.
-        option_file: not used; :func:`train` has it.
+        option_file: not used; it is here because :func:`train` takes it.
 
     Raises:
         OptionError: if something is wrong that can be known before testing.
@@ -179,13 +179,13 @@ def test(opt: dict[str, Any], option_file: str = "") -> None:
         model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=save_img)
 
 
-test.__test__ = False  # not one of pytest's
+test.__test__ = False  # tells pytest that this is not a test
 
 PIPELINES = {"train": train, "test": test}
 
 
 def _make_new_folders(opt: dict[str, Any]) -> None:
-    """Make the folders of a new run; BasicSR moves those of an earlier one of its name aside."""
+    """Make the folders of a new run. BasicSR moves an earlier run of the same name aside."""
     make_exp_dirs(opt)
     if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
         mkdir_and_rename(str(Path(opt["root_path"], "tb_logger", opt["name"])))
@@ -199,12 +199,12 @@ def _start_log(opt: dict[str, Any], kind: str) -> None:
 
 
 def _open_board(opt: dict[str, Any]) -> Any:
-    """TensorBoard's writer, or None. What a stopped run logged after its save is marked as void."""
+    """TensorBoard's writer, or None. Values that a stopped run logged after its save are hidden."""
     board = init_tb_loggers(opt)
     resumed = Path(opt["path"].get("resume_state") or "").stem
     if board is not None and resumed.isdecimal():
         board.purge_step = int(resumed) + 1
-        board.close()  # the next value opens it again, and marks the rest
+        board.close()  # the next value opens the writer again, which hides the later values
     return board
 
 
@@ -226,22 +226,22 @@ def take_over() -> None:
     BasicSR imports this package while it reads an option file, in the middle of its pipeline. The
     first function that the pipeline calls after that is replaced by one that does all of the rest
     and ends the program. ``python -m basicsr.train`` runs a second copy of ``basicsr/train.py`` as
-    ``__main__``, so both copies are seen to.
+    ``__main__``, so the function is replaced in both copies.
     """
     main = sys.modules.get("__main__")
     for kind, name in FIRST_STEP.items():
-        # The attribute `basicsr.train` may be shadowed by a star import; the module table is not.
+        # A star import may shadow the attribute `basicsr.train`, but not the entry in sys.modules.
         modules = [sys.modules[f"basicsr.{kind}"]]
         if getattr(getattr(main, "__spec__", None), "name", None) == f"basicsr.{kind}":
             modules.append(main)
         for module in modules:
             setattr(module, name, functools.partial(_run_and_exit, PIPELINES[kind]))
-        # For programs that call it themselves and go on afterwards.
+        # Programs may call this function themselves and go on afterwards.
         setattr(modules[0], f"{kind}_pipeline", functools.partial(_run_from, kind))
 
 
 def _run_from(kind: Literal["train", "test"], root_path: str) -> None:
-    """Stand for ``basicsr.train.train_pipeline`` or ``basicsr.test.test_pipeline``."""
+    """Replace ``basicsr.train.train_pipeline`` or ``basicsr.test.test_pipeline``."""
     opt, arguments = parse_options(root_path, is_train=kind == "train")
     opt["root_path"] = root_path
     PIPELINES[kind](opt, arguments.opt)

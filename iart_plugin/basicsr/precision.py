@@ -1,4 +1,4 @@
-"""The number format of a network's pass in training."""
+"""Chooses the number format of a network's forward pass in training."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float
 
 
 def choose_amp_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The precision of the network's pass.
+    """The precision of the network's forward pass.
 
     Args:
         name: ``fp16``, ``bf16``, ``fp32``, or None for the device's default.
         device: Where the network runs.
 
     Raises:
-        OptionError: on another name, or one that the device does not offer.
+        OptionError: if the name is unknown, or the device does not offer that precision.
     """
     if name is None:
         return torch.float16 if device.type == "cuda" else torch.float32

@@ -1,4 +1,4 @@
-"""A progress bar inside a clip, which BasicSR's own bar counts as one step."""
+"""A progress bar for the frames of one clip. BasicSR's own bar only counts whole clips."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clip_progress(network: nn.Module, frames: int) -> Iterator[None]:
     ) as bar:
 
         def step(*_: object) -> None:
-            bar.update()  # what it returns must not become the branch's output
+            bar.update()  # its result is not returned, or it would replace the branch's output
 
         hooks = [branch.register_forward_hook(step) for branch in branches]
         try:

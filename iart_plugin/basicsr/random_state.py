@@ -1,4 +1,4 @@
-"""The random generators of all processes, in types that a weights-only load reads."""
+"""Saves and restores the states of the random generators of all processes."""
 
 from __future__ import annotations
 

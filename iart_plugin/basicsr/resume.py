@@ -1,4 +1,4 @@
-"""A run's training state: which one a resumed run takes up, and what it keeps of it."""
+"""Chooses and reads the training state from which a run resumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_ste
 
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-    """Read the training state that the run goes on from.
+    """Read the training state from which the run resumes.
 
     Args:
         opt: BasicSR's options. ``path.resume_state`` and the networks' paths are set in it.
@@ -52,7 +52,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
         raise OptionError(f"{error}{_way_out(opt, path)}") from error
     opt["path"]["resume_state"] = str(path)
     check_resume(opt, state["iter"])
-    # BasicSR changes `params_ema` alone; with `~` or another name the average would be read.
+    # BasicSR resets only `params_ema`; with `~` or another name the average would be read.
     ignored = opt["path"].get("ignore_resume_networks") or []
     for key in opt["path"]:
         if key.startswith("param_key") and key.replace("param_key", "network", 1) not in ignored:
@@ -134,7 +134,7 @@ def _way_out(opt: dict[str, Any], refused: Path) -> str:
 
 
 def check_groups(optimizers: list[Any], states: list[dict[str, Any]]) -> None:
-    """Refuse a state whose optimizers group the weights otherwise than the options do.
+    """Refuse a state whose optimizers group the weights differently from the options.
 
     Raises:
         OptionError: if the numbers of weights in the groups differ.
@@ -162,7 +162,7 @@ def settings_of(optimizers: Iterable[Any], schedulers: Iterable[Any]) -> list[di
 def apply_settings(
     settings: list[dict[str, Any]], optimizers: Iterable[Any], schedulers: Iterable[Any]
 ) -> str:
-    """Put the options' settings back after a state was loaded, which brought the saved ones.
+    """Restore the options' settings, which loading a state has replaced by the saved ones.
 
     Args:
         settings: what :func:`settings_of` returned before the state was loaded.
@@ -177,14 +177,14 @@ def apply_settings(
     changed = {}
     for owner, wanted in zip([*groups, *map(vars, schedulers)], settings, strict=True):
         for key, value in wanted.items():
-            before = owner.setdefault(key, value)  # another version's state may lack it
+            before = owner.setdefault(key, value)  # the state of another version may lack the key
             if before != value:
                 changed[key] = f"{key} {value} in place of {before}"
                 owner[key] = value
     for scheduler, wanted in zip(schedulers, settings[len(groups) :], strict=True):
         foreign = scheduler.state_dict().keys() - wanted.keys() - set(_PROGRESS)
         if isinstance(scheduler, MultiStepRestartLR) and (changed or foreign):
-            # This scheduler multiplies the current rate; the others compute the rate anew.
+            # This scheduler multiplies the current rate. The others compute the rate from scratch.
             for group in scheduler.optimizer.param_groups:
                 rate = _multi_step_rate(scheduler, group["initial_lr"])
                 if not math.isclose(rate, group["lr"], rel_tol=1e-6):
@@ -222,7 +222,7 @@ def read_validations(state: str | os.PathLike | None) -> dict[int, dict[str, Any
 
 
 def save_atomically(payload: Any, path: Path) -> None:
-    """Save a file whole or not at all, and remove what a killed process left in its folder.
+    """Save a file completely or not at all, and remove what a killed process left in its folder.
 
     Only one process may write to the folder at a time.
     """

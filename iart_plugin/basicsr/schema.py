@@ -1,8 +1,8 @@
-"""Everything that the trainers and testers read from an option file, with its type and its range.
+"""All keys that the trainers and testers read from an option file, with their types and ranges.
 
-One table: :mod:`iart_plugin.basicsr.checks.schema` refuses what does not fit it, the model takes
-its defaults from it, and ``docs/basicsr.md`` shows its descriptions. A field that may be left out
-but not be null has None as its default.
+This table has three users: :mod:`iart_plugin.basicsr.checks.schema` refuses values that do not fit
+it, the model takes its defaults from it, and ``docs/basicsr.md`` shows its descriptions. A field
+that may be left out, but must not be null, has None as its default.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Whole = Annotated[float, NUMBER, AfterValidator(_whole)]
 Count = Annotated[float, NUMBER, Field(ge=1), AfterValidator(_whole)]
 CountOrZero = Annotated[float, NUMBER, Field(ge=0), AfterValidator(_whole)]
-# BasicSR hands these to functions that take an int alone.
+# BasicSR passes these to functions that accept only an int.
 Int = Annotated[int, Field(ge=1)]
 IntOrZero = Annotated[int, Field(ge=0)]
 FolderName = Annotated[str, AfterValidator(_folder_name)]
 
 
 class Section(BaseModel):
-    """A section of an option file: no other key, no text in a number's place."""
+    """A section of an option file, which refuses unknown keys, and text in place of a number."""
 
     model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
 
@@ -56,7 +56,7 @@ class OpenSection(Section):
 
 
 class Adam(Section):
-    """The optimizer, the only one that BasicSR's base model builds."""
+    """The optimizer Adam. It is the only one that BasicSR's base model builds."""
 
     type: Literal["Adam"]
     lr: Positive
@@ -91,7 +91,7 @@ class CosineAnnealing(Section):
 
 
 class Loss(OpenSection):
-    """A loss of BasicSR's registry; its other keys are those of the class."""
+    """A loss of BasicSR's registry; its other keys are the arguments of its class."""
 
     type: str
     loss_weight: Number = 1.0
@@ -99,7 +99,7 @@ class Loss(OpenSection):
 
 
 class Perceptual(OpenSection):
-    """A perceptual loss; its keys are those of the class."""
+    """A perceptual loss; its keys are the arguments of its class."""
 
     type: str
 
@@ -228,7 +228,7 @@ class Paths(OpenSection):
 
 
 class Options(Section):
-    """The top of an option file. Networks and data sets are looked at one by one."""
+    """The top level of an option file. Networks and data sets are checked one by one elsewhere."""
 
     name: FolderName
     model_type: str
@@ -243,7 +243,7 @@ class Options(Section):
     dist_params: dict[str, Any] | None = None
     find_unused_parameters: bool = False
     use_static_graph: bool = False
-    # What completes the options before a model is built.
+    # These keys are not in the file: they are added before a model is built.
     is_train: bool = True
     auto_resume: bool = False
     dist: bool = False
@@ -253,16 +253,16 @@ class Options(Section):
 
 
 class TrainingRun(Options):
-    """The top of an option file for training."""
+    """The top level of an option file for training."""
 
     train: TrainOptions
     logger: Logger
 
 
 class TestRun(Options):
-    """The top of an option file for testing; a training's sections may stay in it."""
+    """The top level of an option file for testing. Sections for training may stay in it."""
 
-    __test__ = False  # not one of pytest's
+    __test__ = False  # tells pytest that this is not a test
 
     val: Validation
     train: dict[str, Any] | None = None

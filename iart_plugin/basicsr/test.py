@@ -3,8 +3,8 @@
     python -m iart_plugin.basicsr.test -opt FILE.yml
     torchrun --nproc_per_node 2 -m iart_plugin.basicsr.test -opt FILE.yml --launcher pytorch
 
-The options are those of ``python -m basicsr.test``. The option file may do without the plugin's
-line, and ``iart-plugin configs`` copies one.
+The arguments are those of ``python -m basicsr.test``. The option file need not have the plugin's
+line. ``iart-plugin configs`` copies option files.
 """
 
 from iart_plugin.basicsr import pipeline

@@ -1,9 +1,9 @@
-"""The training data of a run, which can go on from any iteration.
+"""Training data that a resumed run can continue at any iteration.
 
-BasicSR takes a resumed run to the start of the epoch and lets every worker's augmentation depend on
-what that worker did before. Here the order of the data goes on where it stopped, and each sample's
-random numbers depend only on the seed, the epoch and the sample's place in the epoch. They are the
-same for any number of workers, and of processes at the same total batch size.
+In BasicSR, a resumed run goes back to the start of the epoch, and a worker's augmentation depends
+on what that worker did before. Here a resumed run continues where the data stopped. Each sample's
+random numbers depend only on the seed, the epoch and the sample's position in the epoch. So they
+are the same for any number of workers, and for any number of processes with the same total batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from iart_plugin.option_errors import OptionError
 
 
 class SamplePlace(int):
-    """A data set's index that also knows its place: epoch, and position among all processes'."""
+    """A data set's index that also holds (epoch, position among the samples of all processes)."""
 
     def __new__(cls, index: int, place: tuple[int, int]) -> SamplePlace:
         """The index ``index`` with its place."""
@@ -40,12 +40,12 @@ class SamplePlace(int):
 
 
 class ResumableSampler(EnlargedSampler):
-    """BasicSR's sampler, in the same order, able to start in the middle of one epoch."""
+    """BasicSR's sampler with the same order, which can also start in the middle of one epoch."""
 
     _start: tuple[int, int] = (-1, 0)  # (epoch, number of samples already used)
 
     def start_at(self, epoch: int, used: int) -> None:
-        """Leave out the first ``used`` samples of ``epoch``; other epochs are complete."""
+        """Skip the first ``used`` samples of ``epoch``. Other epochs are complete."""
         self._start = (epoch, used)
 
     def __iter__(self) -> Iterator[SamplePlace]:
@@ -56,7 +56,7 @@ class ResumableSampler(EnlargedSampler):
 
 
 class SeededDataset(Dataset):
-    """A data set whose random choices follow from the seed and the sample's place alone.
+    """A data set whose random choices depend only on the seed and on the sample's place.
 
     Args:
         dataset: a map-style data set that draws from ``random``, ``numpy`` or ``torch``.
@@ -75,7 +75,7 @@ class SeededDataset(Dataset):
             return self.dataset[index]
         with seeded(self.seed, *index.place):
             sample = self.dataset[int(index)]
-        # BasicSR's Vimeo-90K sets reverse this list in place and leave it so.
+        # BasicSR's Vimeo-90K sets reverse this list in place and do not restore it.
         if isinstance(getattr(self.dataset, "neighbor_list", None), list):
             self.dataset.neighbor_list.sort()
         return sample
@@ -83,7 +83,7 @@ class SeededDataset(Dataset):
 
 @contextlib.contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
-    """Random numbers that depend on ``entropy`` only, without disturbing those outside."""
+    """Make random numbers depend on ``entropy`` only in this block, and restore the state after."""
     before = random_state()
     words = np.random.SeedSequence(entropy).generate_state(3)
     random.seed(int(words[0]))
@@ -102,7 +102,7 @@ class TrainingData:
         opt: BasicSR's options. ``manual_seed`` must be the same on every process.
 
     Raises:
-        OptionError: if the data set has less than one batch of all processes.
+        OptionError: if the data set is smaller than one batch over all processes.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class TrainingData:
                 f"The training data set has {len(dataset)} samples, fewer than one batch of all "
                 "processes. Lower batch_size_per_gpu or raise dataset_enlarge_ratio."
             )
-        # Its own generator, so that the workers' seeds are not drawn from the network's.
+        # The loader has its own generator, so that its workers' seeds do not use the network's.
         self.loader.generator = torch.Generator().manual_seed(opt["manual_seed"])
         on_gpu = data.get("prefetch_mode") == "cuda" and torch.cuda.is_available()
         self._prefetcher = (
@@ -147,7 +147,7 @@ class TrainingData:
             )
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Epoch and batch, from the first epoch or from where :meth:`continue_after` says."""
+        """Yield (epoch, batch) from the start, or from where :meth:`continue_after` moved it."""
         for epoch in itertools.count(self._first_epoch):
             self.sampler.set_epoch(epoch)
             self._prefetcher.reset()

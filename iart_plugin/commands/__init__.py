@@ -1,1 +1,1 @@
-"""What the command line does, one module or folder a command."""
+"""The commands of the command line; each has a module or a folder of its own."""

@@ -25,7 +25,7 @@ from iart_plugin.data.inspection import (
     missing_files,
 )
 
-MAX_NAMED = 5  # missing files named one by one
+MAX_NAMED = 5  # at most this many missing files are named one by one
 
 
 @one_line_errors
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def inspect(pairs: list[FramePair], frames: int) -> Iterator[str]:
-    """Say in sentences what is wrong with these pairs."""
+    """Yield a sentence for each thing that is wrong with these pairs."""
     missing = list(missing_files(path for pair in pairs for path in pair))
     for path in missing[:MAX_NAMED]:
         yield f"{path} is missing{_near(path)}"
@@ -60,7 +60,8 @@ def inspect(pairs: list[FramePair], frames: int) -> Iterator[str]:
         yield f"and {len(missing) - MAX_NAMED} more are missing"
     gone = set(missing)
     whole = [pair for pair in pairs if not gone & set(pair)]
-    # Vimeo-90K's test has one ground truth for seven frames: that frame's own is compared.
+    # Vimeo-90K's test has one ground truth for seven frames; it is compared with the frame of its
+    # own name only.
     whole = [pair for pair in whole if pair.gt.name == pair.lq.name] or whole
     kernels: dict[str, Path] = {}
     for pair in even_sample(whole, frames):
@@ -99,14 +100,14 @@ def _explain(pair: FramePair, found) -> str:
 
 
 def basicsr_sets(config: Path) -> Iterator[tuple[str, list[FramePair] | str]]:
-    """The data sets of an option file: their pairs, or what keeps them from being listed."""
+    """The data sets of an option file, each with its pairs or with why they cannot be listed."""
     from iart_plugin.basicsr.checks import check_dataset, known_dataset, list_frame_pairs
     from iart_plugin.basicsr.option_files import read_option_file
 
     opt = read_option_file(config)
     for phase, dataset in opt["datasets"].items():
         dataset = {**dataset, "phase": phase, "scale": opt.get("scale", 4)}
-        for key in ("dataroot_gt", "dataroot_lq"):  # and no other, as BasicSR does
+        for key in ("dataroot_gt", "dataroot_lq"):  # BasicSR expands `~` in these keys only
             if dataset.get(key):
                 dataset[key] = os.path.expanduser(dataset[key])
         name = f"{phase} ({dataset['name']})"
@@ -144,7 +145,7 @@ def mmagic_sets(config: Path) -> Iterator[tuple[str, list[FramePair] | str]]:
 
 
 def mmagic_pairs(dataset: dict[str, Any]) -> Iterator[FramePair]:
-    """The frames of one ``BasicFramesDataset``: the annotation file's, or every folder's."""
+    """The frames of one ``BasicFramesDataset``: those of its annotation file or of all folders."""
     root = Path(dataset["data_root"])
     gt, lq = (root / dataset["data_prefix"][key] for key in ("gt", "img"))
     for folder in (gt, lq):

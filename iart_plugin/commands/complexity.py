@@ -1,11 +1,11 @@
-"""Parameters, FLOPs, time and memory of every network and aligner.
+"""Count the parameters and FLOPs of every network and aligner, and measure time and memory.
 
     iart-plugin complexity                       # a table; time and memory at 64x64
     iart-plugin complexity --count-only --size 180 320
     iart-plugin complexity --train --only IART   # one training step, before you start one
     iart-plugin complexity --docs docs           # write docs/complexity.md
 
-FLOPs count twice the multiply-accumulates of a forward pass, for a network per output frame.
+FLOPs are twice the multiply-accumulates of a forward pass; a network's are per output frame.
 """
 
 from __future__ import annotations

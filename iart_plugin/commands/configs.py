@@ -26,10 +26,10 @@ A config is named by its path in the list or by the end of that path.
 
 
 def configs_folder() -> Path:
-    """The folder with ``basicsr`` and ``mmagic``, of the wheel or of the clone.
+    """The folder that holds ``basicsr`` and ``mmagic``, in the wheel or in the clone.
 
     Raises:
-        FileNotFoundError: There is neither.
+        FileNotFoundError: There is no such folder in either.
     """
     package = Path(iart_plugin.__file__).parent
     for folder in (package / ".mim" / "configs", package.parent / "configs"):
@@ -39,7 +39,7 @@ def configs_folder() -> Path:
 
 
 def list_configs(folder: Path) -> list[str]:
-    """The configs that can be run, by their paths in the folder; no bases and no indices."""
+    """The paths in the folder of all configs that can be run; bases and metafiles are left out."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(
         path.as_posix()
@@ -74,7 +74,7 @@ def find_config(folder: Path, name: str) -> Path:
 
 
 def bases(config: Path) -> list[Path]:
-    """The files that an MMagic config inherits from, themselves included, by relative paths."""
+    """All files that an MMagic config inherits from, directly or indirectly."""
     if config.suffix != ".py":
         return []
     found = []
@@ -89,7 +89,7 @@ def bases(config: Path) -> list[Path]:
 
 
 def copy_config(config: Path, folder: Path, target: Path) -> Path:
-    """Copy a config; one with bases keeps its place beside them.
+    """Copy a config. If it has bases, they are copied too, with the same folders between them.
 
     Args:
         config: The file.
@@ -115,7 +115,7 @@ def copy_config(config: Path, folder: Path, target: Path) -> Path:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of ``configs``."""
+    """The argument parser of ``configs``."""
     parser = argparse.ArgumentParser(
         prog="iart-plugin configs",
         description="List, print or copy BasicSR's option files and MMagic's configs.",
@@ -130,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command and return the exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
     try:

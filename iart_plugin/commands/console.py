@@ -1,4 +1,4 @@
-"""What every command shares: exit codes, messages of errors, and logging to the console."""
+"""Code that all commands share: exit codes, error messages, and logging to the console."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks; its type too where the message alone says little."""
+    """An error's message without line breaks, with its type if the message alone says little."""
     if isinstance(error, ImportError) and extras.advice(error.name):
         return extras.advice(error.name)
     if isinstance(error, OSError) and error.strerror:
@@ -50,10 +50,10 @@ def command_parser(name: str, text: str) -> argparse.ArgumentParser:
 
 
 def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
-    """Let a command's ``main(argv)`` end a bad input with one line and an exit code, not a trace.
+    """Let a command's ``main(argv)`` end with one line and an exit code if the input is bad.
 
-    Only errors that the input causes are treated so: ``ValueError`` and ``OSError``. The trace of
-    anything else is wanted.
+    Only errors that the input causes are shown like this: ``ValueError`` and ``OSError``. Any other
+    error is a fault of the program, and its trace is shown.
     """
 
     @functools.wraps(main)

@@ -1,4 +1,4 @@
-"""``iart-plugin convert``: a checkpoint for another program, without rounding anything."""
+"""``iart-plugin convert``: rewrites a checkpoint for another program, without any rounding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ The input is recognised by its keys. A round trip gives the same bits.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of ``convert``."""
+    """The argument parser of ``convert``."""
     parser = argparse.ArgumentParser(
         prog="iart-plugin convert",
         description="Convert a checkpoint among the released IART program, BasicSR, MMagic and "
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command and return the exit code."""
     args = build_parser().parse_args(argv)
     try:
         print(convert(args.input, args.output, to=args.to, only=args.only))
@@ -48,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def convert(source: str, target: str, *, to: str, only: str | None = None) -> str:
-    """Convert a file.
+    """Convert a checkpoint file.
 
     Args:
         source: The file to read.
         target: The file to write.
         to: One of the layouts of :mod:`iart_plugin.archs.conversion`.
-        only: "trained" or "averaged" weights alone.
+        only: "trained" or "averaged" writes only these weights; None writes all.
 
     Returns:
         A line that says what was written.

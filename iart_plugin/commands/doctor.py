@@ -1,4 +1,4 @@
-"""``iart-plugin doctor``: what is installed, what is used of it, and whether it computes right."""
+"""``iart-plugin doctor``: shows what is installed and used, and checks the fast forms' results."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ FRAMEWORKS = {
     "basicsr": ("basicsr",),
     "mmagic": ("mmagic", "mmengine", "mmcv", "mmcv-lite"),
 }
-"""The packages of each framework whose version is said."""
+"""For each framework, the packages whose versions are printed."""
 
 ENCODERS = (
     *("libx264", "libx264rgb", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "png"),
     *("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_videotoolbox", "hevc_videotoolbox"),
 )
-"""The encoders that ``upscale`` knows how to set up, and the usual ones of hardware."""
+"""The encoders that ``upscale`` knows how to set up, and the usual hardware encoders."""
 
 Rows = Iterator[tuple[str, str]]
 
 
 def installed(package: str) -> str:
-    """A package's version, or that it is not installed."""
+    """A package's version, or a text that says that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -50,7 +50,7 @@ def installed(package: str) -> str:
 
 
 def versions() -> Rows:
-    """The package, Python and what the package runs on."""
+    """The versions of this package, of Python and of the libraries that it uses."""
     yield "iart_plugin", iart_plugin.__version__
     yield "Python", f"{platform.python_version()}, {platform.platform()}"
     for package in PACKAGES:
@@ -94,7 +94,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def frameworks() -> Rows:
-    """Each framework's version, and what its adapter repaired of it in this process."""
+    """Each framework's version, and the repairs that its adapter made in this process."""
     for framework, packages in FRAMEWORKS.items():
         found = {package: installed(package) for package in packages}
         if found[framework] == "not installed":
@@ -116,7 +116,7 @@ def frameworks() -> Rows:
 
 
 def encoders() -> Rows:
-    """PyAV's encoders of those that ``upscale`` may use."""
+    """Which of the encoders that ``upscale`` may use are in PyAV."""
     try:
         import av
     except ImportError:
@@ -142,7 +142,7 @@ def print_part(title: str, rows: Rows) -> None:
 
 
 def check_kernels(device: torch.device, cases: tuple[Case, ...]) -> bool:
-    """Print the table of the comparison; whether all agree."""
+    """Print the table of the comparison and return whether all cases agree."""
     print(f"\nFused forms against the reference forms on {device_name(device)}, random weights")
     results = list(run_checks(device, cases))
     print(

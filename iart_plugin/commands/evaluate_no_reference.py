@@ -1,13 +1,13 @@
-"""Measures results where there is no ground truth.
+"""Measure the quality of results without ground truth.
 
     iart-plugin evaluate-no-reference results/                # a folder of clips, or one clip
     iart-plugin evaluate-no-reference result.mp4 --frames all
     iart-plugin evaluate-no-reference results/ --metrics niqe brisque --flow-from inputs/
 
-There are NIQE by BasicSR, any metric of pyiqa where that is installed, and the temporal warping
-error, which tells flicker. NIQE and the warping error are better when they are lower. As in
-VideoLQ's protocol, the metrics are taken of each clip's first, middle and last frame. The warping
-error is taken of all neighbouring frames. Methods are comparable by it if all have the same flow:
+The command offers BasicSR's NIQE, every metric of pyiqa if pyiqa is installed, and the temporal
+warping error, which measures flicker. Lower is better for NIQE and for the warping error. As in
+VideoLQ's protocol, the metrics use each clip's first, middle and last frame. The warping error uses
+all pairs of neighbouring frames. It can only compare methods if all use the same flow: for this,
 give the low-resolution clips as --flow-from.
 """
 
@@ -37,7 +37,7 @@ from iart_plugin.video.reader import open_source, to_dtype
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".y4m"})
 WARPING = "warping error"
 SMALLEST_NIQE = 2 * 96
-"""Pixels of a side: NIQE compares blocks of 96 x 96 pixels, and needs some."""
+"""The smallest width and height in pixels: NIQE needs several blocks of 96 x 96 pixels."""
 
 Metric = Callable[[np.ndarray], float]
 
@@ -78,11 +78,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def find_clips(root: Path) -> dict[str, Path]:
-    """The clips of a path by their names.
+    """The clips in a path, by name.
 
     Raises:
-        FileNotFoundError: There is no such path.
-        ValueError: There are no clips in it.
+        FileNotFoundError: The path does not exist.
+        ValueError: It holds no clips.
     """
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such file or folder")
@@ -104,10 +104,10 @@ def _has_images(folder: Path) -> bool:
 
 
 def match_guides(clips: dict[str, Path], root: Path) -> dict[str, Path]:
-    """The clips whose flow is used, one for each clip.
+    """For each clip, the clip below ``root`` that gives the flow.
 
     Raises:
-        ValueError: One is missing.
+        ValueError: A clip is missing there.
     """
     guides = find_clips(root)
     if len(clips) == len(guides) == 1:
@@ -164,13 +164,13 @@ def temporal(path: Path, guide: Path | None) -> float:
 
 
 def _mean(values: Sequence[float] | Iterator[float]) -> float:
-    """The mean of the numbers that are there."""
+    """The mean of the numbers."""
     finite = [value for value in values if not math.isnan(value)]
     return fmean(finite) if finite else math.nan
 
 
 def build_metric(name: str) -> Metric:
-    """A metric of a frame (h, w, 3), RGB, uint8.
+    """Return a function that measures a frame (h, w, 3), RGB, uint8.
 
     Raises:
         ModuleNotFoundError: BasicSR is not installed.

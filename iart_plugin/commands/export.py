@@ -1,7 +1,8 @@
-"""``python -m iart_plugin export``: parts of a network as ONNX, checked against PyTorch.
+"""``python -m iart_plugin export``: writes parts of a network as ONNX and checks them.
 
-A whole recurrent network would be unrolled for one number of frames. What is exported is one step,
-with the recurrence outside: for players and engines that keep their own loop.
+The export of a whole recurrent network would work for one number of frames only, because the loop
+over the frames would be unrolled. So one step is exported, and the player or engine that uses it
+runs the loop.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ PARTS = ("alignment", "cell", "bidirectional-cell")
 
 
 class RecurrentCell(nn.Module):
-    """One step of one of IA-CNN's two branches, and the frame made from it.
+    """One step of one of IA-CNN's two branches, with the output frame made from it.
 
     Args:
-        network: Whose layers are used.
-        direction: "forward" or "backward" branch.
-        bidirectional: Take the other branch's features too, as the network does; without them,
-            a step is causal: the other half of the fusion reads zeros.
+        network: The network that provides the layers.
+        direction: The "forward" or the "backward" branch.
+        bidirectional: Whether the step also takes the other branch's features, as in the network.
+            Without them a step is causal, and the fusion reads zeros in their place.
 
     Raises:
-        ValueError: An unknown direction.
+        ValueError: The direction is unknown.
     """
 
     def __init__(
@@ -56,16 +57,16 @@ class RecurrentCell(nn.Module):
     def forward(
         self, frame: Tensor, previous: Tensor, flow: Tensor, other: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One step.
+        """Run one step.
 
-        The first step of a clip takes zeros for ``previous`` and for ``flow``. The network aligns
-        nothing there, so what the aligner makes of zeros (its biases) is left out here too.
+        At the first step of a clip, ``previous`` and ``flow`` are zeros. The network aligns nothing
+        there. An aligner turns zeros into its biases, so this step leaves the aligner's result out.
 
         Args:
             frame: (n, 3, h, w) RGB in [0, 1].
-            previous: (n, c, h, w) features of the step before.
-            flow: (n, 2, h, w) pixels, from this frame to that step's.
-            other: (n, c, h, w) this frame's features of the other branch.
+            previous: (n, c, h, w) features of the previous step.
+            flow: (n, 2, h, w) in pixels, from this frame to the frame of the previous step.
+            other: (n, c, h, w) features of the other branch for this frame.
 
         Returns:
             (n, c, h, w) features for the next step, and the frame (n, 3, 4h, 4w).
@@ -84,13 +85,13 @@ class RecurrentCell(nn.Module):
 
 
 class Export(NamedTuple):
-    """A module with the names and an example of its tensors.
+    """A module to export, and a description of its tensors.
 
     Attributes:
-        module: What is exported.
-        inputs: Names.
-        outputs: Names.
-        channels: Channels of each input.
+        module: The module to export.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+        channels: Number of channels of each input.
     """
 
     module: nn.Module
@@ -99,7 +100,7 @@ class Export(NamedTuple):
     channels: tuple[int, ...]
 
     def example(self, n: int, height: int, width: int, *, seed: int = 0) -> tuple[Tensor, ...]:
-        """Random inputs; flow of a few pixels, frames in [0, 1]."""
+        """Random inputs: the flow has a few pixels, and frames are in [0, 1]."""
         generator = torch.Generator().manual_seed(seed)
         tensors = []
         for name, channels in zip(self.inputs, self.channels, strict=True):
@@ -112,9 +113,9 @@ def select_part(network: nn.Module, part: str, *, direction: str = "forward") ->
     """The part of a network to export.
 
     Args:
-        network: IACNN, or for the alignment also IART.
+        network: An IACNN; for the part "alignment" also an IART.
         part: One of :data:`PARTS`.
-        direction: Of a cell.
+        direction: The branch of a cell.
 
     Raises:
         ValueError: The network has no such part.
@@ -138,10 +139,10 @@ def select_part(network: nn.Module, part: str, *, direction: str = "forward") ->
 
 
 def export_onnx(export: Export, path: str | Path, *, opset: int = OPSET) -> None:
-    """Write a part as ONNX, with any batch size, height and width.
+    """Write a part as ONNX, for any batch size, height and width.
 
     Raises:
-        ValueError: An opset older than 18.
+        ValueError: The opset is older than 18.
         ImportError: onnx or onnxscript is missing.
     """
     if opset < OPSET:
@@ -170,9 +171,9 @@ def check_onnx(
     """Compare a file, run by onnxruntime, with PyTorch.
 
     Args:
-        export: What was exported.
-        path: The file.
-        sizes: (n, h, w) to try; some that differ from the example's by default.
+        export: The part that was exported.
+        path: The ONNX file.
+        sizes: The sizes (n, h, w) to try; the default sizes differ from the example's size.
 
     Returns:
         The largest absolute difference.
@@ -196,7 +197,7 @@ def check_onnx(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command and return the exit code."""
     from iart_plugin.commands.console import EXIT_ERROR, one_line, set_up_logging
 
     parser = argparse.ArgumentParser(

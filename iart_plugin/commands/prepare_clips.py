@@ -14,11 +14,11 @@ each with its own smooth motion, and are reduced in the same way. The command wr
     train/GT, train/BIx4        training clips, with the numbers of REDS' clips except REDS4's
     val/GT, val/BIx4            the start of the held-out videos, with REDS4's numbers
     meta_info_GT.txt            the list of clips for BasicSR
-    clips.txt                   which number is which video or rendered clip
-    recipe.json                 the same, and everything else that decides the clips
+    clips.txt                   which video or rendered clip has which number
+    recipe.json                 these numbers, and everything else that decides the clips
 
-Clips that exist are kept, so the command can be interrupted and given again, also with more
---rendered. It is refused where another argument or another video would change a clip that exists,
+Existing clips are kept, so the command can be interrupted and repeated, also with a larger
+--rendered. It is refused if another argument or another video would change an existing clip,
 because a held-out video could then remain among the training clips.
 """
 
@@ -47,9 +47,9 @@ from iart_plugin.data.synthetic import random_clip
 SCALE = 4
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 PHOTOGRAPH_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
-RENDERED_FRAMES = 32  # played back and forth
+RENDERED_FRAMES = 32  # these are played back and forth
 RENDERED_SPEED = 8.0  # largest motion of a layer in pixels per frame
-RENDERED_SAMPLES = 2  # per pixel and axis; photographs have few finer details
+RENDERED_SAMPLES = 2  # samples per pixel and axis; photographs have few finer details
 
 
 def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
@@ -101,11 +101,11 @@ def write_clip(
     """Write the pairs of frames of one clip. A complete clip is kept as it is.
 
     Args:
-        make: Gives the frames of the ground truth.
-        root: Holds ``GT`` and ``BIx4``.
+        make: A function that returns the frames of the ground truth.
+        root: The folder that holds ``GT`` and ``BIx4``.
         name: The clip's number.
-        length: The number of frames, for which a shorter clip is played back and forth. None takes
-            the frames that there are.
+        length: The number of frames. A shorter clip is played back and forth to reach it. None
+            writes the frames that ``make`` returns.
     """
     folders = [root / kind / name for kind in ("GT", f"BIx{SCALE}")]
     present = [len(list(folder.glob("*.png"))) for folder in folders]

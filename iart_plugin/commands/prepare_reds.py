@@ -12,10 +12,10 @@ made. The command writes below --output, with links where possible:
     meta_info_reds4_train.txt, meta_info_reds4_val.txt          MMagic, with links train_sharp and
     train_sharp, train_sharp_bicubic                            train_sharp_bicubic
 
-and beside it REDS4/GT and REDS4/sharp_bicubic, which are clips 000, 011, 015 and 020. Files that
-exist are kept, so the command can be interrupted and given again. Where the download is --output
-itself, as in MMagic's layout, its train_sharp stays as it is, and MMagic's lists name only its
-clips.
+Beside --output it writes REDS4/GT and REDS4/sharp_bicubic, which are clips 000, 011, 015 and 020.
+Existing files are kept, so the command can be interrupted and repeated. If the download is --output
+itself, as in MMagic's layout, its train_sharp is not changed, and MMagic's lists name only the
+clips in it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VALIDATION_OFFSET = 240
 def find(args: argparse.Namespace, name: str) -> Path | None:
     """Find the folder of clips called ``name``, or the folder ``X4`` in it, at any depth.
 
-    Links that this command has made are passed over, because the download may be in the output.
+    Links that this command has made are skipped, because the download may be in the output.
     """
     output = args.output.resolve()
     for folder in sorted(args.download.rglob(name)):
@@ -53,7 +53,7 @@ def numbered(folder: Path) -> list[str]:
 
 
 def regroup(train: Path, validation: Path | None, target: Path) -> list[str]:
-    """Link the clips of both parts into ``target`` under BasicSR's numbers, and return these."""
+    """Link the clips of both parts into ``target`` under BasicSR's numbers; return the numbers."""
     names = []
     for part, offset in ((train, 0), (validation, VALIDATION_OFFSET)):
         for clip in numbered(part) if part else ():

@@ -3,8 +3,8 @@
     iart-plugin prepare-sintel datasets/sintel
 
 The command says which files are missing, clip by clip, and then writes training/<render>_bicubic_x4
-beside the originals. Frames that exist are kept. The data set makes the same frames itself where
-they are missing, so this step only saves time.
+beside the originals. Existing frames are kept. The data set makes missing frames itself, with the
+same values, so this command only saves time.
 """
 
 from __future__ import annotations

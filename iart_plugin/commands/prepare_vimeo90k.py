@@ -9,11 +9,11 @@ command writes below --output:
     BIx4, BDx4 or BD-13tapx4                    the low-resolution frames
     meta_info_Vimeo90K_train_GT.txt, meta_info_Vimeo90K_test_GT.txt
 
-BI is MATLAB-style bicubic. BD is the Gaussian of the released test sets: 12 x 12 with sigma 1.6, of
-which rows and columns 2, 6, 10, … are taken, counted from 1. BD-13tap is the Gaussian of the
-papers: 13 taps, rows and columns 1, 5, 9, …. A network that was trained for one loses over 10 dB on
-the other. --lmdb also puts the training trees into databases. Files that exist are kept, so the
-command can be interrupted and given again.
+BI is MATLAB-style bicubic. BD is the Gaussian blur of the released test sets: 12 x 12 with sigma
+1.6, after which rows and columns 2, 6, 10, … are taken, counted from 1. BD-13tap is the Gaussian
+blur of the papers: 13 taps, then rows and columns 1, 5, 9, …. A network that was trained for one of
+them loses over 10 dB on the other. --lmdb also puts the training folders into databases. Existing
+files are kept, so the command can be interrupted and repeated.
 """
 
 from __future__ import annotations

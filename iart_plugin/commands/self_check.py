@@ -1,8 +1,8 @@
 """Runs the fused forms beside the reference forms on this machine and compares them.
 
-Each case builds an operation or a network with random weights from a fixed seed. It is computed by
-the reference forms in float32 and by the fused forms, which include the GPU kernels where there is
-a GPU that they are written for.
+Each case builds an operation or a network with random weights from a fixed seed. The case is
+computed by the reference forms in float32 and by the fused forms. The fused forms include the GPU
+kernels if there is a GPU that supports them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from iart_plugin.fused import fused
 from iart_plugin.ops import ImplicitAlignment
 
 TOLERANCE = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
-"""The largest error that is in order, relative to the largest value; float32 may be TF32 on GPUs.
-"""
+"""The largest allowed error, relative to the largest value; float32 may be TF32 on GPUs."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is compared.
+    """One comparison of the fused forms with the reference forms.
 
     Attributes:
-        name: What is printed.
-        module: Builds the module.
-        inputs: Makes its inputs; their gradients are compared too where ``backward`` is set.
-        backward: Compare the gradients of inputs and weights instead of the outputs.
+        name: The name that is printed.
+        module: A function that builds the module.
+        inputs: A function that makes the module's inputs.
+        backward: Whether to compare the gradients of inputs and weights instead of the outputs.
     """
 
     name: str
@@ -44,15 +43,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What a case gave in one precision.
+    """The result of a case in one precision.
 
     Attributes:
-        name: The case's.
+        name: The case's name.
         dtype: Precision of the fused forms.
         error: Largest difference over the largest value; infinite if anything is not finite.
-        seconds: The fused forms' time.
-        reference_seconds: The reference forms' time, in float32.
-        failure: What the fused forms raised, in one line; None where they ran.
+        seconds: Seconds that the fused forms took.
+        reference_seconds: Seconds that the reference forms took, in float32.
+        failure: The error that the fused forms raised, in one line; None if they ran.
     """
 
     name: str
@@ -64,7 +63,7 @@ class Result:
 
     @property
     def agrees(self) -> bool:
-        """Whether the two forms computed the same to rounding."""
+        """Whether both forms computed the same values, except for rounding."""
         return self.failure is None and self.error <= TOLERANCE[self.dtype]
 
 
@@ -102,15 +101,15 @@ CASES = (
     ),
     Case("IA-CNN, 4 residual blocks a branch", lambda: IACNN(num_block=4), _clip),
 )
-"""What the doctor compares: odd sizes, so that windows are padded, and both directions."""
+"""The cases of the doctor. Odd sizes make windows need padding; forward and backward are tried."""
 
 
 def run_checks(device: torch.device, cases: tuple[Case, ...] = CASES) -> Iterator[Result]:
-    """Compare every case in every precision that the device is used in.
+    """Compare every case in every precision that is used on the device.
 
     Args:
-        device: Where to compute.
-        cases: What to compare.
+        device: The device to compute on.
+        cases: The cases to compare.
     """
     dtypes = [torch.float32]
     if device.type == "cuda":
@@ -140,7 +139,7 @@ def _check(case: Case, device: torch.device, dtypes: list[torch.dtype]) -> Itera
 def _compute(
     case: Case, module: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype
 ) -> tuple[list[Tensor], float]:
-    """The outputs or the gradients, and the time of a second run: the first one compiles."""
+    """The outputs or gradients, and the time of a second pass, because the first one compiles."""
     device = inputs[0].device
     half = dtype is not torch.float32
     run = _gradients if case.backward else _outputs
@@ -160,7 +159,7 @@ def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 
 
 def _gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """The gradients of the mean of the squares, so that every output counts differently.
+    """The gradients of the mean of the squared outputs, which depends on every output's value.
 
     The loss is scaled as in training with mixed precision: a mean over so many values has gradients
     that are too small for float16.
@@ -175,8 +174,8 @@ def _gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 def _largest_error(found: list[Tensor], expected: list[Tensor]) -> float:
     """The largest error of any tensor relative to its largest value.
 
-    Some gradients are zero but for rounding, such as that of the keys' bias in a softmax. The
-    largest value of all therefore counts for a thousandth in every tensor.
+    Some gradients are zero except for rounding, such as the gradient of the keys' bias before a
+    softmax. So each error is divided by at least a thousandth of the largest value in all tensors.
     """
     peaks = [x.double().abs().max().item() for x in expected]
     floor = max(1e-3 * max(peaks), 1e-12)

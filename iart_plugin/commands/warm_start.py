@@ -1,4 +1,4 @@
-"""``iart-plugin warm-start``: an IA-CNN out of a BasicVSR, a RealIACNN out of a RealBasicVSR."""
+"""``iart-plugin warm-start``: makes an IA-CNN from a BasicVSR, a RealIACNN from a RealBasicVSR."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ alignment_options: {position_channels: 16, padding_mode: zeros}.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of ``warm-start``."""
+    """The argument parser of ``warm-start``."""
     parser = argparse.ArgumentParser(
         prog="iart-plugin warm-start",
         description=DESCRIPTION,
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command and return the exit code."""
     args = build_parser().parse_args(argv)
     try:
         network = load_ia_cnn(args.adapter, args.basicvsr, window_size=args.window_size)

@@ -1,7 +1,7 @@
-"""Weights that their owners publish: what each is for, where it is published, whether it is here.
+"""List published weights: what each is for, where it is published, and whether it is here.
 
-Nothing is downloaded without --download, and only what has a plain link. A download that was cut
-off is continued. docs/weights.md says how the others are got.
+Nothing is downloaded without --download. Only files with a plain link can be downloaded, and a
+download that was cut off is continued. docs/weights.md says how to get the other files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK = 2**20
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """List known weights, or download some; the exit code."""
+    """List known weights, or download some, and return the exit code."""
     parser = command_parser("weights", __doc__)
     parser.add_argument("names", nargs="*", help="weights to show or download (default: show all)")
     parser.add_argument("--download", action="store_true", help="get what has a plain link")
@@ -73,11 +73,11 @@ def _state(weights: KnownWeights, path: Path | None) -> str:
 
 
 def download(weights: KnownWeights, folder: Path) -> Path:
-    """Get a file, or go on where an earlier attempt was cut off.
+    """Download a file, or continue an earlier download that was cut off.
 
     Args:
-        weights: What to get.
-        folder: Where to; made if it is not there.
+        weights: The weights to download.
+        folder: The folder for the file; it is made if it does not exist.
 
     Returns:
         The file.
@@ -113,7 +113,7 @@ def download(weights: KnownWeights, folder: Path) -> Path:
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Append what is missing of a file."""
+    """Append to a file what is missing of it."""
     done = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "iart_plugin"} | ({"Range": f"bytes={done}-"} if done else {})
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from iart_plugin.compat.mend import Mend, listed_in
 
 MENDS: list[Mend] = []
-"""Every repair in this module. ``provide_functional_tensor`` comes before BasicSR's import."""
+"""Every repair of this module. ``provide_functional_tensor`` must run before BasicSR's import."""
 
 BASICSR = "BasicSR 1.4.2"
 
@@ -30,7 +30,7 @@ def provide_functional_tensor() -> bool:
 
     ``data/degradations.py:8`` imports ``rgb_to_grayscale`` from
     ``torchvision.transforms.functional_tensor``, which torchvision 0.17 removed. BasicSR's master
-    is repaired, the version on PyPI is not.
+    branch no longer does this, but the version on PyPI does.
     """
     name = "torchvision.transforms.functional_tensor"
     if name in sys.modules or importlib.util.find_spec(name) is not None:
@@ -45,10 +45,10 @@ def provide_functional_tensor() -> bool:
 
 @listed_in(MENDS, BASICSR)
 def keep_metrics_on_the_models_device() -> bool:
-    """Keep validation's figures on the model's device, and apart for every data set.
+    """Keep validation's metrics on the model's device, and separate for every data set.
 
     ``models/video_recurrent_model.py:80`` and ``video_base_model.py:32`` create the tensor of
-    figures with ``device='cuda'``. They create it for the first data set only, so that a second one
+    metrics with ``device='cuda'``. They create it for the first data set only, so a second data set
     fails with a ``KeyError`` for its folders.
     """
     import torch
@@ -84,8 +84,8 @@ def keep_input_apart_from_the_data() -> bool:
     """Keep the model's input apart from the tensor that validation reshapes in place.
 
     ``models/video_recurrent_model.py:103-106`` applies ``squeeze_`` to the data after
-    ``feed_data``. On a GPU ``.to(device)`` has copied the data. On a CPU the model holds the same
-    tensor object, and would see a clip without its batch axis.
+    ``feed_data``. On a GPU, ``.to(device)`` has already copied the data. On a CPU the model holds
+    the same tensor object, so the clip would lose its batch axis there too.
     """
     from basicsr.models.sr_model import SRModel
 
@@ -94,7 +94,7 @@ def keep_input_apart_from_the_data() -> bool:
     @functools.wraps(original)
     def feed_data(self, data):
         original(self, data)
-        # A new tensor object over the same storage has a shape of its own: no copy is needed.
+        # A new tensor object on the same storage has its own shape, so no copy is needed.
         self.lq = self.lq.detach()
         if hasattr(self, "gt"):
             self.gt = self.gt.detach()
@@ -156,8 +156,8 @@ def wrap_networks_without_cuda() -> bool:
 def pass_on_errors_of_the_reading_thread() -> bool:
     """Let a damaged frame end a training that has ``prefetch_mode: cpu``.
 
-    In ``data/prefetch_dataloader.py:25`` an error ends the thread that reads, and the process that
-    waits for its next batch is not told and waits for ever.
+    In ``data/prefetch_dataloader.py:25`` an error ends the thread that reads. The main process does
+    not learn of it, and waits for its next batch forever.
     """
     from basicsr.data.prefetch_dataloader import PrefetchGenerator
 

@@ -1,4 +1,4 @@
-"""A mend: one repair of an upstream package, and the record of whether it is in place."""
+"""A mend is one repair of an upstream package. It records whether the repair is in place."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 class Mend:
     """One repair of an upstream package.
 
-    Calling it applies the repair once. The record ``applied`` is the only mark of "already mended":
-    a second call does nothing.
+    Calling it applies the repair. ``applied`` records this, and once the repair is in place,
+    another call does nothing.
 
     Attributes:
-        function: applies the repair where the breakage is present. It returns whether the repair
+        function: a function that applies the repair if it is needed. It returns whether the repair
             is in place afterwards.
         upstream: the package and version that need it, with the issue where there is one.
         applied: whether the repair is in place; None before the first call.
@@ -38,7 +38,7 @@ class Mend:
         """Apply the repair unless it is in place.
 
         Returns:
-            Whether the repair is in place: False where the breakage is absent.
+            Whether the repair is in place; False if it was not needed.
         """
         if not self.applied:
             self.applied = self.function()

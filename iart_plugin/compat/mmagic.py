@@ -13,13 +13,13 @@ from typing import Any
 from iart_plugin.compat.mend import Mend, listed_in
 
 MENDS: list[Mend] = []
-"""Every repair in this module. They come before ``mmagic.models`` is imported."""
+"""Every repair of this module. All of them must run before ``mmagic.models`` is imported."""
 
 MMAGIC = "MMagic 1.2.0"
 MMENGINE = "MMEngine 0.10.7"
 
 SAFE_TORCH = (2, 6)
-"""The first PyTorch whose ``torch.load`` reads weights only unless it is told otherwise."""
+"""The first PyTorch version in which ``torch.load`` reads only weights by default."""
 
 
 def mend() -> None:
@@ -29,7 +29,7 @@ def mend() -> None:
 
 
 def refuse_unsafe_torch() -> None:
-    """Refuse a PyTorch that lets a checkpoint file run code when MMEngine loads it.
+    """Refuse a PyTorch with which a checkpoint file can run code when MMEngine loads it.
 
     MMEngine calls ``torch.load`` without ``weights_only``. Before PyTorch 2.6 that unpickles
     whatever the file holds, for ``load_from``, ``test.py`` and ``--resume`` alike.
@@ -53,7 +53,7 @@ def _version(text: str) -> tuple[int, int]:
 
 
 class _MissingOps(ModuleType):
-    """Stands where mmcv's compiled extension would be; every op in it fails by name when called."""
+    """Takes the place of mmcv's compiled extension; an op that is called fails and is named."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -83,15 +83,15 @@ def stand_in_for_mmcv_ops() -> bool:
     """Let ``import mmagic.models`` succeed on mmcv-lite.
 
     ``basicvsr_plusplus_net``, ``edvr_net``, ``tdan_net``, ``stylegan1`` and ``stylegan2`` import
-    ``mmcv.ops`` unguarded, which imports the compiled ``mmcv._ext``. Nothing is put in its place
-    where mmcv is absent or has compiled ops.
+    ``mmcv.ops`` unconditionally, which imports the compiled ``mmcv._ext``. If mmcv is absent or has
+    compiled ops, this function changes nothing.
     """
     if "mmcv._ext" in sys.modules:
         return False
     if importlib.util.find_spec("mmcv") is None or importlib.util.find_spec("mmcv._ext"):
         return False
     stand_in = _MissingOps("mmcv._ext", _MissingOps.__doc__)
-    # mmcv.utils.check_ops_exist asks pkgutil, which refuses a module without a spec.
+    # mmcv.utils.check_ops_exist calls pkgutil, which refuses a module without a spec.
     stand_in.__spec__ = ModuleSpec("mmcv._ext", loader=None)
     sys.modules["mmcv._ext"] = stand_in
     return True
@@ -116,9 +116,9 @@ def restore_numpy_bool8() -> bool:
 def allow_mmengine_checkpoints() -> bool:
     """Let ``torch.load`` read the log that MMEngine writes into its checkpoints.
 
-    ``runner/checkpoint.py`` calls ``torch.load`` without ``weights_only``, which from PyTorch 2.6
-    on refuses MMEngine's own files: they hold its message hub (``HistoryBuffer``, numpy arrays and
-    scalars). Only these types are added to what a file may hold.
+    ``runner/checkpoint.py`` calls ``torch.load`` without ``weights_only``. From PyTorch 2.6 on,
+    this call refuses MMEngine's own files, because they hold its message hub (``HistoryBuffer``,
+    numpy arrays and scalars). This repair allows these types in a file, and no others.
     """
     import torch
     from mmengine.logging import HistoryBuffer
@@ -133,8 +133,8 @@ def allow_mmengine_checkpoints() -> bool:
 def save_files_whole() -> bool:
     """Let a checkpoint appear under its name only when it is complete.
 
-    ``fileio/backends/local_backend.py:77`` writes straight to the final name, so that a killed run
-    leaves half a file there.
+    ``fileio/backends/local_backend.py:77`` writes directly to the final name, so a killed run
+    leaves an incomplete file there.
     """
     from mmengine.fileio.backends import LocalBackend
 
@@ -170,7 +170,7 @@ def launch_without_cuda() -> bool:
 
 
 def _init_dist_without_cuda(backend: str, init_backend: str = "torch", **options: Any) -> None:
-    """MMEngine's ``_init_dist_pytorch`` without a device to set; NCCL needs one, so gloo."""
+    """MMEngine's ``_init_dist_pytorch``, but without a CUDA device, and so with gloo, not NCCL."""
     import torch.distributed
 
     if init_backend != "torch":

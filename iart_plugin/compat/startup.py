@@ -1,12 +1,12 @@
 """The start-up hook: importing this module lets ``basicsr`` and ``mmagic`` be imported.
 
-Two of the mends are needed before either framework can read an option file or a config. For the
-stock commands, put a folder on ``PYTHONPATH`` whose ``sitecustomize.py`` says::
+Two of the repairs are needed before the frameworks can read an option file or a config. To use the
+frameworks' own commands, put a folder on ``PYTHONPATH`` with a ``sitecustomize.py`` that says::
 
     import iart_plugin.compat.startup
 
-Python reads that file when it starts. Nothing is imported then: each mend is applied when its
-framework is first imported.
+Python reads that file when it starts. Neither framework is imported then. Each repair is applied
+when its framework is first imported.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ BEFORE_IMPORT = {
 
 
 class MendBeforeImport(MetaPathFinder):
-    """Applies a framework's mend when Python looks for the framework, and finds nothing itself."""
+    """Applies a framework's repair when Python looks for the framework, but finds no module."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> None:
-        """Called by Python for every module that is imported for the first time."""
+        """Apply a repair if ``name`` is its framework; Python calls this for every new import."""
         if name in BEFORE_IMPORT:
             BEFORE_IMPORT[name]()
 

@@ -1,8 +1,8 @@
 """The MMagic adapter: importing it registers the package's parts in MMagic's registries.
 
-A config asks for it by ``custom_imports = dict(imports=['iart_plugin.mmagic'],
-allow_failed_imports=False)``. MMEngine imports it while it reads the config, before the tools
-import MMagic's models: early enough for :mod:`iart_plugin.compat` to mend what they need.
+A config imports it with ``custom_imports = dict(imports=['iart_plugin.mmagic'],
+allow_failed_imports=False)``. MMEngine does so while it reads the config, before the tools import
+MMagic's models. This is early enough for :mod:`iart_plugin.compat` to make its repairs.
 """
 
 from iart_plugin import extras

@@ -1,4 +1,4 @@
-"""The alignment study in MMagic: clips that carry their flow, and a model that passes it on."""
+"""Parts of the alignment study for MMagic: a data set with flow, and a model that passes it on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from iart_plugin.data import FlowAugmentation
 from iart_plugin.data import SintelFlowDataset as _SintelFlowDataset
 
 WHITE = 255.0
-"""MMagic's frames are in 0..255 until its preprocessor divides them."""
+"""The value of white: MMagic's frames are in 0..255 until its preprocessor divides them."""
 
 TRANSFORMS.register_module(module=FlowAugmentation)
 
 
 @DATASETS.register_module()
 class SintelFlowDataset(_SintelFlowDataset):
-    """:class:`iart_plugin.data.SintelFlowDataset` with MMagic's items.
+    """:class:`iart_plugin.data.SintelFlowDataset` with items in MMagic's form.
 
-    An item is ``inputs`` (t, 3, h, w), RGB in 0..255, and ``data_samples`` with ``gt_img``
-    (t, 3, 4h, 4w), likewise, ``flows`` (t - 1, 2, h, w) and ``masks`` (t - 1, 1, h, w).
+    An item has ``inputs`` (t, 3, h, w) and ``data_samples``. These hold ``gt_img`` (t, 3, 4h, 4w),
+    ``flows`` (t - 1, 2, h, w) and ``masks`` (t - 1, 1, h, w). Frames are RGB in 0..255.
 
     Args:
         root: the folder above ``training``.
@@ -59,8 +59,8 @@ class SintelFlowDataset(_SintelFlowDataset):
 class FlowGivenVSR(BasicVSR):
     """MMagic's BasicVSR model for a generator that takes the clip's own flow.
 
-    Its ``generator`` is called with the frames and, where the data have it, the ``flows`` of the
-    data samples: :class:`iart_plugin.archs.AlignmentStudyNet`.
+    The generator, such as :class:`iart_plugin.archs.AlignmentStudyNet`, is called with the frames
+    and with the ``flows`` of the data samples, if they have any.
     """
 
     def forward_tensor(

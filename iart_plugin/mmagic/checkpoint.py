@@ -1,4 +1,4 @@
-"""Checkpoints of other programs in MMagic: ``load_from``, ``tools/test.py``, the inferencers."""
+"""Lets MMagic load checkpoints of other programs, and refuses those of another network."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from iart_plugin.weight_checks import check_values
 from iart_plugin.weight_files import OPTIONS, read_options, read_state_dict
 
 SCHEMES = ("", "http://", "https://")
-"""Where a file may come from: a path ('') or an address."""
+"""The prefixes of the places that files are loaded from: a path (no prefix) or a web address."""
 
 Loader = Callable[..., Any]
 
 
 @HOOKS.register_module()
 class CheckpointFitHook(Hook):
-    """Refuses a checkpoint that does not fit the generator, where that is one of this package.
+    """Refuses a checkpoint that does not fit the generator, if the generator is of this package.
 
-    MMEngine loads whatever happens to fit and logs the rest: a test with another network's file
-    would give the figures of random weights.
+    MMEngine loads the weights that happen to fit and only logs the rest. A test with the file of
+    another network would therefore measure random weights.
 
     Args:
-        partial: whether weights may be missing or left over, so that a training can start from a
-            part of the network. Only the sizes of the weights are checked then.
+        partial: whether the file may lack weights or have additional ones, so that a training can
+            start from a part of the network. Then only the sizes of the weights are checked.
     """
 
     priority = "VERY_HIGH"
@@ -45,7 +45,7 @@ class CheckpointFitHook(Hook):
         self.partial = partial
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Records the network's options, some of which no weight's shape shows."""
+        """Records the network's options, because the weights' shapes do not show all of them."""
         options = getattr(_generator(runner), "options", None)
         if options is not None:
             checkpoint[OPTIONS] = options
@@ -73,7 +73,7 @@ def _generator(runner: Runner) -> Any:
 def accept_other_checkpoints() -> None:
     """Lets MMEngine load this package's networks from BasicSR, official and safetensors files.
 
-    Files of MMagic, and whatever else MMEngine loads, come through as they are.
+    MMagic's own files, and all other files that MMEngine loads, are not changed.
     """
     for scheme in SCHEMES:
         loader = CheckpointLoader._schemes[scheme]
@@ -96,13 +96,13 @@ def _translating(loader: Loader) -> Loader:
 
 
 def _foreign_state_dict(loaded: Any) -> dict[str, Tensor] | None:
-    """The weights in a file that is not MMagic's and holds a network of this package."""
+    """The weights of a file, if it holds a network of this package and is not MMagic's own."""
     if not isinstance(loaded, dict) or "state_dict" in loaded:
         return None
     container = next((name for name in ("params_ema", "params") if name in loaded), None)
     state = loaded if container is None else loaded[container]
     if container is None and not any(
-        # MMagic's own networks may come as bare state dicts too, but have no such names.
+        # MMagic's own networks may be bare state dicts too, but their keys have no such prefixes.
         key.startswith(("backward_trunk.", "swin_backbone."))
         for key in state
     ):

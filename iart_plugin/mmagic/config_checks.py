@@ -1,8 +1,8 @@
-"""What can be known to be wrong with a config before its first iteration, said in one sentence.
+"""Finds mistakes in a config before the first iteration and reports each in one sentence.
 
-MMEngine builds a model, then its data, and tells of a misspelt option or a missing folder in a
-trace from inside. Here the runner looks at a config first: at the model, the optimizer and the
-hooks before it is built, and at the data before it trains, validates or tests.
+MMEngine builds a model and then its data, and reports a misspelt option or a missing folder with a
+long trace. Here the runner checks the config first: the model, the optimizer and the hooks before
+anything is built, and the data before it trains, validates or tests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PLUGIN = "iart_plugin.mmagic"
 
 
 def install() -> None:
-    """Let MMEngine's runner look at configs that import this package; harmless when repeated."""
+    """Let MMEngine's runner check configs that import this package; harmless when repeated."""
     if hasattr(Runner.train, "__wrapped__"):
         return
     build = Runner.from_cfg.__func__
@@ -54,7 +54,7 @@ def _looking_at_data(run: Callable[[Runner], Any], phases: Iterable[str]) -> Cal
 
 
 def _without_trace(hook: Callable) -> Callable:
-    """Show what this package refuses as one line, where nobody caught it; the rest as before."""
+    """Show an uncaught error of this package's checks as one line, and others as before."""
 
     def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if isinstance(error, (OptionError, CheckpointMismatch)):
@@ -76,7 +76,7 @@ def check_config(cfg: Any) -> None:
         cfg: a config of MMEngine's.
 
     Raises:
-        OptionError: naming the option and what it can be.
+        OptionError: with the name of the option and the values that it can have.
     """
     model = cfg.get("model") or {}
     for key in ("generator", "pixel_loss", "data_preprocessor"):
@@ -104,10 +104,10 @@ def check_data(cfg: Any, phases: Iterable[str]) -> None:
 
     Args:
         cfg: a config of MMEngine's.
-        phases: of 'train', 'val' and 'test'.
+        phases: some of 'train', 'val' and 'test'.
 
     Raises:
-        OptionError: naming the option, or the files that are not there.
+        OptionError: with the name of the option, or of the missing files.
     """
     for phase in phases:
         for where, loader in loaders(cfg, phase):
@@ -115,7 +115,7 @@ def check_data(cfg: Any, phases: Iterable[str]) -> None:
 
 
 def loaders(cfg: Any, phase: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A phase's loaders, with their places in the config; a multiple loop has several."""
+    """A phase's loaders with their names in the config; a loop over several sets has several."""
     found = cfg.get(f"{phase}_dataloader") or ()
     if isinstance(found, dict):
         yield f"{phase}_dataloader", found
@@ -137,7 +137,7 @@ def _check_number(section: dict[str, Any], key: str, where: str, above: float) -
 
 
 def _check_generator(generator: dict[str, Any]) -> None:
-    """Build one of this package's networks, so that it refuses what it must."""
+    """Build one of this package's networks as a trial, so that it refuses wrong options."""
     network = MODELS.get(generator["type"]) if isinstance(generator.get("type"), str) else None
     if network is None or not network.__module__.startswith("iart_plugin."):
         return
@@ -146,7 +146,7 @@ def _check_generator(generator: dict[str, Any]) -> None:
     check_keys(options, list(inspect.signature(network).parameters), where)
     options.pop("spynet_path", None)
     try:
-        # Without memory for the weights, and the run's own network starts as it would.
+        # The trial takes no memory for weights, and does not change the random numbers of the run.
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             network(**options)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:

@@ -1,4 +1,4 @@
-"""Loaders and data sets of a config, looked at before MMEngine builds them."""
+"""Checks the loaders and data sets of a config before MMEngine builds them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from iart_plugin.option_errors import OptionError
 
 MAX_NAMED = 3
-"""How many missing files a message names."""
+"""The largest number of missing files that a message names."""
 
 
 def check_loader(loader: dict[str, Any], where: str, scale: int) -> None:
@@ -21,7 +21,7 @@ def check_loader(loader: dict[str, Any], where: str, scale: int) -> None:
         scale: the factor between the frames and their ground truth.
 
     Raises:
-        OptionError: naming the option, or the files that are not there.
+        OptionError: with the name of the option, or of the missing files.
     """
     _check_whole(loader, "batch_size", where, least=1)
     _check_whole(loader, "num_workers", where, least=0)
@@ -66,7 +66,7 @@ def _check_pipeline(dataset: dict[str, Any], where: str, scale: int) -> None:
 
 
 def _check_clips(dataset: dict[str, Any], where: str) -> None:
-    """The folders of frames must be there, and long enough."""
+    """Check that the folders of frames exist and hold enough frames."""
     root = Path(dataset.get("data_root") or "")
     folders = [root / prefix for prefix in dataset["data_prefix"].values()]
     listed = [root / dataset["ann_file"]] if dataset.get("ann_file") else []

@@ -1,4 +1,4 @@
-"""Training steps whose loss or gradient is not finite, in MMagic."""
+"""Skips training steps with a loss or gradient that is not finite, in MMagic."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 @HOOKS.register_module()
 class FiniteStepsHook(Hook):
-    """Skips a step whose loss or gradient is not finite, and ends a training that has many.
+    """Skips a step whose loss or gradient is not finite, and ends a training with many such steps.
 
-    MMEngine would take the step, which turns every weight into NaN. The gradient of such a loss may
-    also end the process: on a CPU, PyTorch's ``grid_sample`` indexes by a flow that is NaN.
+    MMEngine would take the step and so turn every weight into NaN. Computing the gradient may also
+    crash the process: on a CPU, PyTorch's ``grid_sample`` would index memory by a flow of NaN.
 
     Args:
         max_skipped: skipped steps in a row after which the training stops.
@@ -30,7 +30,7 @@ class FiniteStepsHook(Hook):
             raise ValueError(f"max_skipped must be 1 or more, got {max_skipped}")
         self.max_skipped = max_skipped
         self.skipped_in_a_row = 0
-        self._skipped = False  # this step
+        self._skipped = False  # whether this step was skipped
         self._undo: Any = None
 
     def before_train(self, runner: Runner) -> None:
@@ -45,14 +45,14 @@ class FiniteStepsHook(Hook):
                 update(loss, *arguments, **options)
                 return
             self._skipped = True
-            wrapper._inner_count += 1  # as its backward pass would
+            wrapper._inner_count += 1  # the skipped backward pass would have done this
             if wrapper.should_update():
                 wrapper.zero_grad()
 
         def drop_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             gradients = [p.grad for p in parameters if p.grad is not None]
-            # Gradients are averaged over the processes: all of them come to the same result.
+            # Gradients are averaged over the processes, so all processes decide the same.
             if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
                 self._skipped = True
                 for parameter in parameters:
@@ -96,7 +96,7 @@ class FiniteStepsHook(Hook):
 
     @staticmethod
     def _on_every_process(condition: Tensor) -> bool:
-        """Whether a condition holds on every process, so that all of them do the same next."""
+        """Whether a condition holds on every process, so that all processes act alike."""
         condition = condition.float()
         all_reduce(condition, "min")
         return bool(condition)

@@ -1,4 +1,4 @@
-"""The flow network in MMagic's training: where its weights come from, and its frozen start."""
+"""Loads the flow network's weights in MMagic's training, and freezes it at the start."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from torch import nn
 class PretrainedFlow:
     """Loads the flow network's weights when training starts.
 
-    Named in a model's ``init_cfg``, it runs only before training: to test or to demonstrate, the
-    file is not needed, because a checkpoint of the whole network holds these weights too.
+    A model's ``init_cfg`` names this class, so it runs only before training. Tests and demos do not
+    need the file, because a checkpoint of the whole network holds these weights too.
 
     Args:
         checkpoint: a path or an address that MMEngine can load, in MMagic's or BasicSR's layout.
@@ -44,20 +44,21 @@ class PretrainedFlow:
         loaded = _load_checkpoint(self.checkpoint, map_location="cpu")
         state = loaded.get("params", loaded.get("state_dict", loaded))
         for network in networks:
-            buffers = dict(network.named_buffers())  # the mean and deviation: not in every file
+            buffers = dict(network.named_buffers())  # not every file has the mean and deviation
             network.load_state_dict({**buffers, **state})
 
 
 @HOOKS.register_module()
 class FrozenFlowHook(Hook):
-    """Keeps the flow network as it is during the first iterations of a training.
+    """Keeps the flow network's weights unchanged during the first iterations of a training.
 
-    Its gradients are set to zero before they are reduced among the processes, clipped or checked
-    for overflow, and the optimizer then passes over it. ``requires_grad`` never changes, so
-    ``DistributedDataParallel`` sees one set of parameters from start to end.
+    The gradients of the flow network are set to zero before they are reduced among the processes,
+    clipped or checked for overflow, and the optimizer then skips these weights. ``requires_grad``
+    never changes, so ``DistributedDataParallel`` sees the same parameters from start to end.
 
     Args:
-        iterations: how many iterations, counted over the whole training; a resumed one goes on.
+        iterations: the number of these iterations. They are counted from the start of the training,
+            also if it was resumed.
         name: the attribute of the network that holds the flow network.
     """
 
@@ -71,7 +72,7 @@ class FrozenFlowHook(Hook):
         self._handles: list[Any] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Freezes the flow network where the training starts before the last frozen iteration.
+        """Freezes the flow network, unless a resumed training is already past that phase.
 
         Raises:
             ValueError: if the model has no parameters under ``name``.
@@ -99,7 +100,7 @@ class FrozenFlowHook(Hook):
             runner.logger.info(f"The flow network is trained from iteration {runner.iter} on.")
 
     def after_train(self, runner: Runner) -> None:
-        """Leaves no hook behind."""
+        """Removes the hooks that the freezing has added."""
         self._release()
 
     def _release(self) -> None:

@@ -1,4 +1,4 @@
-"""What starts and resumes with a training in MMagic: checkpoint, data, random numbers."""
+"""Restores the checkpoint, the data order and the random numbers when MMagic resumes a training."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ from iart_plugin.weight_files import CheckpointMismatch, read_file
 
 @HOOKS.register_module()
 class ResumeOwnHook(Hook):
-    """Lets ``--resume`` take one of the run's own checkpoints, if it is whole.
+    """Lets ``--resume`` take one of the run's own checkpoints, and only if it is complete.
 
-    MMEngine resumes ``load_from`` where that is set: a training that starts from another one's
-    weights would take up that one's iteration, each time anew. Here ``load_from`` is where such a
-    training starts, and is resumed only if it lies among the run's own checkpoints.
+    If ``load_from`` is set, MMEngine resumes from that file. A training that started from another
+    training's weights would then continue at the other training's iteration, at every resume. With
+    this hook, ``load_from`` only gives the starting weights. The run resumes from that file only if
+    the file is one of the run's own checkpoints.
 
-    MMEngine also goes on without a word where a file holds weights alone (``best_*.pth``), which
-    starts the learning rate anew; where the config's periods are not the run's, which it ignores;
-    and where processes find different files. And it deletes the best checkpoint that a resumed file
-    names when a better one comes, also another run's.
+    MMEngine gives no error in three more cases, which this hook refuses: if the file holds only
+    weights (``best_*.pth``), with which the learning rate would start again; if the config's
+    periods differ from the run's, which MMEngine ignores; and if processes find different files. It
+    also deletes the best checkpoint that a resumed file names when a better one comes, even if it
+    belongs to another run. This hook prevents that.
     """
 
     priority = "VERY_HIGH"
@@ -41,14 +43,14 @@ class ResumeOwnHook(Hook):
         """Chooses what MMEngine resumes right after this hook.
 
         Raises:
-            OptionError: if the checkpoint cannot be read, or the processes do not find the same.
+            OptionError: if the checkpoint cannot be read, or processes find different ones.
         """
         if not _resumes(runner):
             return
-        self._periods = _periods(runner)  # the config's, until the checkpoint is loaded
+        self._periods = _periods(runner)  # the config's; loading the checkpoint replaces them
         chosen = latest = _latest_checkpoint(Path(runner.work_dir))
         self._own_folders = {Path(runner.work_dir).resolve()}
-        if latest is not None:  # CheckpointHook's out_dir may be elsewhere
+        if latest is not None:  # it may be elsewhere, if CheckpointHook has another out_dir
             self._own_folders.add(Path(latest).resolve().parent)
         if runner._load_from and Path(runner._load_from).resolve().parent in self._own_folders:
             chosen = runner._load_from
@@ -68,7 +70,7 @@ class ResumeOwnHook(Hook):
         """Refuses to resume from a file of weights.
 
         Raises:
-            OptionError: if optimizer or schedule are not in the file.
+            OptionError: if the file holds no optimizer or no schedule.
         """
         if not _resumes(runner):
             return
@@ -86,7 +88,7 @@ class ResumeOwnHook(Hook):
         """Compares the schedules, and forgets another run's best checkpoint.
 
         Raises:
-            OptionError: if the config's periods are not the run's.
+            OptionError: if the config's periods differ from the run's.
         """
         if not _resumes(runner):
             return
@@ -113,14 +115,14 @@ class ResumeDataHook(Hook):
     configs a batch has 15 frames of 1280x720 and their inputs, so after 100,000 iterations this
     takes hours. MMEngine also shuffles in another order unless the config fixes the seed.
 
-    This hook restores the order of the run's first start where the sampler uses the run's seed, and
-    skips the indices of the clips that were trained on without reading any. The workers start
-    again, so they draw other augmentations. MMEngine's ``InfiniteSampler`` is the only sampler that
-    the hook changes.
+    This hook restores the order of the run's first start, if the sampler uses the run's seed. It
+    skips the indices of the clips that were already used, without reading any clip. The workers
+    start again, so they draw other augmentations. The hook changes no sampler other than MMEngine's
+    ``InfiniteSampler``.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Moves the sampler to its place, before MMEngine reads any batch."""
+        """Moves the sampler to its place before MMEngine reads any batch."""
         loop = runner.train_loop
         loader, done = loop.dataloader, runner.iter
         known = isinstance(loop, IterBasedTrainLoop) and isinstance(loader.sampler, InfiniteSampler)
@@ -129,11 +131,11 @@ class ResumeDataHook(Hook):
         sampler, init_worker = loader.sampler, loader.worker_init_fn
         first_seed = getattr(init_worker, "keywords", {}).get("seed")
         if first_seed is not None:
-            if sampler.seed == first_seed:  # else the config has given the sampler a seed
+            if sampler.seed == first_seed:  # otherwise the config gives the sampler a seed
                 sampler.seed = runner.seed
             loader.worker_init_fn = functools.partial(init_worker, seed=first_seed + done)
         sampler.indices = islice(sampler._indices_of_rank(), done * loader.batch_size, None)
-        # The workers have begun to read batches from the beginning, which are dropped.
+        # The workers have already begun to read the first batches, so these are dropped.
         batches = type(loop.dataloader_iterator)
         loop.dataloader_iterator = loader._iterator = None
         loop.dataloader_iterator = chain(repeat(None, done), batches(loader))
@@ -153,14 +155,14 @@ class ProcessSeedHook(Hook):
         entropy = np.random.SeedSequence((runner.seed, runner.rank, runner.iter))
         words = [int(word) for word in entropy.generate_state(3)]
         random.seed(words[0])
-        np.random.seed(words[1])  # noqa: NPY002  what transforms use without workers
+        np.random.seed(words[1])  # noqa: NPY002  without workers, transforms use this generator
         torch.manual_seed(words[2])
 
 
 def _latest_checkpoint(work_dir: Path) -> Path | None:
-    """The checkpoint that MMEngine has noted as its last, or else the newest that is there.
+    """The checkpoint that MMEngine has recorded as its last, or else the newest one in the folder.
 
-    MMEngine notes it after it has saved, and an interrupted run may leave an empty note.
+    MMEngine writes the record after the checkpoint, and an interrupted run may leave it empty.
     """
     note = work_dir / "last_checkpoint"
     named = note.read_text().strip() if note.is_file() else ""
@@ -179,7 +181,7 @@ def _checkpoints(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _check_whole(path: Path, folders: Iterable[Path]) -> None:
-    """Refuse a checkpoint that cannot be read, and name the newest that can."""
+    """Refuse a checkpoint that cannot be read, and name the newest one that can."""
     reason = _unreadable(path)
     if reason is None:
         return

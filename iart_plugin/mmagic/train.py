@@ -1,4 +1,4 @@
-"""Run MMagic's own train tool with this package in place, also with numpy 2.
+"""Run MMagic's own train tool after importing this package; this also works with numpy 2.
 
     python -m iart_plugin.mmagic.train CONFIG.py [--resume] [--work-dir FOLDER] [--cfg-options …]
 

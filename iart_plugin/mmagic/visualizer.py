@@ -1,4 +1,4 @@
-"""A visualizer that shows one frame of each validated clip, where MMagic's shows all of them."""
+"""A visualizer that shows one frame of each validated clip, and not all frames as MMagic's does."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from torch import Tensor
 class MiddleFrameVisualizer(ConcatImageVisualizer):
     """Shows the middle frame: ground truth, input and output beside each other.
 
-    MMagic's puts every frame of a clip into one picture: of 100 frames of 1280x720, one of 276 MB.
-    It also names the picture after the first frame's file, which all clips of a data set share: the
-    last clip would be the only one shown. Of several processes the first one shows its clips, where
-    all of MMagic's write to the same files. Its arguments are this one's.
+    MMagic's visualizer puts every frame of a clip into one picture, which takes 276 MB for 100
+    frames of 1280x720. It names the picture after the first frame's file, and as all clips of a
+    data set share that name, only the last clip would be shown. With several processes, all would
+    write to the same files; here only the first process shows its clips. The arguments are those of
+    MMagic's visualizer.
     """
 
     @master_only
@@ -33,14 +34,14 @@ class MiddleFrameVisualizer(ConcatImageVisualizer):
             step: the iteration.
         """
         content = _middle(data_sample.to_dict())
-        # The output names the files too.
+        # The output's entry holds the names of the files too.
         content |= content.pop("output", {})
         content[self.fn_key] = _name(content[self.fn_key])
         super().add_datasample(_Shown(content), step)
 
 
 class _Shown(NamedTuple):
-    """What MMagic's visualizer reads of a sample."""
+    """The part of a sample that MMagic's visualizer reads."""
 
     content: dict[str, Any]
 

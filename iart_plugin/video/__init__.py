@@ -1,1 +1,1 @@
-"""Files in, files out: reading frames, their times and colours, encoding and muxing. Needs PyAV."""
+"""Reads frames with their times and colours, encodes frames, and muxes files. Needs PyAV."""

@@ -1,8 +1,8 @@
-"""From the times that a source gives to the output's: they start near 0 and never step back.
+"""Turns a source's timestamps into output timestamps, which start near 0 and never step back.
 
-Transport streams and DVDs start wherever their broadcaster's clock stood, and recordings that were
-joined begin anew in the middle. MP4 would store the first as hours of nothing and take the second
-not at all.
+The times of transport streams and DVDs start wherever the broadcaster's clock stood, and the times
+of recordings that were joined start again in the middle. MP4 would store hours of nothing before
+the first frame of the former, and it refuses the latter.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import av
 
-# Formats of broadcasters, and of players' recordings of network streams.
+# Formats whose clock does not start at 0: those of broadcasters and of recorded network streams.
 _RUNNING_CLOCKS = frozenset(
     {"mpegts", "mpegtsraw", "mpeg", "hls", "dash", "flv", "live_flv", "wtv"}
 )
@@ -21,10 +21,10 @@ _STEP = 1  # seconds; less is jitter
 class DisplayTimes:
     """Display times of decoded frames by FFmpeg's best-effort rule, which ``ffprobe`` shows too.
 
-    Old AVI files, and Matroska files made of them, store no display times, and what a decoder makes
-    of their decoding times goes back and forth where there are B-frames. So a frame's own time
-    counts as long as such times have not stepped back more often than the decoding times of the
-    frames' packets; from then on these count.
+    Old AVI files, and Matroska files made from them, store no display times. A decoder then guesses
+    them from the decoding times, and with B-frames the guesses go back and forth. This class
+    therefore counts how often the frames' own times and the decoding times of their packets step
+    back. It uses a frame's own time unless the own times have stepped back more often.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class DisplayTimes:
 
 
 class Clock:
-    """The clock of one pass over a source, for all streams that are read in it.
+    """The clock of one pass over a source. All streams that are read in the pass share it.
 
     Args:
         container: The open source.
@@ -65,16 +65,17 @@ class Clock:
     def offset(
         self, stamp: Fraction, duration: Fraction, *, stream: int = 0, may_step: bool = True
     ) -> Fraction:
-        """Seconds to add to a stream's times, called in the order of the file.
+        """Return the seconds to add to a time of a stream. Call it in the order of the file.
 
         Args:
-            stamp: The source's time.
-            duration: Until the next one.
-            stream: Which one.
-            may_step: Whether a step back is this stream's to find. Sparse ones only follow.
+            stamp: The source's time in seconds.
+            duration: Seconds until the next time of the stream.
+            stream: The number of the stream.
+            may_step: Whether a step back in this stream counts as a new start of the clock. Sparse
+                streams, such as subtitles, only follow the others.
         """
         offset = self._offsets[-1]
-        if len(self._offsets) > 1:  # near a joint, some streams are behind it and some before
+        if len(self._offsets) > 1:  # near a joint, some streams are past it and some are not
             now = max(self._ends.values())
             offset = min(self._offsets[-2:], key=lambda o: abs(stamp + o - now))
         last = self._last.get(stream)
@@ -88,5 +89,5 @@ class Clock:
 
     @property
     def steps(self) -> int:
-        """How often the source's clock stepped back so far."""
+        """How often the source's clock has stepped back so far."""
         return len(self._offsets) - 1

@@ -34,10 +34,11 @@ class Colour:
     transfer: int = UNSPECIFIED
 
     def resolved(self, width: int, height: int) -> Colour:
-        """The same with matrix and range made definite, as players guess them.
+        """These tags with a definite matrix and range, guessed as players do if they are missing.
 
         The guess depends on the picture's size, which upscaling changes: an untagged SD clip would
-        be shown in other colours after x4. So it is made once, on the source, and written down.
+        be shown in other colours after x4. So the guess is made once, for the source, and written
+        into the output's tags.
 
         Args:
             width: Source width in pixels.
@@ -50,7 +51,7 @@ class Colour:
         return replace(self, matrix=matrix, range=self.range or MPEG_RANGE)
 
 
-# What an image file holds, written to a video: sRGB through the HD matrix.
+# The tags of a video that is made from image files: sRGB through the HD matrix.
 SRGB_AS_VIDEO = Colour(MATRIX_BT709, MPEG_RANGE, primaries=1, transfer=13)
 RGB_FULL = Colour(MATRIX_RGB, JPEG_RANGE, primaries=1, transfer=13)
 

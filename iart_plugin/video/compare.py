@@ -1,4 +1,4 @@
-"""Before and after in one picture: the source enlarged with bicubic beside the result."""
+"""Shows before and after in one picture: the source, enlarged with bicubic, and the result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def write_comparison(
     rate: Fraction | None = None,
     quality: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write ``RESULT.compare.mp4`` (its own container for a video) and ``RESULT.compare.png``.
+    """Write ``RESULT.compare.mp4`` and ``RESULT.compare.png``.
+
+    If the result is a video, its comparison has the same suffix as the result instead of ``.mp4``.
 
     Args:
         source: The video or the images that were upscaled; they are read again.
@@ -88,7 +90,7 @@ def _write(
 
 
 def comparison_path(result: Path, *, to_images: bool) -> Path:
-    """The comparison video's path, of a result in one file or in images."""
+    """The path of the comparison video for a result that is one file or a folder of images."""
     return result.with_name(f"{result.stem}.compare{'.mp4' if to_images else result.suffix}")
 
 
@@ -100,10 +102,10 @@ def comparison_encoding(
     scale: int,
     quality: Mapping[str, Any],
 ) -> Encoding:
-    """How a comparison is written.
+    """How a comparison is encoded.
 
     Args:
-        path: Where to.
+        path: The file to write.
         before: The source.
         colour: The result's tags.
         mode: "side" or "slide".
@@ -117,13 +119,14 @@ def comparison_encoding(
 
 
 def combine(low: np.ndarray, high: np.ndarray, mode: Mode, *, position: float) -> np.ndarray:
-    """One picture of two.
+    """Make one picture from two.
 
     Args:
         low: (h, w, 3).
         high: (4h, 4w, 3).
-        mode: "side": (4h, 8w, 3); "slide": (4h, 4w, 3), the low one left of a white line.
-        position: Of the line, 0 to 1.
+        mode: "side" gives (4h, 8w, 3). "slide" gives (4h, 4w, 3), where ``low`` is to the left of
+            a white line.
+        position: The line's position, 0 (left edge) to 1 (right edge).
     """
     height, width = high.shape[:2]
     large = cv2.resize(low, (width, height), interpolation=cv2.INTER_CUBIC)

@@ -17,14 +17,14 @@ from . import ebml
 
 _IS_19 = int(av.__version__.split(".")[0]) >= 19
 LENIENT = {} if _IS_19 else {"metadata_errors": "surrogateescape"}
-"""Options of :func:`av.open`: titles come in whatever encoding the writing machine used."""
+"""Options of :func:`av.open`, because titles may be in any text encoding, not only UTF-8."""
 _TIMED_HEADERS = frozenset({"flv", "asf"})
 _UNKNOWN_RIFF_SIZES = (0, 0xFFFFFFFF)
-_SLACK = Fraction(1)  # seconds that a header may claim too much
+_SLACK = Fraction(1)  # a header may claim this many seconds too much
 
 
 def is_pipe(spec: str | Path) -> bool:
-    """Whether an input can be read once only: ``-``, a named pipe, a socket or a device."""
+    """Whether an input can be read only once: ``-``, a named pipe, a socket or a device."""
     if str(spec) == "-":
         return True
     try:
@@ -70,10 +70,10 @@ def _valid(text: str) -> str:
 
 
 def cut_short(path: Path, container: av.container.InputContainer) -> str | None:
-    """How one can tell that a file ends before its own end; None where nothing says so.
+    """Say why a file must have been cut short; return None if nothing shows that it was.
 
-    Counts and durations in headers do not tell: they are hints, and recorders get them wrong. The
-    sizes of a file's parts and its index of positions do.
+    Frame counts and durations in headers prove nothing, because recorders get them wrong. The sizes
+    of a file's parts, and the positions in its index, do prove it.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -91,7 +91,7 @@ def _index_ends(stream: av.stream.Stream) -> Iterator[int]:
 
 
 def _claimed_ends(file: BinaryIO, size: int) -> Iterator[int]:
-    """Where the outermost parts of an MP4, AVI or Matroska file end by what they say."""
+    """The positions where the outermost parts of an MP4, AVI or Matroska file claim to end."""
     head = file.read(12)
     if head[:4] == ebml.MAGIC:
         yield from ebml.segment_ends(file)
@@ -128,7 +128,7 @@ def _riff_ends(file: BinaryIO, size: int) -> Iterator[int]:
 
 
 def declared_end(path: Path, container: av.container.InputContainer) -> Fraction | None:
-    """Seconds at which a file says that it ends, where its parts' sizes cannot be compared."""
+    """The end in seconds that the header gives, for formats whose part sizes prove nothing."""
     if "matroska" in container.format.name:
         with path.open("rb") as file:
             return ebml.duration_of_unknown_size(file)
@@ -139,7 +139,7 @@ def declared_end(path: Path, container: av.container.InputContainer) -> Fraction
 
 
 def ends_before(path: Path, end: Fraction) -> bool:
-    """Whether all streams of a file are over more than a second before ``end`` seconds."""
+    """Whether every stream of a file ends more than a second before ``end`` seconds."""
     last = Fraction(0)
     with open_container(path) as container:
         packets = container.demux()

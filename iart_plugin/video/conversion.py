@@ -1,8 +1,8 @@
 """Exact conversion between the samples of a video and R'G'B'.
 
 The equations are those of ITU-T H.273 (8-5 and following), computed in float32 and rounded once.
-libswscale is only asked to repack formats whose samples stay as they are: its own conversion of
-8-bit full-range video puts both chroma planes half a level too low.
+libswscale only repacks samples here and never changes them: its own conversion of 8-bit full-range
+video makes both chroma planes half a level too low.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PLANAR = re.compile(
     r"(?:yuv|yuvj|yuva)(444|440|422|420|411|410)p(\d+le)?|gbrp(\d+le)?|gray(\d+le)?"
 )
 _STRIP = 64  # rows that are converted at a time: few enough for a processor's cache
-_REACH = 16  # rows beside a strip that the filters reach at most, a multiple of every subsampling
+_REACH = 16  # the filters reach at most this many rows beyond a strip; divisible by subsamplings
 _PLANAR_DEPTHS = (8, 9, 10, 12, 14, 16)
 
 
@@ -43,7 +43,7 @@ class _Layout:
 
     kind: Literal["yuv", "rgb", "grey"]
     depth: int
-    across: int = 1  # luma samples a chroma sample, horizontally
+    across: int = 1  # luma samples per chroma sample, horizontally; `down`: vertically
     down: int = 1
 
     @property
@@ -90,7 +90,7 @@ class _Repacker:
     def __init__(self, target: str, colour: Colour) -> None:
         self._target = target
         name = "pc" if colour.range == JPEG_RANGE else "tv"
-        # Tags of the frame and the filter's guess of the output's would differ: a conversion.
+        # Without these options the filter guesses the output's range, and may convert the samples.
         self._options = f"in_range={name}:out_range={name}"
         if colour.matrix != MATRIX_RGB:
             self._options += ":in_color_matrix=bt709:out_color_matrix=bt709"
@@ -124,12 +124,12 @@ class ToRGB:
 
     Args:
         colour: Resolved tags of the video.
-        centred: Chroma samples of 4:2:0 lie in the middle between luma samples, as JPEG and MPEG-1
-            have it, and not at the left one's column, as all later codecs do.
+        centred: Whether chroma samples of 4:2:0 lie midway between luma columns, as in JPEG and
+            MPEG-1. In all later codecs they lie at the left luma sample's column.
 
     Raises:
-        ValueError: The matrix is none of those that are linear in R'G'B' (chromaticity-derived
-            ones, ICtCp).
+        ValueError: The matrix is not linear in R'G'B' or not supported (ICtCp, chromaticity-derived
+            matrices).
     """
 
     def __init__(self, colour: Colour, *, centred: bool = False) -> None:
@@ -139,7 +139,7 @@ class ToRGB:
             _weights(colour)
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """(h, w, 3) uint8, or uint16 over its whole range where the source has more than 8 bits."""
+        """(h, w, 3) uint8; or uint16, full range, if the source has more than 8 bits."""
         name = planar_format(frame.format.name)
         if name not in self._repack:
             self._repack[name] = _Repacker(name, self._colour)
@@ -208,13 +208,13 @@ class FromRGB:
         return frame
 
     def _fill(self, planes: list[np.ndarray], rgb: np.ndarray, top: int) -> None:
-        """Write the rows of the planes that hold ``rgb`` from row ``top`` on, one strip of it."""
+        """Convert one strip of ``rgb``, which starts at row ``top``, and write it to the planes."""
         layout, bottom = self._layout, top + _STRIP
         if layout.kind == "rgb":
             for plane, channel in zip(planes, (1, 2, 0), strict=True):
                 plane[top:bottom] = self._scaled(rgb[top:bottom, :, channel])
             return
-        # The rows beside the strip are what the low-pass filter of chroma reaches.
+        # The low-pass filter of chroma also reads rows above and below the strip.
         above = min(top, _REACH)
         part = rgb[top - above : bottom + _REACH].astype(np.float32)
         offsets, scales = _codes(self.colour, layout.depth)
@@ -239,7 +239,7 @@ class FromRGB:
 
 
 CHROMA_LOCATION = "left"
-"""Where :class:`FromRGB` puts the chroma samples of 4:2:0, by FFmpeg's name."""
+"""FFmpeg's name for the position at which :class:`FromRGB` puts the chroma samples of 4:2:0."""
 
 
 def _weights(colour: Colour) -> tuple[float, float]:
@@ -262,7 +262,7 @@ def _rgb_to_ycc(colour: Colour) -> np.ndarray:
 
 
 def _codes(colour: Colour, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Code values of zero, and code steps in one, of luma and both chroma components."""
+    """The codes that stand for 0, and the codes per unit, of luma and both chroma components."""
     if colour.range == JPEG_RANGE:
         highest = 2**depth - 1
         return np.array([0.0, 2 ** (depth - 1), 2 ** (depth - 1)]), np.full(3, float(highest))
@@ -294,7 +294,7 @@ def _plane_views(frame: av.VideoFrame, layout: _Layout) -> list[np.ndarray]:
 def _enlarged(
     plane: np.ndarray, size: tuple[int, int], layout: _Layout, centred: bool
 ) -> np.ndarray:
-    """A chroma plane at luma's size, by cubic interpolation between its samples' places."""
+    """A chroma plane at the size of luma, by cubic interpolation at the luma samples' positions."""
     if layout.across == layout.down == 1:
         return plane
     middle = (0.5 / layout.across - 0.5) if centred and layout.down > 1 else 0.0
@@ -321,7 +321,7 @@ def _reduced(chroma: np.ndarray, layout: _Layout) -> np.ndarray:
 
 
 def _low_pass(factor: int, *, centred: bool) -> tuple[np.ndarray, int]:
-    """Taps for every ``factor``-th sample, and which of them is at the sample itself."""
+    """Filter taps for reduction by ``factor``, and the index of the tap at the sample itself."""
     places = np.arange(1 - 2 * factor, 2 * factor + (factor - 1 if centred else 0))
     x = np.abs((places - ((factor - 1) / 2 if centred else 0)) / factor)
     taps = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)

@@ -12,7 +12,7 @@ import av
 logger = logging.getLogger(__name__)
 
 Deinterlace = Literal["auto", "off"]
-"""Whether frames that are marked as interlaced are made whole, or left as they are."""
+"""Whether frames that are marked as interlaced are deinterlaced ("auto") or left as they are."""
 
 TimedFrame = tuple[av.VideoFrame, int | None]
 """A decoded frame and its display time in the stream's units, None where it has none."""
@@ -34,7 +34,7 @@ def deinterlaced(frames: Iterable[TimedFrame], unit: Fraction) -> Iterator[Timed
         if graph is None:
             logger.info("interlaced frames are made whole by bwdif; --deinterlace off keeps them")
             graph = _bwdif(frame, unit)
-        # The filter holds one frame back and puts one out for each, so that times can be queued.
+        # The filter returns one frame for each, but one frame late; so the times wait in a queue.
         times.append((pts, frame.duration))
         frame.pts, frame.time_base = len(times) - 1, unit
         graph.vpush(frame)

@@ -1,7 +1,7 @@
-"""The few elements of Matroska and WebM files that PyAV cannot be asked for, or cannot write.
+"""Reads and writes the few elements of Matroska and WebM files that PyAV has no access to.
 
-A file is a tree of elements, each an identifier, a size and that many bytes (RFC 8794). Those that
-are needed here stand near the start, before the first cluster of pictures and sound.
+A file is a tree of elements. Each has an identifier, a size and that many bytes (RFC 8794). The
+elements that are needed here are near the start, before the first cluster of pictures and sound.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _LARGEST_HEADER = 2**24
 
 @dataclass(frozen=True)
 class _Element:
-    """An element's identifier, the start of the whole and of its data, and its data's size.
+    """An element: its identifier, where it and its data start, and the size of its data in bytes.
 
-    ``size`` is None where the writer left it open, as live recordings do.
+    ``size`` is None where the writer left it open, as it is in live recordings.
     """
 
     id: int
@@ -74,7 +74,7 @@ def _segment(head: bytes) -> _Element | None:
 
 
 def segment_ends(file: BinaryIO) -> Iterator[int]:
-    """Where the segment of a file ends by what it says; nothing where it does not say."""
+    """Yield the position where the file's segment claims to end; nothing if it gives no size."""
     file.seek(0)
     segment = _segment(file.read(_LARGEST_HEADER))
     if segment is not None and segment.size is not None:
@@ -82,7 +82,7 @@ def segment_ends(file: BinaryIO) -> Iterator[int]:
 
 
 def duration_of_unknown_size(file: BinaryIO) -> Fraction | None:
-    """Seconds that a segment says it lasts, if it does not say how many bytes it has."""
+    """The duration in seconds that a segment gives, but only if it gives no size in bytes."""
     file.seek(0)
     head = file.read(_LARGEST_HEADER)
     segment = _segment(head)
@@ -101,7 +101,9 @@ def duration_of_unknown_size(file: BinaryIO) -> Fraction | None:
 
 
 def display_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """The smallest size in square pixels that is no smaller than a picture, and of its exact shape.
+    """The smallest size in square pixels that has a picture's exact shape and contains the picture.
+
+    Where the exact shape needs too large a size, the width is rounded instead.
 
     Args:
         width: Pixels across.
@@ -116,11 +118,11 @@ def display_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
 
 
 def set_display_size(path: Path, width: int, height: int) -> None:
-    """Write the size that the first video track is shown at, for pixels that are not square.
+    """Write the display size of the first video track, for pixels that are not square.
 
-    FFmpeg's muxer takes the pixels' shape from a field that PyAV cannot set. The element is put
-    into the track's description, and what is before it moves to the left, into the unused space
-    (a void element) that the muxer leaves behind the index of parts.
+    FFmpeg's muxer takes the pixels' shape from a field that PyAV cannot set. So this function puts
+    the element into the track's description. Everything before it moves to the left, into the
+    unused space (a void element) that the muxer leaves after the index of parts.
 
     Args:
         path: A complete Matroska or WebM file of FFmpeg's muxer.
@@ -128,7 +130,7 @@ def set_display_size(path: Path, width: int, height: int) -> None:
         height: Rows of square pixels.
 
     Raises:
-        ValueError: The file has no such track, or no space.
+        ValueError: The file has no video track, or not enough unused space.
     """
     with path.open("rb+") as file:
         head = file.read(_LARGEST_HEADER)
@@ -165,7 +167,7 @@ def _parts_before_clusters(head: bytes, segment: _Element) -> dict[int, _Element
 
 
 def _with_display_size(head: bytes, tracks: _Element, width: int, height: int) -> bytes:
-    """The element of all tracks, with the size in the first video track."""
+    """The element of all tracks, with the display size added to the first video track."""
     added = _encode(_DISPLAY_WIDTH, _unsigned(width)) + _encode(_DISPLAY_HEIGHT, _unsigned(height))
     data, done = b"", False
     for track in _children(head, tracks.data, tracks.end):
@@ -185,7 +187,7 @@ def _with_display_size(head: bytes, tracks: _Element, width: int, height: int) -
 
 
 def _without_unit(head: bytes, video: _Element) -> bytes:
-    """A track's description without the unit of its size, which is pixels where there is none."""
+    """A track's description without the unit of its display size: the default unit is pixels."""
     fields = _children(head, video.data, video.end)
     return b"".join(head[f.start : f.end] for f in fields if f.id != _DISPLAY_UNIT)
 
@@ -193,7 +195,7 @@ def _without_unit(head: bytes, video: _Element) -> bytes:
 def _moved_index(
     head: bytes, index: _Element | None, segment: _Element, first: int, last: int, shift: int
 ) -> bytes | None:
-    """The index of parts, where those that start in [first, last) have moved left by ``shift``."""
+    """The index of parts after the parts that start in [first, last) moved left by ``shift``."""
     if index is None:
         return None
     data = b""

@@ -1,4 +1,4 @@
-"""Which encoder a video is written with, and how it is set up."""
+"""Chooses the encoder of an output video and its settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .conversion import CHROMA_LOCATION
 from .frames import VideoInfo
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
-# The number of encoder threads changes what x264 and x265 write, so it must not follow the machine:
-# a run continued, or shared, on another one has to give the same file.
+# The number of encoder threads changes what x264 and x265 write. So it must not depend on the
+# machine: a job that is resumed on, or shared with, another machine has to give the same file.
 _THREADS = 4
 _NO_LIMIT = "0"
 _NVENC_QUALITY = "19"
@@ -22,19 +22,19 @@ _NVENC_QUALITY = "19"
 
 @dataclass(frozen=True)
 class Encoding:
-    """Everything that decides an output video's bits, beside its frames.
+    """Everything except the frames that decides the bits of an output video.
 
     Attributes:
         container: "mp4", "mov", "matroska" or "webm".
         codec: PyAV's name of the encoder.
         pix_fmt: The encoder's pixel format.
         options: The encoder's options.
-        width: High-resolution pixels.
-        height: High-resolution pixels.
-        rate: Average frames a second.
-        time_base: Of the timestamps.
+        width: Width in high-resolution pixels.
+        height: Height in high-resolution pixels.
+        rate: Average number of frames per second.
+        time_base: Seconds in one unit of a timestamp.
         sample_aspect_ratio: Width over height of a pixel.
-        colour: Tags.
+        colour: Colour tags.
     """
 
     container: str
@@ -58,7 +58,7 @@ def container_of(path: str | Path) -> str:
     """The container's name for a file name.
 
     Raises:
-        ValueError: A suffix that is none of :data:`VIDEO_SUFFIXES`.
+        ValueError: The suffix is not one of :data:`VIDEO_SUFFIXES`.
     """
     suffix = Path(path).suffix.lower()
     names = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -82,26 +82,26 @@ def choose_encoding(
     lossless: bool = False,
     scale: int = 4,
 ) -> Encoding:
-    """The encoder for a source and a container, where the user did not say.
+    """Choose the encoder and its settings; what the user gives is taken as it is.
 
-    Depth and chroma subsampling stay the source's where the encoder has them. Where the source is
-    no video but images, whose 4:4:4 and 16 bits most players refuse, containers made for players
-    get 4:2:0 with 8 bits.
+    The output keeps the source's bit depth and chroma subsampling if the encoder offers them.
+    Images have 4:4:4 and up to 16 bits, which most players refuse. So if the source is images and
+    the container is one made for players, the output gets 4:2:0 with 8 bits.
 
     Args:
         info: The source.
         container: As :func:`container_of` names it.
         colour: The output's resolved tags.
-        codec: An encoder's name, or a codec's, which stands for its first encoder.
-        crf: Quality; smaller is better and larger.
+        codec: The name of an encoder, or of a codec, which means the codec's first encoder.
+        crf: Quality; a smaller value gives a better picture and a larger file.
         preset: The encoder's speed.
         pix_fmt: A pixel format of the encoder.
         lossless: Keep the network's result exactly, as RGB of the source's depth.
-        scale: Output pixels a source pixel.
+        scale: How many times larger the output is than the source, per axis.
 
     Raises:
-        ValueError: An encoder that PyAV lacks, or a pixel format that the encoder lacks; RGB of the
-            source's depth, for ``lossless``.
+        ValueError: PyAV lacks the encoder, or the encoder lacks the pixel format; with
+            ``lossless``, the encoder lacks RGB of the source's depth.
     """
     if not (info.is_video or lossless or container == "matroska"):
         info = replace(info, depth=8, chroma="420")
@@ -159,14 +159,14 @@ def _nearest_format(codec: str, formats: list[str], depth: int, chroma: str) -> 
             name = f"yuv{c}p" + ("" if d == 8 else f"{d}le")
             if not formats or name in formats:
                 return name
-        # NVENC's; it offers 10 bits for H.264 too, and fails.
+        # p010le is NVENC's 10-bit format. NVENC lists it for H.264 too, but fails to encode it.
         if d == 10 and "p010le" in formats and not codec.startswith("h264"):
             return "p010le"
     return formats[0]
 
 
 def _options(codec: str, crf: float | None, preset: str | None, lossless: bool) -> dict[str, str]:
-    """Encoder options; an encoder that is not known gets no more than the user's."""
+    """Encoder options. An encoder that is not known here gets only the options the user gave."""
     quality = {"libx264": 16, "libx264rgb": 16, "libx265": 18, "libvpx-vp9": 24, "libsvtav1": 24}
     options: dict[str, str] = {}
     if crf is not None or codec in quality:
@@ -180,7 +180,7 @@ def _options(codec: str, crf: float | None, preset: str | None, lossless: bool) 
     elif preset is not None:
         options["preset"] = preset
     if codec.endswith("_nvenc"):
-        # Its own default is a bit rate, of 2 Mbit/s.
+        # NVENC's own default is a bit rate of 2 Mbit/s.
         options = {"rc": "vbr", "b": _NO_LIMIT, "cq": options.pop("crf", _NVENC_QUALITY), **options}
     if codec == "libx265":
         options["x265-params"] = f"log-level=error:frame-threads=2:pools={_THREADS}"
@@ -198,7 +198,7 @@ def _lossless_options(codec: str, options: dict[str, str]) -> dict[str, str]:
     if codec == "libx265":
         return {"x265-params": options["x265-params"] + ":lossless=1"}
     if codec == "libvpx-vp9":
-        options.pop("crf")  # a quality beside it is refused
+        options.pop("crf")  # the encoder refuses a quality together with "lossless"
         return {"lossless": "1"}
     if codec == "ffv1":
         return {"level": "3", "slices": "16", "slicecrc": "1", "threads": str(_THREADS)}
@@ -206,7 +206,7 @@ def _lossless_options(codec: str, options: dict[str, str]) -> dict[str, str]:
 
 
 def encoder_options(encoding: Encoding) -> dict[str, str]:
-    """The options that an encoder is opened with: the encoding's, and where chroma samples lie."""
+    """The options for opening an encoder: those of ``encoding``, and the chroma samples' place."""
     name = encoding.pix_fmt
     is_420 = chroma_subsampling(name) == "420" and pixel_components(name) == 3
     return dict(encoding.options) | ({"chroma_sample_location": CHROMA_LOCATION} if is_420 else {})

@@ -1,4 +1,4 @@
-"""Frames from a video file or a pipe."""
+"""Reads frames from a video file or a pipe."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ _FASTEST = 1000
 class VideoSource:
     """The best video stream of a file or a pipe.
 
-    Rotation (the container's display matrix) is applied to the pixels. Frames that the decoder
-    rejects are replaced by the one before, at their own time, so that count and timing hold.
+    Rotation (the container's display matrix) is applied to the pixels. A frame that the decoder
+    rejects is replaced by the frame before it, at its own time, so the number of frames and their
+    times stay right.
 
     Args:
         path: A file, a named pipe, or ``-``.
-        on_error: What a broken frame does.
-        deinterlace: What is done with interlaced frames.
+        on_error: Whether a broken frame is replaced or ends the run.
+        deinterlace: Whether interlaced frames are deinterlaced.
 
     Raises:
         FileNotFoundError: No such file.
         ValueError: It has no video, or none that can be decoded.
-        BrokenFrameError: The file was cut short, and problems were asked to be fatal.
+        BrokenFrameError: The file was cut short, and ``on_error`` is "fail".
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class VideoSource:
         self.path = path if str(path) == "-" else Path(path)
         self.problems = Problems(path, on_error)
         self._spool: PacketWriter | None = None
-        self._early: list[av.Packet] = []  # a pipe's other packets before anyone asked for them
+        self._early: list[av.Packet] = []  # a pipe's other packets before its first frame
         self.container = open_container(self.path)
-        # FFmpeg would make up display times where a file has none, and wrong ones for B-frames.
+        # Where a file has no display times, FFmpeg would make them up, and wrongly for B-frames.
         self.container.flags &= ~av.container.Flags.gen_pts.value
         try:
             self.stream = best_video_stream(self.container, self.path)
-            # Frame threads report an error with a later packet; slices keep the two together.
+            # With frame threads an error is reported for a later packet; with slice threads it is
+            # reported for the packet that caused it.
             self.stream.codec_context.thread_type = "SLICE"
             if not self.is_pipe and (reason := cut_short(self.path, self.container)):
                 count = f"; it promised {self.stream.frames} frames" if self.stream.frames else ""
@@ -113,7 +115,7 @@ class VideoSource:
         return None
 
     def divert(self, spool: PacketWriter) -> None:
-        """Write a pipe's other packets to ``spool`` while it is read: it cannot be read twice."""
+        """Write a pipe's other packets to ``spool`` during reading: a pipe cannot be read twice."""
         self._spool = spool
         for packet in self._early:
             spool.write(packet, stream=packet.stream.index)
@@ -138,7 +140,7 @@ class VideoSource:
                 pts += round(clock.offset(pts * unit, duration * unit) / unit)
                 if clock.steps > steps:
                     self.problems.note(f"its clock steps back at frame {index}: joined there")
-            if last_pts is not None and pts <= last_pts:  # encoders take increasing times only
+            if last_pts is not None and pts <= last_pts:  # encoders accept only increasing times
                 pts = last_pts + 1
             yield Frame(index, pts, duration, _upright(self._to_rgb(frame), self._turn))
             last_pts = pts
@@ -147,7 +149,12 @@ class VideoSource:
         self._check_end(index, end)
 
     def _check_end(self, count: int, end: Fraction) -> None:
-        """Look whether the file goes on, by what it says, after the last frame's end in seconds."""
+        """Report a file whose header says that it goes on after the last frame.
+
+        Args:
+            count: The number of frames that were read.
+            end: The end of the last frame in seconds.
+        """
         if self.is_pipe:
             return
         declared = declared_end(self.path, self.container)
@@ -158,7 +165,7 @@ class VideoSource:
             )
 
     def _packets(self) -> Iterator[av.Packet]:
-        """Packets of the video, the flushing one last."""
+        """Packets of the video, and at the end the empty packet that flushes the decoder."""
         wanted = list(self.container.streams) if self.is_pipe else [self.stream]
         demuxed = self.container.demux(wanted)
         while True:
@@ -181,14 +188,14 @@ class VideoSource:
                 self._put_aside(packet)
 
     def _put_aside(self, packet: av.Packet) -> None:
-        """Keep a packet of another stream; while the first frame is looked for, in memory."""
+        """Keep a packet of another stream: in memory before the first frame, then in the spool."""
         if not self._started:
             self._early.append(packet)
         elif self._spool is not None:
             self._spool.write(packet, stream=packet.stream.index)
 
     def _decode(self) -> Iterator[TimedFrame]:
-        """Frames and their times in display order, lost ones filled with a neighbour."""
+        """Frames and their times in display order; a lost frame is replaced by a neighbour."""
         lost: list[int] = []
         shown: av.VideoFrame | None = None
         times = DisplayTimes()
@@ -229,7 +236,7 @@ class VideoSource:
             yield frame, pts
 
     def _name(self, pts: int) -> str:
-        """The number of the frame shown at ``pts``, counting at the average rate, and its time."""
+        """Name the frame at ``pts`` by its time and its number, counted at the average rate."""
         seconds = (pts - (self.stream.start_time or 0)) * Fraction(self.stream.time_base)
         return f"frame {round(seconds * _rate_of(self.stream))} (at {float(seconds):.3f} s)"
 
@@ -252,7 +259,7 @@ def best_video_stream(container: av.container.InputContainer, path: str | Path) 
 
 
 def _rate_of(stream: av.VideoStream) -> Fraction:
-    """Average frames a second; that of a few DV frames comes out as one a unit of time."""
+    """Average frames per second. For very short DV files FFmpeg's own average is far too high."""
     for rate in (stream.average_rate, stream.guessed_rate):
         if rate and rate <= _FASTEST:
             return Fraction(rate)
@@ -260,7 +267,7 @@ def _rate_of(stream: av.VideoStream) -> Fraction:
 
 
 def is_cover(stream: av.stream.Stream) -> bool:
-    """Whether a video stream is no film but a cover picture."""
+    """Whether a video stream is a cover picture and not a film."""
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
@@ -282,8 +289,9 @@ def _colour_of(frame: av.VideoFrame) -> Colour:
 def _display_transform(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """(transpose, then flip left-right, then flip up-down) of a frame's display matrix.
 
-    The matrix is row-major 16.16 fixed point; it takes the stored (x, y) to the shown
-    (a x + c y, b x + d y), with a, b the first row's and c, d the second row's first two numbers.
+    The matrix is in row-major 16.16 fixed point. It maps the stored position (x, y) to the shown
+    position (a x + c y, b x + d y), where a and b are the first two numbers of the first row, and c
+    and d those of the second row.
     """
     data = frame.side_data.get(SideData.DISPLAYMATRIX)
     if data is None:

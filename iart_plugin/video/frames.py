@@ -1,4 +1,4 @@
-"""What every source of frames says of itself, and what it yields."""
+"""The description that every source of frames gives, and the frames that it yields."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .colour import Colour
 logger = logging.getLogger(__name__)
 
 OnError = Literal["conceal", "fail"]
-"""What a broken frame does: its neighbour takes its place, or it ends the run."""
+"""What happens at a broken frame: a neighbour replaces it ("conceal"), or the run ends ("fail")."""
 
 
 class BrokenFrameError(ValueError):
-    """A frame could not be decoded, and broken frames were asked to be fatal."""
+    """A frame could not be decoded, or a file was cut short, and ``on_error`` is "fail"."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class VideoInfo:
         rate: Frames a second on average.
         time_base: Seconds in one unit of a timestamp.
         sample_aspect_ratio: Width over height of one pixel, after rotation.
-        depth: Bits a component.
+        depth: Bits per component.
         chroma: "420", "422" or "444".
         colour: Resolved tags.
-        frames: The number of frames that the file speaks of, or None. It is a hint for progress and
-            estimates: what can be decoded is what there is.
+        frames: The number of frames that the header gives, or None. It is only a hint for progress
+            and estimates, because headers may be wrong.
         is_video: False for pictures and animations, whose samples were RGB to begin with.
     """
 
@@ -71,7 +71,7 @@ class Frame:
 
 
 class Problems(list[str]):
-    """What was wrong with a source, a line each.
+    """The problems that were found in a source, as one line each.
 
     Args:
         path: The source, for messages.
@@ -83,10 +83,10 @@ class Problems(list[str]):
         self._path, self._on_error = path, on_error
 
     def conceal(self, problem: str) -> None:
-        """Take note of a problem that is concealed.
+        """Record a problem that is concealed.
 
         Raises:
-            BrokenFrameError: Problems were asked to be fatal.
+            BrokenFrameError: ``on_error`` is "fail".
         """
         if self._on_error == "fail":
             raise BrokenFrameError(f"{self._path}: {problem}")
@@ -94,13 +94,13 @@ class Problems(list[str]):
         logger.warning("%s: %s; concealed", self._path, problem)
 
     def note(self, problem: str) -> None:
-        """Take note of a problem that does no harm."""
+        """Record a problem that does no harm."""
         self.append(problem)
         logger.warning("%s: %s", self._path, problem)
 
 
 def to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A uint8 or uint16 picture as the other of the two, white staying white."""
+    """Convert a picture between uint8 and uint16 so that white stays white."""
     if image.dtype == dtype:
         return image
     return image.astype(np.uint16) * 257 if dtype == np.uint16 else (image >> 8).astype(np.uint8)

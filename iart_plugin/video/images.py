@@ -1,4 +1,4 @@
-"""Frames from image files: a folder or a glob of them, an animation, or the pages of a TIFF."""
+"""Reads frames from image files: a folder, a glob, an animation, or the pages of a TIFF."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _MILLISECOND = Fraction(1, 1000)
 def find_images(spec: str | Path) -> list[Path]:
     """Image files of a folder or a glob, in natural order; empty where it is neither.
 
-    Hidden files are passed over: on foreign disks a Mac puts a ``._NAME.png`` beside every file.
+    Hidden files are skipped, because a Mac puts a ``._NAME.png`` beside every file on disks that
+    are not formatted for it.
 
     Raises:
         ValueError: A folder or glob without images.
@@ -50,7 +51,7 @@ def find_images(spec: str | Path) -> list[Path]:
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """The files that match, where a folder that exists means itself, whatever is in its name."""
+    """The files that match; the path of an existing folder is taken literally, not as a pattern."""
     folder, parts = Path(pattern.anchor), list(pattern.parts[bool(pattern.anchor) :])
     while len(parts) > 1 and (folder / parts[0]).is_dir():
         folder /= parts.pop(0)
@@ -63,11 +64,12 @@ class ImageSource:
 
     Args:
         paths: Files in order.
-        rate: Frames a second, for outputs that have time; 24 where it is None.
-        on_error: What an image that cannot be read does.
+        rate: Frames per second, for outputs that have times; None means 24.
+        on_error: Whether an image that cannot be read is replaced or ends the run.
 
     Raises:
-        ValueError: None can be read, they differ in size, or one of several is an animation.
+        ValueError: No image can be read, the images differ in size, or one of several images is an
+            animation.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class ImageSource:
         self.info = _describe(first, rate or DEFAULT_RATE, len(self.paths))
 
     def _check_sizes(self) -> None:
-        """Compare the headers of all images, which takes seconds where the work takes hours."""
+        """Compare the sizes in all headers now: this takes seconds, and upscaling takes hours."""
         first: tuple[Path, tuple[int, int]] | None = None
         for path in self.paths:
             try:
@@ -92,7 +94,7 @@ class ImageSource:
             except PictureTooLargeError:
                 raise
             except ValueError:
-                continue  # it cannot be read, which its own turn will show
+                continue  # an unreadable image is reported when it is read
             if len(sizes) > 1:
                 raise ValueError(
                     f"{path} holds {len(sizes)} pictures: an animation among other images has no "
@@ -115,19 +117,20 @@ class ImageSource:
             yield Frame(index, index, 1, last, path.stem)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is held open."""
 
 
 class AnimationSource(ImageSource):
-    """An animated WebP at its own times, or the pages of a TIFF at a constant rate.
+    """An animated WebP with its own times, or the pages of a TIFF at a constant rate.
 
     Args:
         path: The file.
-        rate: Frames a second instead of the file's own times.
-        on_error: What a picture that cannot be decoded does: it ends the film, or the run.
+        rate: Frames per second to use instead of the file's own times.
+        on_error: A picture that cannot be decoded ends the film here ("conceal"), or ends the run
+            with an error ("fail").
 
     Raises:
-        ValueError: Its pictures differ in size, or the first one cannot be decoded.
+        ValueError: The pictures differ in size, or the first one cannot be decoded.
     """
 
     def __init__(self, path: Path, *, rate: Fraction | None, on_error: OnError = "conceal") -> None:

@@ -1,4 +1,4 @@
-"""Putting encoded segments and the source's other streams together in one file."""
+"""Puts encoded segments and the source's other streams together into one file."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def assemble(
     extras: OtherStreams | None = None,
     trim: bool = False,
 ) -> None:
-    """Write a file of encoded segments in order, and of the source's other streams.
+    """Write a file from encoded segments, in order, and from the source's other streams.
 
-    A stream that the muxer refuses after all is left out with a warning: what was upscaled is not
-    lost to it.
+    If the muxer refuses a stream after all, this function leaves the stream out with a warning, so
+    that the upscaled video is not lost.
 
     Args:
         segments: Packet files that follow each other in display order.
         encoding: How they were encoded.
-        output: The file; replaced if it exists.
-        extras: The source's other streams, which were planned.
+        output: The file to write; it is replaced if it exists.
+        extras: The source's other streams, after :meth:`OtherStreams.plan`.
         trim: End the other streams where the video ends, for a part of a video.
 
     Raises:
-        OSError: The disk is full, say.
+        OSError: The file cannot be written, for example because the disk is full.
         ValueError: The segments cannot be put together.
     """
     muxer = _Muxer(segments, encoding, output, trim=trim)
@@ -60,7 +60,7 @@ def assemble(
         except (av.FFmpegError, ValueError) as error:
             if extras is None or getattr(error, "errno", None) in _NO_ROOM:
                 raise
-            if not failed_before:  # what does not fail again is no fault of a stream
+            if not failed_before:  # try again: if that succeeds, no stream caused the failure
                 failed_before = True
                 continue
             if muxer.current is None:
@@ -71,7 +71,7 @@ def assemble(
 
 
 def _write_without_one(muxer: _Muxer, extras: OtherStreams, error: Exception) -> None:
-    """Find what the muxer fails on by doing without each in turn, and at last without all."""
+    """Write the file without each other stream in turn, and at last without all of them."""
     for part, name in extras.parts():
         try:
             muxer.write(extras.without(part))
@@ -90,10 +90,10 @@ def _left_out(name: str, error: Exception) -> str:
 
 
 class _Muxer:
-    """Writes one output, as often as it takes.
+    """Writes one output file; :meth:`write` may be called several times, to try again.
 
     Args:
-        segments: As :func:`assemble`, like the others.
+        segments: As for :func:`assemble`, and so are the other arguments.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class _Muxer:
                 others: Iterator[tuple[Track, av.Packet]] = iter(())
                 if extras and source:
                     others = self._add_others(file, video, extras, source)
-                file.start_encoding()  # which settles the units of time
+                file.start_encoding()  # this fixes the units of time
                 self._interleave(file, self._video_packets(video), others)
         finally:
             if extras and source:
@@ -133,12 +133,12 @@ class _Muxer:
     def _options(self, *, keep_all_tags: bool) -> dict[str, str]:
         options = muxer_options(self._encoding.container)
         if self._encoding.container in ("mp4", "mov"):
-            # A late start is written in units of the movie's own clock, by default milliseconds.
+            # MP4 stores a late start in units of the movie's own clock, by default milliseconds.
             unit = self._encoding.time_base.denominator
             flags = "+faststart" + ("+use_metadata_tags" if keep_all_tags else "")
             options |= {"movflags": flags, "movie_timescale": str(unit * -(-1000 // unit))}
         elif self._encoding.sample_aspect_ratio != 1:
-            options["write_crc32"] = "0"  # the header is changed afterwards
+            options["write_crc32"] = "0"  # a checksum would be wrong: the header is changed later
         return options
 
     def _add_others(
@@ -176,7 +176,7 @@ class _Muxer:
         video: Iterator[av.Packet],
         others: Iterator[tuple[Track, av.Packet]],
     ) -> None:
-        """Mux in the order of time, so that the muxer has nothing to hold back."""
+        """Write packets in the order of their times, so that the muxer need not hold any back."""
         dropped: Counter[int] = Counter()
         names: dict[int, str] = {}
 
@@ -207,7 +207,10 @@ class _Muxer:
 
 
 def video_stream(file: av.container.OutputContainer, encoding: Encoding) -> av.VideoStream:
-    """A stream described by an encoder like the segments' (which gives it its parameter sets)."""
+    """Add a video stream, described by an encoder with the settings of the segments' encoder.
+
+    The encoder provides the parameter sets for the header.
+    """
     stream = file.add_stream(encoding.codec, rate=encoding.rate, options=encoder_options(encoding))
     set_up(stream.codec_context, encoding)
     stream.codec_context.flags |= av.codec.context.Flags.global_header
@@ -225,7 +228,7 @@ def _converted(
     *,
     distinct: bool,
 ) -> Iterator[tuple[Track, av.Packet]]:
-    """The output's packets of all tracks, with times that its format takes."""
+    """The output's packets of all tracks, with times that the output's format accepts."""
     by_index = {track.index: track for track in tracks}
     last: dict[int, Fraction] = {}
     for packet in packets:
@@ -247,7 +250,7 @@ def _separate(
 ) -> None:
     """Make a track's decoding times increase.
 
-    MP4's times must differ in its own unit; Matroska takes equal ones.
+    In MP4, times must differ in the stream's own unit. Matroska accepts equal times.
     """
     if packet.dts is None:
         return
@@ -282,12 +285,13 @@ def _time(packet: av.Packet) -> Fraction:
 def increasing_dts(times: Sequence[PacketTimes]) -> list[int]:
     """Decoding times for packets in decoding order, increasing over all segments.
 
-    Every encoder chose its own for its segment, and with a variable rate those of two segments can
-    cross. The k-th packet gets the (k - d)-th presentation time, with the smallest delay d that
-    leaves no packet decoded after it is shown.
+    Each segment was encoded on its own and has decoding times of its own, and with a variable rate
+    the times of two segments can overlap. So new ones are made here: the k-th packet gets the
+    (k - d)-th presentation time. The delay d is the smallest for which no packet is decoded after
+    it is shown.
 
     Raises:
-        ValueError: No packets, or a packet without a presentation time.
+        ValueError: There are no packets, or a packet has no presentation time.
     """
     if not times or any(t.pts is None for t in times):
         raise ValueError("the encoder gave packets without times; choose another with --codec")

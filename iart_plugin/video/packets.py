@@ -1,13 +1,13 @@
-"""Encoded packets on disk: the form in which a finished stretch of the output waits.
+"""Packet files: finished segments of the output wait in them on disk until they are muxed.
 
-A run is made of segments, each encoded on its own, so that it can be interrupted, resumed, or
-shared among processes, and still give one and the same file. A container could hold a segment,
-but Matroska would round its times to milliseconds and MP4 would add edit lists; this keeps what
-the encoder said.
+Every segment of an output file is encoded on its own. So a run can be interrupted and resumed, or
+shared among processes, and the output is always the same. A segment could be stored in a container
+too, but Matroska would round its times to milliseconds and MP4 would add edit lists. A packet file
+keeps exactly what the encoder gave.
 
-Layout: an 8-byte magic, then a record for each packet: six int64 (pts, dts, duration, stream, key,
-size), then ``size`` bytes. The last record is of stream -1, and its bytes are the SHA-256 of all
-that is before it.
+Layout: an 8-byte magic, then one record for each packet: six int64 (pts, dts, duration, stream,
+key, size), followed by ``size`` bytes. The last record has the stream number -1, and its bytes are
+the SHA-256 of everything before it.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class PacketTimes:
 
 
 class PacketWriter:
-    """Writes packets to a file that takes its name only when it is complete.
+    """Writes packets to a temporary file, which gets its final name only when it is complete.
 
     Args:
-        path: Where the finished file goes.
+        path: The final name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,14 +67,14 @@ class PacketWriter:
         self._put(_RECORD.pack(*record) + bytes(packet))
 
     def close(self, path: Path | None = None) -> None:
-        """Complete the file: on disk first, under its own name (or ``path``) second."""
+        """Complete the file: flush it to disk, then rename it to its final name (or ``path``)."""
         digest = self._digest.digest()
         self._file.write(_RECORD.pack(0, 0, 0, _END, 0, len(digest)) + digest)
         self._file.close()
         self._target.commit(path)
 
     def abort(self) -> None:
-        """Drop what was written."""
+        """Delete what was written."""
         self._file.close()
         self._target.discard()
 
@@ -96,7 +96,7 @@ def read_packets(path: Path, time_base: Fraction) -> Iterator[tuple[av.Packet, P
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is complete and as it was written."""
+    """Whether a file is complete and unchanged since it was written."""
     try:
         for _ in _records(path, with_data=True):
             pass

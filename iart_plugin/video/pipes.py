@@ -1,4 +1,4 @@
-"""Raw frames out on standard output: YUV4MPEG2, or NUT with timestamps."""
+"""Writes raw frames to standard output: as YUV4MPEG2, or as NUT with timestamps."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _CRC_POLYNOMIAL = 0x04C11DB7
 
 
 def pipe_sink(encoding: Encoding, form: PipeFormat) -> Y4MSink | NutSink:
-    """A sink of frames to standard output.
+    """Open a sink that writes frames to standard output.
 
     Args:
-        encoding: Its size, rate, pixel format, pixels' shape and tags count; the codec does not.
+        encoding: The output's encoding. Its codec is ignored, because the frames are raw.
         form: "y4m" (constant frame rate) or "nut" (raw video with timestamps).
 
     Raises:
-        ValueError: The format does not have the pixel format.
+        ValueError: ``form`` does not support the pixel format.
     """
     return {"y4m": Y4MSink, "nut": NutSink}[form](encoding)
 
 
 class Y4MSink:
-    """YUV4MPEG2. FFmpeg's own muxer can be told neither the pixels' shape nor chroma's places."""
+    """Writes YUV4MPEG2. FFmpeg's muxer cannot be given pixels' shape or chroma samples' place."""
 
     def __init__(self, encoding: Encoding) -> None:
         self._convert = FromRGB(encoding.pix_fmt, encoding.colour)
@@ -58,7 +58,7 @@ class Y4MSink:
         self._file.flush()
 
     def abort(self) -> None:
-        """Stop sending; what was sent was sent."""
+        """Stop sending. What was already sent cannot be taken back."""
 
 
 def _y4m_colours(pix_fmt: str) -> str:
@@ -74,7 +74,7 @@ def _y4m_colours(pix_fmt: str) -> str:
 
 
 class NutSink:
-    """Raw video with timestamps in NUT."""
+    """Writes raw video with timestamps in NUT."""
 
     def __init__(self, encoding: Encoding) -> None:
         self._convert = FromRGB(encoding.pix_fmt, encoding.colour)
@@ -97,15 +97,16 @@ class NutSink:
         sys.stdout.buffer.flush()
 
     def abort(self) -> None:
-        """Stop sending; what was sent was sent."""
+        """Stop sending. What was already sent cannot be taken back."""
         self._container.close()
 
 
 class _Shaped:
-    """Passes a NUT file on, with the pixels' shape in its stream header.
+    """Passes a NUT file on and puts the pixels' shape into its stream header.
 
-    FFmpeg's muxer takes it from a field that PyAV cannot set. It writes all headers at once, and
-    first; those that it repeats later are for readers that start there.
+    FFmpeg's muxer takes the shape from a field that PyAV cannot set. The muxer writes all headers
+    at once, at the start. The headers that it repeats later are only for readers that start there,
+    so they are passed on unchanged.
     """
 
     def __init__(self, write: Callable[[bytes], int], aspect: Fraction) -> None:
@@ -122,7 +123,7 @@ class _Shaped:
 
 
 def _with_aspect(data: bytes, aspect: Fraction) -> bytes:
-    """A NUT file's beginning with the width and height of a pixel in its stream header."""
+    """The start of a NUT file, with the width and height of a pixel put into its stream header."""
     start = data.index(_NUT_STREAM) + len(_NUT_STREAM)
     length, payload = _nut_number(data, start)
     end, position = payload + length - 4, payload
@@ -137,7 +138,7 @@ def _with_aspect(data: bytes, aspect: Fraction) -> bytes:
     for _ in range(2):  # width and height
         _, position = _nut_number(data, position)
     after = position
-    for _ in range(2):  # those of a pixel, which are 0 here
+    for _ in range(2):  # width and height of a pixel, which are 0 here
         _, after = _nut_number(data, after)
     shape = _nut_bytes(aspect.numerator) + _nut_bytes(aspect.denominator)
     body = data[payload:position] + shape + data[after:end]
@@ -146,7 +147,7 @@ def _with_aspect(data: bytes, aspect: Fraction) -> bytes:
 
 
 def _nut_number(data: bytes, position: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and the position after it."""
+    """Read a number that is stored with seven bits per byte; return it and the position after."""
     value = 0
     while True:
         byte = data[position]

@@ -1,7 +1,7 @@
-"""Frames in: opening whatever an input names.
+"""Opens any kind of input: a video, images, an animation or a pipe.
 
-Every source says what it is (:class:`VideoInfo`) and is iterated once, yielding upright R'G'B'
-frames with the exact timestamps of the file.
+Every source describes itself (:class:`VideoInfo`). It can be iterated once, and yields upright
+R'G'B' frames with the exact timestamps of the file.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ def open_source(
     on_error: OnError = "conceal",
     deinterlace: Deinterlace = "auto",
 ) -> VideoSource | ImageSource:
-    """Open whatever ``spec`` names.
+    """Open the input that ``spec`` names.
 
     Args:
         spec: A video file, a folder of images, a glob, an image or an animation, a named pipe, or
             ``-`` for a video on standard input.
-        rate: Frames a second of images (default 24), or of an animation instead of its own; a video
-            carries its own, so it is refused there.
-        on_error: What a broken frame does: is concealed by its neighbour, or ends the run.
-        deinterlace: What is done with interlaced frames of a video.
+        rate: Frames per second for images (default 24), or for an animation in place of its own
+            times. A video has a rate of its own, so this argument is refused for a video.
+        on_error: Whether a broken frame is replaced by a neighbour or ends the run.
+        deinterlace: Whether a video's interlaced frames are deinterlaced.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: No images, no video stream, or nothing that can be decoded.
+        FileNotFoundError: There is no such file.
+        ValueError: There are no images, no video stream, or nothing that can be decoded.
         BrokenFrameError: The file was cut short, and ``on_error`` is "fail".
     """
     images = [] if is_pipe(spec) else find_images(spec)
     if len(images) == 1 and images[0] == Path(spec) and _is_animated(images[0]):
         if images[0].suffix.lower() != ".png":
             return AnimationSource(images[0], rate=rate, on_error=on_error)
-        images = []  # FFmpeg reads an animated PNG with all of its bits and times
+        images = []  # FFmpeg reads an animated PNG at its full depth and with its times
     if images:
         return ImageSource(images, rate=rate, on_error=on_error)
     if rate is not None:
@@ -68,4 +68,4 @@ def _is_animated(path: Path) -> bool:
     try:
         return len(picture_sizes(path)) > 1
     except ValueError:
-        return False  # not readable, which will be said when it is read
+        return False  # an unreadable file is reported when it is read

@@ -1,4 +1,4 @@
-"""Finding out before any work whether an output can be written, and what it cannot hold."""
+"""Finds out before any upscaling whether the output can be written and what it cannot hold."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_encoding(encoding: Encoding) -> None:
-    """Find out before any work whether the encoder opens and the container takes its video.
+    """Check before any upscaling that the encoder opens and the container accepts its video.
 
     Raises:
-        ValueError: It does not; says what was refused.
+        ValueError: The encoder or the container refuses; the message says what was refused.
     """
     with _trial(encoding.container) as file:
         try:
@@ -56,7 +56,7 @@ def _other_container(encoding: Encoding) -> str:
 
 @contextmanager
 def _trial(container: str) -> Iterator[av.container.OutputContainer]:
-    """A file in memory that nothing is written to but a header."""
+    """A file in memory, to which only a header is written."""
     file = av.open(io.BytesIO(), "w", format=container)
     try:
         yield file
@@ -66,10 +66,10 @@ def _trial(container: str) -> Iterator[av.container.OutputContainer]:
 
 
 def plan_streams(extras: OtherStreams, encoding: Encoding) -> None:
-    """Decide how the other streams reach the output, by writing a small one from header to trailer.
+    """Decide how the other streams are written, by writing a small but complete output file.
 
-    What is encoded anew or converted is said in a line each. All that cannot be kept is named in
-    one warning.
+    One message is logged for each stream that is re-encoded or converted. One warning names
+    everything that cannot be kept.
     """
     for line in extras.plan(encoding.container):
         logger.info("%s: %s", extras.path, line)
@@ -82,7 +82,7 @@ def plan_streams(extras: OtherStreams, encoding: Encoding) -> None:
 
 
 def _rehearse(extras: OtherStreams, encoding: Encoding) -> list[str]:
-    """Write one black frame and the start of the streams; what of their description got lost."""
+    """Write one black frame and the start of the streams; return the descriptions that got lost."""
     with tempfile.TemporaryDirectory() as folder:
         segment = VideoSegment(Path(folder) / "segment", encoding)
         black = np.zeros((encoding.height, encoding.width, 3), np.uint8)
@@ -92,8 +92,8 @@ def _rehearse(extras: OtherStreams, encoding: Encoding) -> list[str]:
         sampled = SampledStreams(extras)
         lost = _losses(extras, sampled, encoding, [segment.path], output)
         if lost and encoding.container in ("mp4", "mov"):
-            # Arbitrary names, such as QuickTime's, take another form of tags, which replaces the
-            # usual one: so it is the second choice.
+            # Tags with arbitrary names, such as QuickTime's, need another form of storage, which
+            # replaces the usual one. So that form is only tried if the usual one loses tags.
             sampled.keep_all_tags = True
             more = _losses(extras, sampled, encoding, [segment.path], output)
             extras.keep_all_tags = len(more) < len(lost)
@@ -117,7 +117,7 @@ def _losses(
                 lost.append("chapters")
             tracks = extras.tracks(source, encoding.container)
             pairs = [(best_video_stream(source, extras.path), back.streams[0])]
-            # Covers come last in the output, wherever they were in the source.
+            # Covers come last in the output, whatever their position in the source.
             shown = [t.stream for t in tracks if not isinstance(t, Attachment)]
             covers = [s for s in shown if is_cover_stream(s)]
             kept = sum(map(is_cover_stream, back.streams))

@@ -22,22 +22,22 @@ from .tracks import Attachment, Track, candidates
 logger = logging.getLogger(__name__)
 
 Sound = Literal["copy", "encode", "none"]
-"""Sound is copied where the output can hold it, always encoded anew, or left out."""
+"""Sound is copied if the output can hold it ("copy"), always re-encoded, or left out ("none")."""
 
-_SAMPLE_PACKETS = 8  # of each stream, for a trial
+_SAMPLE_PACKETS = 8  # the number of packets of each stream that a trial writes
 _SEARCHED_PACKETS = 4000
-# The variants of a network playlist are one film in several sizes.
+# Formats whose video streams are the same film in several sizes.
 _PLAYLISTS = frozenset({"hls", "dash"})
 _FONTS = ("font", "ttf", "otf", "opentype", "truetype")
 
 
 class OtherStreams:
-    """All streams of a source but the one that is upscaled, and how each reaches the output.
+    """All streams of a source except the upscaled one, and how each is written to the output.
 
     Args:
-        path: The source; opened anew for every use.
-        sound: What is done with sound.
-        subtitles: Whether subtitles, and the fonts attached for them, are wanted.
+        path: The source, which is opened again for every use.
+        sound: Whether sound is copied, re-encoded or left out.
+        subtitles: Whether subtitles, and the fonts attached for them, are kept.
     """
 
     is_rehearsal = False
@@ -48,24 +48,24 @@ class OtherStreams:
         self.keep_tags = True
         self.keep_all_tags = False
         self._covers: dict[int, bytes] = {}
-        self._ways: dict[int, int] = {}  # the number of each stream's candidate
+        self._ways: dict[int, int] = {}  # by stream: which of its candidates is used
 
     def open(self) -> av.container.InputContainer:
-        """The container to read from."""
+        """Open the container to read from."""
         return open_container(self.path)
 
     def close(self, source: av.container.InputContainer) -> None:
-        """Let go of what :meth:`open` gave."""
+        """Close what :meth:`open` returned."""
         source.close()
 
     def plan(self, container: str) -> list[str]:
-        """Find out by trial how each stream can reach a container.
+        """Find out by trial how each stream can be written to a container.
 
         Args:
-            container: The output's, as :func:`.encoding.container_of` names it.
+            container: The output's container, as :func:`.encoding.container_of` names it.
 
         Returns:
-            A line for each stream that is not copied as it is.
+            One line for each stream that is not copied unchanged.
         """
         lines = []
         source = self.open()
@@ -77,36 +77,36 @@ class OtherStreams:
                 if is_cover_stream(stream) and found:
                     self._covers[stream.index] = bytes(found[0])
                 for number, track in enumerate(self._candidates(stream, container)):
-                    # A failure that does not repeat itself is not the container's.
+                    # Try twice: if the second trial succeeds, the container was not the cause.
                     if any(_succeeds(track, container, found) for _ in range(2)):
                         self._ways[stream.index] = number
                         if track.how != Track.how:
                             lines.append(f"{name_of(stream)} is {track.how}")
                         break
                 else:
-                    if not _is_timecode(stream):  # which travels as a tag of the film
+                    if not _is_timecode(stream):  # a timecode is kept as a tag of the film
                         self.left_out.append(name_of(stream))
         finally:
             self.close(source)
         return lines
 
     def leave_out(self, index: int) -> None:
-        """Do without a stream that was planned."""
+        """Leave out a stream that :meth:`plan` included."""
         self._ways.pop(index, None)
 
     def parts(self) -> list[tuple[int | None, str]]:
-        """What can be done without: None for tags and chapters, and the numbers of the streams."""
+        """The parts that may be left out: tags and chapters (None), and the streams' numbers."""
         return [(None, "tags and chapters"), *((i, f"stream {i}") for i in reversed(self._ways))]
 
     def without(self, part: int | None) -> OtherStreams:
-        """The same but for one of :meth:`parts`."""
+        """A copy of these streams that lacks one of :meth:`parts`."""
         fewer = copy.copy(self)
         fewer._ways = {index: way for index, way in self._ways.items() if index != part}
         fewer.keep_tags = self.keep_tags and part is not None
         return fewer
 
     def tracks(self, source: av.container.InputContainer, container: str) -> list[Track]:
-        """The streams that were planned, ready to be added to an output."""
+        """The streams that :meth:`plan` included, ready to be added to an output."""
         return [
             next(itertools.islice(self._candidates(s, container), self._ways[s.index], None))
             for s in source.streams
@@ -136,7 +136,7 @@ class OtherStreams:
     def packets(
         self, source: av.container.InputContainer, streams: list[av.stream.Stream]
     ) -> Iterator[av.Packet]:
-        """The streams' packets in the file's order."""
+        """The packets of these streams in the order of the file."""
         if not streams:
             return
         demuxed = source.demux(streams)
@@ -145,7 +145,7 @@ class OtherStreams:
                 packet = next(demuxed)
             except StopIteration:
                 return
-            except av.FFmpegError as error:  # a truncated source: copy what there is
+            except av.FFmpegError as error:  # the source is truncated: keep what was read
                 logger.warning("%s: its other streams end early: %s", self.path, error.strerror)
                 return
             if packet.size:
@@ -154,7 +154,7 @@ class OtherStreams:
     def samples(
         self, source: av.container.InputContainer, streams: list[av.stream.Stream]
     ) -> dict[int, list[av.Packet]]:
-        """The first packets of each stream, as far as they are near the start."""
+        """The first packets of each stream, if they are near the start of the file."""
         found: dict[int, list[av.Packet]] = {s.index: [] for s in streams}
         with_packets = [s for s in streams if s.type != "attachment"]
         for packet in itertools.islice(self.packets(source, with_packets), _SEARCHED_PACKETS):
@@ -166,7 +166,7 @@ class OtherStreams:
 
 
 class SampledStreams(OtherStreams):
-    """The beginning of another source's streams, for a rehearsal of the whole output."""
+    """The start of each of another object's streams, for a rehearsal of the whole output."""
 
     is_rehearsal = True
 
@@ -175,11 +175,11 @@ class SampledStreams(OtherStreams):
         self._whole = whole
 
     def open(self) -> av.container.InputContainer:
-        """The whole's container."""
+        """Open the container of the complete streams."""
         return self._whole.open()
 
     def close(self, source: av.container.InputContainer) -> None:
-        """As the whole has it."""
+        """Close the container as the complete streams do."""
         self._whole.close(source)
 
     def packets(
@@ -191,13 +191,13 @@ class SampledStreams(OtherStreams):
 
 
 class SpooledStreams(OtherStreams):
-    """The other streams of a pipe, whose packets were put aside while it was read.
+    """The other streams of a pipe. Their packets are stored in a file while the pipe is read.
 
     Args:
         source: The open pipe.
-        spool: The packet file that the rest is in when the pipe has ended.
-        sound: What is done with sound.
-        subtitles: Whether subtitles and their fonts are wanted.
+        spool: The packet file, which is complete when the pipe has ended.
+        sound: Whether sound is copied, re-encoded or left out.
+        subtitles: Whether subtitles and their fonts are kept.
     """
 
     def __init__(
@@ -208,11 +208,11 @@ class SpooledStreams(OtherStreams):
         self._spool = spool
 
     def open(self) -> av.container.InputContainer:
-        """The pipe itself, for its streams' descriptions."""
+        """Return the open pipe, because it holds the descriptions of the streams."""
         return self._container
 
     def close(self, source: av.container.InputContainer) -> None:
-        """The pipe stays open."""
+        """Do nothing: the pipe stays open."""
 
     def samples(
         self, source: av.container.InputContainer, streams: list[av.stream.Stream]
@@ -227,7 +227,7 @@ class SpooledStreams(OtherStreams):
     def packets(
         self, source: av.container.InputContainer, streams: list[av.stream.Stream]
     ) -> Iterator[av.Packet]:
-        """What was put aside."""
+        """The packets that were stored in the spool."""
         by_index = {s.index: s for s in streams}
         for packet, times in read_packets(self._spool, Fraction(1)):
             if times.stream in by_index:
@@ -246,7 +246,7 @@ def _is_timecode(stream: av.stream.Stream) -> bool:
 
 
 def copy_of(packet: av.Packet) -> av.Packet:
-    """A packet that can be muxed without changing the first one."""
+    """A copy of a packet. Muxing changes a packet, so the copy is muxed."""
     copy = av.Packet(bytes(packet))
     copy.time_base, copy.stream = packet.time_base, packet.stream
     copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
@@ -255,7 +255,7 @@ def copy_of(packet: av.Packet) -> av.Packet:
 
 
 def _succeeds(track: Track, container: str, samples: list[av.Packet]) -> bool:
-    """Whether a container takes a stream's first packets, its trailer, and gives them back."""
+    """Whether a container with a stream's first packets can be written and read back."""
     memory = io.BytesIO()
     file = av.open(memory, "w", format=container, options=muxer_options(container))
     try:
@@ -279,15 +279,15 @@ def _succeeds(track: Track, container: str, samples: list[av.Packet]) -> bool:
 
 
 def _kind(stream: av.stream.Stream) -> tuple[str, str | None]:
-    """A stream's type and codec, whichever decoder or encoder is set up for it."""
+    """A stream's type and the name of its codec, which do not depend on the decoder or encoder."""
     context = stream.codec_context
     return stream.type, None if context is None else context.codec.canonical_name
 
 
 def muxer_options(container: str) -> dict[str, str]:
-    """Options of FFmpeg's muxers: the same input has to give the same file, bit by bit."""
+    """Options of FFmpeg's muxers, so that the same input gives the same file, bit for bit."""
     if container in ("mp4", "mov"):
         return {}
-    # Matroska's and WebM's identifiers are random otherwise. Sound that starts a few milliseconds
-    # early, as AAC does, must not shift the film.
+    # Without "bitexact", Matroska and WebM files get random identifiers. Without the other option,
+    # sound that starts a few milliseconds early, as AAC does, would shift the film.
     return {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}

@@ -1,4 +1,4 @@
-"""What a file says about itself and its streams: titles, languages, dispositions, chapters."""
+"""Copies a file's metadata: titles, languages, dispositions and chapters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import av
 
 from .containers import readable_text
 
-# What describes the encoding and not the content; the output's own is written by its muxer.
+# Tags that describe the encoding and not the content. The muxer writes those of the output.
 _TECHNICAL = frozenset({
     "major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration",
     "vendor_id", "rotate", "bps", "number_of_frames", "number_of_bytes", "variant_bitrate",
@@ -42,15 +42,15 @@ def describe_stream(copy: av.stream.Stream, stream: av.stream.Stream) -> None:
     """Give an output's stream the title, language, disposition and other tags of its source."""
     tags = content_tags(stream.metadata)
     if "title" in tags and copy.container.format.name in ("mp4", "mov"):
-        tags["handler_name"] = tags["title"]  # where players of MP4 look for a stream's title
+        tags["handler_name"] = tags["title"]  # players of MP4 look for a stream's title there
     copy.metadata.update(tags)
     copy.disposition = stream.disposition
 
 
 def lost_tags(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Names of the tags that did not reach the output, or not as they were.
+    """Names of the tags that are missing in the output or have another value there.
 
-    Containers write a few tags in a form of their own; of these, any value will do.
+    Containers write a few tags in a form of their own. For these, any value counts as kept.
     """
     kept = {k.lower(): v for k, v in after.items()}
     kept |= {k.split("-")[0]: v for k, v in kept.items() if "-" in k}
@@ -64,7 +64,7 @@ def lost_tags(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def lost_of_stream(before: av.stream.Stream, after: av.stream.Stream) -> list[str]:
-    """What a stream lost on its way: tags, its language, and dispositions that players follow."""
+    """What a stream lost in the output: tags, its language, and dispositions that players use."""
     kept = readable_text(after.metadata)
     kept.setdefault("title", kept.get("handler_name", ""))
     lost = [k for k in lost_tags(before.metadata, kept) if k.lower() != "handler_name"]
@@ -76,7 +76,7 @@ def lost_of_stream(before: av.stream.Stream, after: av.stream.Stream) -> list[st
 
 
 def name_of(stream: av.stream.Stream) -> str:
-    """A stream for messages: "stream 2 (audio, aac, eng)"."""
+    """A stream's name for messages, such as "stream 2 (audio, aac, eng)"."""
     context = stream.codec_context
     codec = context.name if context is not None else getattr(stream, "name", None)
     details = [stream.type, codec, readable_text(stream.metadata).get("language")]

@@ -1,4 +1,4 @@
-"""How another stream of the source reaches the output: copied, encoded anew, or converted."""
+"""The ways to write another stream of the source: copied, re-encoded, or converted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Track:
     """A stream that is copied without decoding.
 
     Args:
-        stream: The source's stream, of a container that is open while the track is used.
+        stream: The source's stream. Its container must stay open while the track is used.
     """
 
     how = "copied"
@@ -44,8 +44,8 @@ class Track:
         """Add the stream to an output.
 
         Raises:
-            ValueError: The output cannot hold it.
-            av.FFmpegError: It cannot, either.
+            ValueError: PyAV finds that the output cannot hold the stream.
+            av.FFmpegError: FFmpeg finds that the output cannot hold the stream.
         """
         self.target = self._make(file)
         describe_stream(self.target, self.stream)
@@ -54,24 +54,24 @@ class Track:
         copy = file.add_stream_from_template(self.stream, opaque=True)
         if copy.type == "audio":
             layout = copy.codec_context.layout
-            if layout.name.endswith("channels"):  # a source that does not say which is which
+            if layout.name.endswith("channels"):  # the source does not say which channel is which
                 copy.codec_context.layout = default_layout(layout.nb_channels)
         return copy
 
     def convert(self, packet: av.Packet) -> Iterable[av.Packet]:
-        """The output's packets for one of the source's, whose times are the output's already."""
+        """The output's packets for one packet of the source, whose times are already converted."""
         packet.stream = self.target
         return [packet]
 
     def flush(self) -> Iterable[av.Packet]:
-        """What is left at the end."""
+        """The packets that are left at the end."""
         return ()
 
 
 class UnlistedTrack(Track):
-    """A copied stream of a codec that FFmpeg's muxer takes, but does not list.
+    """A copied stream whose codec FFmpeg's muxer accepts but does not list.
 
-    The sound of old AVI files is stored in Matroska by its AVI description, for one.
+    For example, Matroska stores the sound of old AVI files with its AVI description.
     """
 
     def _make(self, file: av.container.OutputContainer) -> av.stream.Stream:
@@ -103,23 +103,23 @@ class Attachment(Track):
         return file.add_attachment(PurePath(name).name, kind, data)
 
     def add(self, file: av.container.OutputContainer) -> None:
-        """As above; an attachment has no disposition."""
+        """Add the attachment to an output, without a disposition, which attachments do not have."""
         self.target = self._make(file)
         if title := self.stream.metadata.get("title"):
             self.target.metadata["title"] = title
 
     def convert(self, packet: av.Packet) -> Iterable[av.Packet]:
-        """Nothing, since the data is in the header."""
+        """Return no packets, because the data is in the header."""
         return ()
 
 
 class SoundTrack(Track):
-    """Sound that is decoded and encoded anew.
+    """Sound that is decoded and encoded again.
 
     Args:
         stream: The source's stream.
         container: The output's container.
-        stereo: Mix the channels down to two, for encoders that do not take the source's.
+        stereo: Mix the channels down to two, for encoders that do not accept the source's channels.
     """
 
     def __init__(self, stream: av.stream.Stream, container: str, *, stereo: bool = False) -> None:
@@ -147,7 +147,7 @@ class SoundTrack(Track):
         return copy
 
     def convert(self, packet: av.Packet) -> Iterator[av.Packet]:
-        """Encoded packets; damaged ones of the source leave silence."""
+        """Encoded packets. Damaged packets of the source become silence."""
         try:
             frames = self.stream.codec_context.decode(packet)
         except av.FFmpegError:
@@ -168,7 +168,7 @@ class SoundTrack(Track):
         yield from self.target.encode(None)
 
     def _resampler(self, frame: av.AudioFrame) -> av.filter.Graph:
-        """Keeps sound at its time: holes become silence, and overlaps are cut."""
+        """A filter that keeps sound at its time: it fills gaps with silence and cuts overlaps."""
         graph = av.filter.Graph()
         unit = Fraction(frame.time_base)
         context = self.target.codec_context
@@ -196,7 +196,7 @@ class SoundTrack(Track):
 
 
 class TextTrack(Track):
-    """Text subtitles in the form that the output has."""
+    """Text subtitles that are converted to the output's format."""
 
     def __init__(self, stream: av.stream.Stream, container: str) -> None:
         super().__init__(stream)
@@ -213,7 +213,7 @@ class TextTrack(Track):
         return copy
 
     def convert(self, packet: av.Packet) -> Iterator[av.Packet]:
-        """One packet for each text; MP4's packets that end a text have none."""
+        """One packet for each text. MP4 also has empty packets that end a text; they give none."""
         try:
             texts = self.stream.codec_context.decode2(packet)
             if not texts:
@@ -230,20 +230,20 @@ class TextTrack(Track):
 
 
 def default_layout(channels: int) -> str:
-    """The usual order of a number of channels, by FFmpeg's name."""
+    """FFmpeg's name for the usual layout of a number of channels."""
     usual = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
     return usual.get(channels, f"{channels}c")
 
 
 def _spelled(layout: av.AudioLayout) -> str:
-    """A layout's name as a filter takes it."""
+    """A layout's name in the form that a filter accepts."""
     return f"{layout.nb_channels}c" if layout.name.endswith("channels") else layout.name
 
 
 def candidates(
     stream: av.stream.Stream, container: str, *, encode: bool, cover: bytes | None
 ) -> Iterator[Track]:
-    """The ways in which a stream may reach a container, the best one first."""
+    """The ways in which a stream may be written to a container, the best one first."""
     if stream.type == "attachment":
         yield Attachment(stream)
         return

@@ -1,7 +1,7 @@
-"""Frames out: segments of a video on disk, or PNG files.
+"""Writes frames as segments of a video, or as PNG files.
 
-A sink takes the frames of one segment, a run of consecutive frames that is encoded on its own. What
-a finished segment leaves on disk is complete; what an unfinished one leaves is ignored.
+A sink takes the frames of one segment: consecutive frames that are encoded on their own. The files
+of a finished segment are complete. The files of an unfinished one are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .packets import PacketWriter
 
 
 class Sink(Protocol):
-    """Where a segment's frames go."""
+    """An object that takes a segment's frames."""
 
     def write(self, frame: Frame, rgb: np.ndarray) -> None:
         """Take one upscaled picture and the frame that it was made from."""
@@ -34,7 +34,7 @@ class Sink(Protocol):
         """Complete the segment."""
 
     def abort(self) -> None:
-        """Drop the segment."""
+        """Give the segment up."""
 
 
 class VideoSegment:
@@ -42,7 +42,7 @@ class VideoSegment:
 
     Args:
         path: The packet file.
-        encoding: How.
+        encoding: The encoder's settings.
     """
 
     def __init__(self, path: Path, encoding: Encoding) -> None:
@@ -50,7 +50,7 @@ class VideoSegment:
         self._encoder = av.CodecContext.create(encoding.codec, "w")
         set_up(self._encoder, encoding)
         self._encoder.options = encoder_options(encoding)
-        # Parameter sets go to the container's header, as MP4 and Matroska want them.
+        # Parameter sets go into the container's header, because MP4 and Matroska need them there.
         self._encoder.flags |= av.codec.context.Flags.global_header
         self._time_base = encoding.time_base
         self._durations: dict[int, int] = {}
@@ -72,27 +72,27 @@ class VideoSegment:
             self._store(packet)
 
     def _store(self, packet: av.Packet) -> None:
-        # Not every encoder hands the duration through.
+        # Not every encoder passes the duration on.
         packet.duration = self._durations.pop(packet.pts, packet.duration)
         self._packets.write(packet)
 
     def close(self, path: Path | None = None) -> None:
-        """Empty the encoder and complete the file, under another name where one is given."""
+        """Flush the encoder and complete the file, under the name ``path`` if it is given."""
         for packet in self._encoder.encode(None):
             self._store(packet)
         self._packets.close(path)
 
     def abort(self) -> None:
-        """Drop the file."""
+        """Delete the file."""
         self._packets.abort()
 
 
 class ImageSegment:
-    """Writes PNG files, 8 or 16 bits, and a list of them when the segment is complete.
+    """Writes PNG files of 8 or 16 bits, and a list of them when the segment is complete.
 
     Args:
-        marker: The list, whose existence says that the segment is complete.
-        folder: Where the images go.
+        marker: The list's file. If it exists, the segment is complete.
+        folder: The folder for the images.
         compression: zlib's level.
     """
 
@@ -102,7 +102,7 @@ class ImageSegment:
         self._sizes: dict[str, int] = {}
 
     def write(self, frame: Frame, rgb: np.ndarray) -> None:
-        """Write one picture under its source's name, or its number where it had none."""
+        """Write one picture under its source's name, or under its number if it has no name."""
         name = frame.name if frame.name is not None else f"{frame.index:08d}"
         path = self._folder / f"{name}.png"
         write_png(path, rgb, self._options)
@@ -113,11 +113,11 @@ class ImageSegment:
         write_atomically(self._marker, json.dumps(self._sizes))
 
     def abort(self) -> None:
-        """The images stay; without the list they are written anew."""
+        """Keep the images. Because there is no list, they are written again later."""
 
 
 def images_of(marker: Path) -> dict[str, int]:
-    """The names of a segment's images and their bytes; none where the list is damaged."""
+    """The names of a segment's images and their sizes in bytes; empty if the list is damaged."""
     try:
         sizes = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError):
