@@ -1,11 +1,11 @@
 _base_ = 'mmagic::_base_/default_runtime.py'
 
-# Registers the networks, and mends what this MMagic needs on current PyTorch and on mmcv-lite.
+# Registers the networks, and repairs this MMagic for current PyTorch and for mmcv-lite.
 custom_imports = dict(
     imports=['iart_plugin.mmagic'], allow_failed_imports=False)
 
 custom_hooks = [
-    # In a test this hook would build the training data set, to learn the iteration.
+    # During a test this hook would build the training data set only to find out the iteration.
     dict(type='BasicVisualizationHook', interval=1, on_test=False),
     # The checkpoint's state_dict holds the averaged weights, which is what test.py loads.
     dict(
@@ -22,13 +22,13 @@ custom_hooks = [
 ]
 
 default_hooks = dict(
-    # A validation's figures belong to its iteration: to MMEngine it is at epoch 0, so at step 0.
+    # Log a validation's metrics at its iteration. By default MMEngine uses the epoch, which is 0.
     logger=dict(log_metric_by_epoch=False),
-    # In --work-dir: MMagic writes to ./work_dirs and that folder's last name alone, where runs
-    # of one name in two places would overwrite each other.
+    # Checkpoints go to --work-dir. MMagic itself keeps only the last name of that folder and writes
+    # to ./work_dirs, where two runs of the same name would overwrite each other.
     checkpoint=dict(out_dir=None))
 
-# Losses, rates, PSNR, SSIM and a frame of every validated clip, on disk and in TensorBoard.
+# Shows losses, rates, PSNR, SSIM and a frame of every validated clip, on disk and in TensorBoard.
 vis_backends = [
     dict(type='LocalVisBackend'),
     dict(type='TensorboardVisBackend'),

@@ -25,7 +25,7 @@ model = dict(
         std=[255., 255., 255.],
     ))
 
-# Sec. B.1: 100k iterations, batch 8. Flow comes with the data: no flow network to freeze.
+# Sec. B.1: 100k iterations, batch 8. The data provides flow, so there is no flow network to freeze.
 max_iters = 100_000
 train_cfg = dict(max_iters=max_iters)
 param_scheduler = dict(periods=[max_iters])

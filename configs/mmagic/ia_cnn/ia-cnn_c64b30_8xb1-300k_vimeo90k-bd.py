@@ -1,6 +1,6 @@
 # Sec. B.2: fine-tuned from the REDS weights for 300k iterations on 14 frames, the 7 of a septuplet
 # and back.
-# The paper trains BI only; this is the same on BD.
+# The paper trains only on BI; this is the same training on BD.
 _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/vimeo90k-bd.py',

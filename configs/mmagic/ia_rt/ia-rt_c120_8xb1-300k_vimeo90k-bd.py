@@ -1,5 +1,5 @@
 # Sec. B.2: initialised with the REDS weights, 300k iterations on 7 frames.
-# The paper trains BI only; this is the same on BD.
+# The paper trains only on BI; this is the same training on BD.
 _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/vimeo90k-bd.py',
@@ -10,7 +10,7 @@ _base_ = [
 experiment_name = 'ia-rt_c120_8xb1-300k_vimeo90k-bd'
 work_dir = f'./work_dirs/{experiment_name}'
 
-# The septuplet as it is, not mirrored as IA-CNN's is.
+# The septuplet is used as it is; only IA-CNN's training adds the same frames backwards.
 train_pipeline = [
     transform for transform in _base_.train_pipeline
     if transform['type'] != 'MirrorSequence'

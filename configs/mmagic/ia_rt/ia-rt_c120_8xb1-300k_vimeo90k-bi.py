@@ -9,7 +9,7 @@ _base_ = [
 experiment_name = 'ia-rt_c120_8xb1-300k_vimeo90k-bi'
 work_dir = f'./work_dirs/{experiment_name}'
 
-# The septuplet as it is, not mirrored as IA-CNN's is.
+# The septuplet is used as it is; only IA-CNN's training adds the same frames backwards.
 train_pipeline = [
     transform for transform in _base_.train_pipeline
     if transform['type'] != 'MirrorSequence'

@@ -6,12 +6,13 @@ model = dict(
         num_feat=64,
         num_block=30,
         num_heads=8,
-        # Beside the paper's: what a pixel's position is read from (docs/ia_cnn_training.md).
+        # Not in the paper: channels from which a pixel's position is read exactly
+        # (docs/ia_cnn_training.md).
         alignment_options=dict(position_channels=16, padding_mode='zeros')),
     pixel_loss=dict(type='CharbonnierLoss', loss_weight=1.0, reduction='mean'),
-    # FrozenFlowHook freezes the flow network; -1 keeps BasicVSR from toggling requires_grad.
+    # FrozenFlowHook freezes the flow network; -1 keeps BasicVSR from changing requires_grad.
     train_cfg=dict(fix_iter=-1),
-    # Read when training starts; a checkpoint of the whole network holds these weights too.
+    # This file is read only when training starts: checkpoints hold these weights too.
     init_cfg=dict(
         type='PretrainedFlow',
         checkpoint='https://download.openmmlab.com/mmediting/restorers/'

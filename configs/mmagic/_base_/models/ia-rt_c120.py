@@ -10,9 +10,9 @@ model = dict(
         window_size=(3, 8, 8),
         num_frames=3),
     pixel_loss=dict(type='CharbonnierLoss', loss_weight=1.0, reduction='mean'),
-    # FrozenFlowHook freezes the flow network; -1 keeps BasicVSR from toggling requires_grad.
+    # FrozenFlowHook freezes the flow network; -1 keeps BasicVSR from changing requires_grad.
     train_cfg=dict(fix_iter=-1),
-    # Read when training starts; a checkpoint of the whole network holds these weights too.
+    # This file is read only when training starts: checkpoints hold these weights too.
     init_cfg=dict(
         type='PretrainedFlow',
         checkpoint='https://download.openmmlab.com/mmediting/restorers/'
