@@ -1,7 +1,7 @@
-"""What can be known to be wrong before a run starts, found and said in one sentence.
+"""Finds mistakes before a run starts, and reports each in one sentence.
 
-``options`` looks at an option file, ``weights`` at the weight files that it names, and ``data`` at
-the frames of its data sets. Every finding is an :class:`~iart_plugin.option_errors.OptionError`
+``options`` checks an option file, ``weights`` the weight files that it names, and ``data`` the
+frames of its data sets. Every mistake raises an :class:`~iart_plugin.option_errors.OptionError`
 that names the key or the file.
 """
 

@@ -56,7 +56,8 @@ def check_dataset(opt: dict[str, Any], smallest_side: int = 0) -> None:
 
     Args:
         opt: the options of one data set, ``scale`` and ``phase`` included.
-        smallest_side: what the metrics need of a ground-truth frame's sides, in pixels.
+        smallest_side: the smallest height and width of a ground-truth frame that the metrics need,
+            in pixels.
 
     Raises:
         OptionError: naming the folder or file, and what is wrong with it.

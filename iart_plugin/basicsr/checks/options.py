@@ -1,4 +1,4 @@
-"""Options against what is installed: registered names, networks, losses, metrics, devices."""
+"""Checks options against what is installed: names, networks, losses, metrics and devices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_options(opt: dict[str, Any]) -> None:
         opt: BasicSR's options, complete.
 
     Raises:
-        OptionError: on an unknown name, a value that cannot be, or a GPU that is not there.
+        OptionError: on an unknown name, an impossible value, or a GPU that does not exist.
     """
     from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
 
@@ -69,7 +69,7 @@ def _check_arguments(part: Any, section: dict[str, Any], where: str) -> None:
 
 
 def _check_values(arch: type, network: dict[str, Any], section: str) -> Any:
-    """Build one of this package's networks, so that it refuses what it must; None for others."""
+    """Build one of this package's networks as a trial of its options; None for other networks."""
     if not arch.__module__.startswith("iart_plugin."):
         return None
     for key, value in network.items():
@@ -114,7 +114,7 @@ def _check_metrics(opt: dict[str, Any]) -> None:
 
 
 def _check_course(opt: dict[str, Any]) -> None:
-    """What would end a training in the middle must be right at its start."""
+    """Refuse options that would only end a training in the middle."""
     train, val = opt["train"], opt.get("val")
     scheduler = train.get("scheduler") or {}
     if scheduler.get("type") == "CosineAnnealingRestartLR":

@@ -1,4 +1,4 @@
-"""Options against their schema: unknown and missing keys, wrong types, numbers out of range."""
+"""Checks options against their schema: unknown or missing keys, wrong types, wrong numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPLETED_PATHS = (
     *("experiments_root", "results_root", "models", "training_states", "log", "visualization"),
     "root",
 )
-"""What completes ``path:`` before a model is built."""
+"""The keys that are added to ``path:`` before a model is built."""
 
 CLOSED = ("extra_forbidden", "literal_error", "union_tag_invalid")
 """Errors that say no more than that this package does not know a name."""
@@ -87,7 +87,7 @@ def check_section(
     """Check one section.
 
     Args:
-        schema: what it may hold.
+        schema: the keys and values that it may hold.
         section: the section.
         where: its name, such as ``datasets.train``; empty for the top of the options.
         owner: what reads it, for the message, such as ``(IACNN)``.

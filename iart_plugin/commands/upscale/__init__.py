@@ -1,4 +1,4 @@
-"""``upscale``: a video or images in, the same four times as large out.
+"""``upscale``: makes a video or images four times as large.
 
 What needs PyAV is imported when it is first used, so that the command can say that it is missing.
 """

@@ -1,4 +1,4 @@
-"""Work that is done in a thread, beside the network's: reading ahead, and encoding."""
+"""Work that is done in threads while the network computes: reading ahead, and encoding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class InOrder:
     """Makes calls one after another in a thread, in the order in which they were given.
 
     Args:
-        waiting: Calls that may wait at most. More make the caller wait.
+        waiting: The largest number of calls that may wait. With more, the caller waits.
     """
 
     def __init__(self, waiting: int) -> None:
@@ -24,12 +24,12 @@ class InOrder:
         self._thread.start()
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Have ``function`` called; raises what an earlier call has raised."""
+        """Add a call of ``function``. If an earlier call failed, raise its error here."""
         self._raise()
         self._calls.put((function, arguments))
 
     def finish(self) -> None:
-        """Wait for all calls; raises what one of them has raised. May be called again."""
+        """Wait for all calls, and raise the error of one that failed. May be called again."""
         if self._thread.is_alive():
             self._calls.put(None)
             self._thread.join()

@@ -1,7 +1,7 @@
 """Several processes on one video, as torchrun starts them.
 
-Nothing but the plan and a few barriers passes between them: each upscales its own segments into the
-folder of the unfinished run, which all of them must see, and the first one puts the file together.
+The processes share only the plan and a few barriers. Each process upscales its own segments into
+the folder of the unfinished run, which all of them must see. The first one puts the file together.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Group:
     """This process's place among the processes of the run.
 
     Attributes:
-        rank: Its number.
-        size: How many there are.
-        local_rank: Its number on its machine, which picks the GPU.
+        rank: The number of this process.
+        size: The number of processes.
+        local_rank: The number of this process on its machine, which selects the GPU.
     """
 
     rank: int = 0

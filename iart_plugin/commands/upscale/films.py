@@ -35,11 +35,11 @@ def split_output(given: list[str], output: str | None) -> tuple[list[str], str]:
 def plan_films(inputs: list[str], output: str, options: UpscaleOptions) -> list[UpscaleOptions]:
     """The options of each run: one, or one for each film that the inputs name.
 
-    A folder of films, a folder of frame folders and a glob of films stand for what is in them. The
-    output is then a folder, and every result in it is named like its source.
+    For a folder of films, a folder of frame folders or a glob of films, every film gets a run. The
+    output is then a folder, and every result in it has the name of its source.
 
     Raises:
-        ValueError: No films, an output that is no folder, or results of one name.
+        ValueError: There are no films, the output is not a folder, or two results have one name.
     """
     films = [film for given in inputs for film in _films(given)]
     if len(inputs) == 1 and films == inputs:

@@ -1,4 +1,4 @@
-"""What a run is going to do: everything decided and checked, nothing written."""
+"""Decides and checks everything that a run will do, and writes nothing."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class Job:
     """A run that is set up.
 
     Attributes:
-        options: What was asked for.
+        options: The user's options.
         group: The processes that share the work.
-        target: Where the result goes.
-        source: The film or the images, open.
-        model: The network, loaded.
-        device: Where the network runs.
-        precision: What the network computes in.
+        target: The place of the result.
+        source: The open film or images.
+        model: The loaded network.
+        device: The device that the network runs on.
+        precision: The number format that the network computes in.
         size: Height and width of the output's frames.
         encoding: How a video is encoded. A pipe's frames have its size, colours and pixel format.
             None where PNG images are written.
-        extras: The source's other streams, which the output gets too.
+        extras: The source's other streams, which are written to the output too.
         plan: How frames are cut into clips and tiles.
-        segment: Frames of a segment.
+        segment: The number of frames in a segment.
     """
 
     options: UpscaleOptions
@@ -107,7 +107,7 @@ class Job:
         )
 
     def record(self) -> dict[str, Any]:
-        """All that decides the segments' bits; other streams are copied at the end."""
+        """Everything that decides the bits of the segments, for comparison when a run resumes."""
         return {
             "software": {
                 "iart_plugin": iart_plugin.__version__,
@@ -134,9 +134,9 @@ def prepare(options: UpscaleOptions, group: Group) -> Job:
     """Decide everything, and fail here rather than after hours of work.
 
     Raises:
-        ValueError: Options or input that cannot be used; says which.
-        FileExistsError: Something is in the way of the output.
-        OSError: No room for the output.
+        ValueError: The options or the input cannot be used; the message says which.
+        FileExistsError: The output exists already.
+        OSError: There is not enough space for the output.
     """
     target = _choose_target(options, group)
     model, device, precision = _choose_network(options, group)
@@ -295,7 +295,7 @@ def _check_comparison(
 
 
 def _choose_plan(job: Job) -> tuple[Plan, int]:
-    """The plan and the segments' length; of a run to be continued, the ones that it began with."""
+    """The plan and the segments' length. A resumed run keeps those that it began with."""
     options, info, work = job.options, job.source.info, job.work
     begun: dict[str, Any] = {}
     if options.resume and work is not None and work.exists():

@@ -1,4 +1,4 @@
-"""What a run is told, and which of it contradicts itself."""
+"""The options of a run, and the checks for options that contradict each other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UpscaleOptions:
         model: A name in :data:`iart_plugin.inference.MODELS`, or "auto" for the network that the
             weights are of.
         weights: The checkpoint; the best of the known weights that are here if None.
-        clean_passes: How often frames are cleaned at most by a network that does so, None for 3.
+        clean_passes: How often a ``real-*`` network cleans a frame at most; None means 3.
         clean_threshold: The mean change, of [0, 1], from which on a frame is cleaned again, None
             for 5/255.
         device: "auto", "cuda", "cuda:1", "mps" or "cpu".

@@ -1,8 +1,8 @@
 """The folder of an unfinished run: finished segments, and what they were made with.
 
-Everything that a run makes before its output is complete is in this folder, and nothing else in it
-is ever touched. One run at a time holds the folder's lock, which the system lets go of when its
-process ends, however it ends.
+Everything that a run makes before its output is complete is in this folder, and a run never touches
+other files there. Only one run at a time holds the folder's lock. The system releases the lock when
+the process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class WorkFolder:
         write_atomically(self.path / _RECORD, json.dumps(record, indent=1, sort_keys=True))
 
     def check(self, record: dict[str, Any]) -> None:
-        """Make sure that a run to be continued is the same run.
+        """Make sure that the unfinished run was started with the same record.
 
         Args:
             record: As :meth:`begin` takes it, or a part of it.
