@@ -1,7 +1,7 @@
-"""Frames in, frames out: clips, tiles, scenes, memory and the networks by name.
+"""Upscales frames in memory: clips, tiles, scene cuts, memory use and the networks by name.
 
-Nothing here opens a video or an image; :mod:`iart_plugin.video` does, and
-:mod:`iart_plugin.commands.upscale` leads both.
+Nothing here opens a video or an image; :mod:`iart_plugin.video` does that, and
+:mod:`iart_plugin.commands.upscale` uses both.
 """
 
 from .models import MODELS, LoadedModel, load_model

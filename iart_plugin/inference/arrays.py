@@ -1,4 +1,4 @@
-"""Pictures between main memory, as arrays, and a device, as tensors."""
+"""Moves pictures between main memory, where they are arrays, and a device's tensors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def to_tensor(frames: list[np.ndarray], device: torch.device) -> Tensor:
-    """A clip (1, t, 3, h, w), float32 in [0, 1], from (h, w, 3) uint8, uint16 or float frames."""
+    """Make a clip (1, t, 3, h, w), float32 in [0, 1], from (h, w, 3) uint8, uint16 or float."""
     stacked = np.stack(frames)
     peak = np.iinfo(stacked.dtype).max if stacked.dtype.kind == "u" else 1.0
     if device.type == "cuda" and stacked.dtype == np.uint8:
-        # Page-locked memory is copied without waiting, and 8 bits are a quarter of float32.
+        # The copy from page-locked memory does not block, and uint8 is a quarter of float32's size.
         values = torch.from_numpy(stacked).pin_memory().to(device, non_blocking=True).float()
     else:
         values = torch.from_numpy(stacked.astype(np.float32)).to(device)
@@ -21,7 +21,7 @@ def to_tensor(frames: list[np.ndarray], device: torch.device) -> Tensor:
 
 
 def smaller(frame: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """A picture (3, h, w) reduced to a height and width without aliasing, on its device."""
+    """Reduce a picture (3, h, w) to a height and width without aliasing, on its device."""
     if size is None or tuple(frame.shape[-2:]) == size:
         return frame
     frame = frame.float()[None]
@@ -29,10 +29,10 @@ def smaller(frame: Tensor, size: tuple[int, int] | None) -> Tensor:
 
 
 class ArrayCopy:
-    """One upscaled picture on its way to main memory.
+    """Copies one upscaled picture to main memory.
 
-    It is rounded on its device, where 8 bits are a quarter of what would have to be copied. From a
-    GPU it is copied to page-locked memory while the GPU goes on with the next picture.
+    The picture is rounded on its device first, because 8-bit values are a quarter of the size to
+    copy. A GPU copies it to page-locked memory while it works on the next picture.
 
     Args:
         frame: (3, h, w) in [0, 1].
@@ -60,7 +60,7 @@ class ArrayCopy:
         self._arrived.record(torch.cuda.current_stream(frame.device))
 
     def result(self) -> np.ndarray | None:
-        """The picture (h, w, 3); None where it has values that are not finite."""
+        """Wait for the picture (h, w, 3); None if it has values that are not finite."""
         if self._arrived is not None:
             self._arrived.synchronize()
         if not bool(self._finite):

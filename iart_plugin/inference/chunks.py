@@ -1,8 +1,9 @@
 """Cutting an endless stream of frames into clips that a recurrent network can take.
 
-A clip is a chunk to keep and, on both sides, frames that only warm the recurrence up. Chunks start
-at multiples of the chunk length, counted from frame 0, at the end of the first chunk, and at scene
-cuts. A resumed run and another process therefore cut the same chunks.
+A clip is a chunk (the frames whose results are kept) with extra frames on both sides that only warm
+the recurrence up. A chunk starts at every multiple of the chunk length, counted from frame 0, at
+the end of the shorter first chunk, and at every scene cut. Resuming a run, or sharing its work
+among processes, therefore gives the same chunks.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ class Clip(Generic[T]):
 
     @property
     def kept(self) -> slice:
-        """Where the frames to keep are in ``frames``."""
+        """The part of ``frames`` that is kept."""
         return slice(self.start - self.first, self.stop - self.first)
 
     def without_first(self) -> Clip[T]:
-        """The same clip, whose first frame to keep has become a warm-up frame."""
+        """The same clip, except that its first frame to keep is now a warm-up frame."""
         return replace(self, start=self.start + 1)
 
     def trimmed(self, overlap: int) -> Clip[T]:
@@ -49,10 +50,10 @@ class Clip(Generic[T]):
         )
 
     def halves(self, overlap: int) -> tuple[Clip[T], Clip[T]]:
-        """Two shorter clips that keep the same frames together.
+        """Split the chunk into two shorter clips, which together keep the same frames.
 
         Raises:
-            ValueError: Only one frame is kept, so there is nothing to halve.
+            ValueError: The chunk has only one frame.
         """
         if self.stop - self.start < 2:
             raise ValueError(f"a chunk of one frame (frame {self.start}) cannot be halved")
@@ -66,25 +67,26 @@ class Clip(Generic[T]):
 def iter_clips(
     frames: Iterable[tuple[T, bool]], *, chunk: int, overlap: int, first_chunk: int | None = None
 ) -> Iterator[Clip[T]]:
-    """Clips of a stream, read no further ahead than a clip needs.
+    """Cut a stream into clips, reading no further ahead than the next clip needs.
 
-    At most ``chunk + 2 * overlap`` frames are held.
+    At most ``chunk + 2 * overlap`` frames are in memory.
 
     Args:
-        frames: Each frame, and whether it begins a new scene. No clip crosses such a point.
-        chunk: Frames to keep at a time, at most.
-        overlap: Warm-up frames on each side, fewer at a scene's ends.
-        first_chunk: Where the stream's first chunk ends if that is before ``chunk``, so that the
-            first result does not wait for a long chunk.
+        frames: Pairs of a frame and whether it begins a new scene. No clip contains a scene cut.
+        chunk: The largest number of frames in a chunk.
+        overlap: Warm-up frames on each side; there are fewer at the ends of a scene.
+        first_chunk: Frames of the stream's first chunk, if fewer than ``chunk``, so that the first
+            result does not wait for a long chunk.
 
     Raises:
-        ValueError: ``chunk`` or ``first_chunk`` below 1, or ``overlap`` below 0.
+        ValueError: ``chunk`` or ``first_chunk`` is below 1, or ``overlap`` is below 0.
     """
     first_chunk = chunk if first_chunk is None else first_chunk
     if min(chunk, first_chunk) < 1 or overlap < 0:
         raise ValueError(f"chunk must be at least 1 and overlap at least 0, got {chunk}, {overlap}")
-    held: deque[T] = deque()  # the current scene's frames that are still of use
-    first = start = end = 0  # held[0], the next chunk and one past held[-1], as indices
+    held: deque[T] = deque()  # the current scene's frames that are still needed
+    # Frame numbers: of held[0], of the next chunk's first frame, and one past that of held[-1].
+    first = start = end = 0
 
     def emit(stop: int) -> Clip[T]:
         begin = max(first, start - overlap)

@@ -1,4 +1,4 @@
-"""The device and the precision of a network, and how a device says that memory ran out."""
+"""Chooses a network's device and precision, and recognises errors that mean memory ran out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_MEMORY = (
     "bad allocation",
     "alloc_failed",  # cuBLAS and cuDNN: CUBLAS_STATUS_ALLOC_FAILED
     "allocation_failed",  # cuDNN 9
-    # These remain where there was no memory for a convolution's workspace, or for a handle.
+    # These are reported when there was no memory for a convolution's workspace, or for a handle.
     "unable to find an engine",
     "cublas_status_not_initialized",
     "cudnn_status_not_initialized",
@@ -27,10 +27,10 @@ _NO_MEMORY = (
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """The device that was asked for, or the best one that there is: cuda, mps or cpu.
+    """The device that was asked for, or the best available one: cuda, mps or cpu.
 
     Raises:
-        ValueError: The device that was asked for is not there.
+        ValueError: The device that was asked for is not available.
     """
     if name is None or str(name) == "auto":
         if torch.cuda.is_available():
@@ -52,7 +52,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def missing_gpu_advice() -> str | None:
-    """What to do where the machine has an NVIDIA GPU that this PyTorch was not built for."""
+    """Advice for a machine with an NVIDIA GPU but a PyTorch built for CPUs; None for others."""
     if torch.version.cuda or torch.version.hip or torch.cuda.is_available():
         return None
     driver = shutil.which("nvidia-smi") or os.path.exists("/proc/driver/nvidia/version")
@@ -66,22 +66,22 @@ def missing_gpu_advice() -> str | None:
 
 
 def own_device(network: Network) -> torch.device | None:
-    """The device that the caller has put a network on, or None for the CPU."""
+    """The device that a network is on, or None if it is on the CPU."""
     parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     return None if device.type == "cpu" else device
 
 
 def pick_precision(name: str | None, device: torch.device) -> str:
-    """The precision that was asked for, or the device's: bf16 or fp16 on cuda, fp32 elsewhere.
+    """The precision asked for, or the device's best: bf16 or fp16 on cuda, fp32 elsewhere.
 
     Raises:
-        ValueError: An unknown name.
+        ValueError: The name is unknown.
     """
     if name is None or name == "auto":
         if device.type != "cuda":
             return "fp32"
-        # Not is_bf16_supported(), which counts emulation, slower than float32, as support.
+        # is_bf16_supported() is not used: it also accepts emulation, which is slower than float32.
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r}: choose one of {', '.join(PRECISIONS)}")

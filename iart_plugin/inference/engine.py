@@ -1,4 +1,4 @@
-"""Running a network over clips: tiles, precision, self-ensemble, and retreat when memory ends."""
+"""Runs a network over clips, in tiles and with less work at a time when memory runs out."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .tiles import Blend, Tiling
 logger = logging.getLogger(__name__)
 
 SCALE = 4
-SMALLEST_TILE = 64  # low-resolution pixels; below this a tile is mostly overlap
+SMALLEST_TILE = 64  # low-resolution pixels; a smaller tile would be mostly overlap
 
 
 class NotFiniteError(ValueError):
-    """The network made NaN or infinity, which no picture can show."""
+    """The network's result holds NaN or infinity, which a picture cannot show."""
 
 
 @dataclass
@@ -36,15 +36,14 @@ class Engine:
     """Upscales clips.
 
     Attributes:
-        network: (1, t, 3, h, w) in [0, 1] to (1, t, 3, 4h, 4w); one of this package's networks is
-            run frame by frame and given flow that was found on whole frames.
-        device: Where it runs.
+        network: Maps (1, t, 3, h, w) in [0, 1] to (1, t, 3, 4h, 4w). This package's networks give
+            their frames one at a time, and are given flow estimated on whole frames.
+        device: The device that the network runs on.
         precision: "fp32", "bf16" or "fp16".
-        tiling: Tiles; replaced by a finer one when memory runs out.
-        overlap: Warm-up frames where a clip must be halved.
-        self_ensemble: Average over the eight flips and turns of the picture.
-        size: Height and width of the results, which are made smaller if that is not 4 times the
-            source; None for 4 times.
+        tiling: The tiles that frames are cut into; finer ones replace them if memory runs out.
+        overlap: The most warm-up frames on each side of a chunk.
+        self_ensemble: Whether to average over the eight flips and quarter turns of the picture.
+        size: Height and width to reduce the results to; None keeps 4 times the source's size.
     """
 
     network: Network
@@ -58,19 +57,19 @@ class Engine:
     def __post_init__(self) -> None:
         if isinstance(self.network, nn.Module):
             self.network = self.network.to(self.device).eval()
-            if self.device.type == "cuda":  # as its convolutions want images and weights laid out
+            if self.device.type == "cuda":  # its convolutions are fastest in this memory layout
                 self.network = self.network.to(memory_format=torch.channels_last)
-        self._longest: int | None = None  # frames to keep at a time, once more did not fit
+        self._longest: int | None = None  # the most frames in a chunk, once a longer one ran out
 
     def run(self, clip: Clip[np.ndarray]) -> Iterator[np.ndarray]:
-        """The frames that ``clip`` keeps, upscaled, in its dtype: (4h, 4w, 3), as they are made.
+        """Upscale the frames that ``clip`` keeps, and yield each (4h, 4w, 3) as soon as it is made.
 
-        Memory that runs out is answered with smaller tiles, then with shorter clips, from the frame
-        on that was being made. Where a half precision overflows, the rest of the clip is made in
-        float32.
+        The results have the clip's dtype. If memory runs out, the engine goes on from the frame
+        that it was making, first with smaller tiles and then with shorter clips. If a half
+        precision overflows, it makes the rest of the clip in float32.
 
         Raises:
-            MemoryError: Not even the smallest tile and a single frame fit.
+            MemoryError: Not even a single frame in the smallest tiles fits.
             NotFiniteError: A frame has NaN or infinity in float32 too.
         """
         precision = self.precision
@@ -90,7 +89,7 @@ class Engine:
                 if not is_out_of_memory(error):
                     raise
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if reason:  # outside the handler, whose traceback keeps the attempt's tensors alive
+            if reason:  # not in the except block: there the traceback keeps the tensors alive
                 self._retreat(part, reason)
             if not finite:
                 precision = _more_than(precision, clip.start)
@@ -115,9 +114,9 @@ class Engine:
             )
 
     def _frames(self, clip: Clip[np.ndarray], precision: str) -> Iterator[np.ndarray | None]:
-        """Pictures in main memory, None for one that is not finite.
+        """Yield pictures in main memory, or None for a picture that is not finite.
 
-        A GPU has the next picture to make while one is copied from it.
+        A GPU works on the next picture while one is being copied from it.
         """
         dtype = clip.frames[0].dtype
         lqs = to_tensor(clip.frames, self.device)
@@ -132,10 +131,11 @@ class Engine:
             yield copy.result()
 
     def _stepwise(self, frames: Iterator[Tensor], precision: str) -> Iterator[Tensor]:
-        """Run each step without gradients and in a precision, but not the code between them.
+        """Make each frame without gradients and in a precision; neither affects the caller's code.
 
-        The steps count as nested in one context of autocast, which therefore keeps the weights that
-        it has cast, instead of casting all of them again for every frame.
+        The settings are left before each frame is yielded and entered again for the next one. All
+        frames count as nested in one autocast context, so autocast keeps the weights that it has
+        cast instead of casting all of them again for every frame.
         """
         half = HALF.get(precision)
         torch.autocast_increment_nesting()
@@ -170,14 +170,14 @@ class Engine:
         yield from total
 
     def _tiled(self, lqs: Tensor, kept: slice, tiling: Tiling) -> Iterator[Tensor]:
-        """Frames (3, 4h, 4w), float32 on the CPU where they are put together from tiles."""
+        """Yield frames (3, 4h, 4w); those put together from tiles are float32 on the CPU."""
         height, width = lqs.shape[-2:]
         boxes = tiling.boxes(height, width)
         if len(boxes) == 1:
             yield from self._network_frames(lqs, None, kept)
             return
         prepare = getattr(self.network, "prepare", None)
-        if prepare is not None:  # on whole frames, so that all tiles of a frame are treated alike
+        if prepare is not None:  # done on whole frames, so that all tiles are treated alike
             lqs = prepare(lqs)
         flows = self._flows(lqs)
         blend = Blend(tiling, height, width, SCALE)
@@ -190,7 +190,7 @@ class Engine:
         yield from blend.result()
 
     def _flows(self, lqs: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Flow between whole frames: estimated on tiles, it would differ at the seams."""
+        """Estimate flow on whole frames; estimated on tiles, it would differ at their seams."""
         spynet = getattr(self.network, "spynet", None)
         return None if spynet is None else clip_flows(spynet, lqs)
 
@@ -220,10 +220,10 @@ class Engine:
 
 
 def _more_than(precision: str, frame: int) -> str:
-    """The precision for a frame whose values are not finite.
+    """The precision in which to repeat a frame with values that are not finite.
 
     Raises:
-        NotFiniteError: There is no better one.
+        NotFiniteError: The frame was made in fp32 already.
     """
     if precision == "fp32":
         raise NotFiniteError(
@@ -244,5 +244,5 @@ def make_engine(
     self_ensemble: bool,
     size: tuple[int, int] | None = None,
 ) -> Engine:
-    """An engine that follows a plan."""
+    """Build an engine with the tiles and warm-up frames of a plan."""
     return Engine(network, device, precision, plan.tiling, plan.warm_up, self_ensemble, size)

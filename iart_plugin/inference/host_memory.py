@@ -1,4 +1,4 @@
-"""How much main memory is free, also in a container."""
+"""Finds out how much main memory is free, inside a container too."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import psutil
 
 
 def free_host_memory() -> int:
-    """Bytes of main memory that are available here, which a container may have limited."""
+    """Bytes of main memory that are available, within the limits of a container if there is one."""
     return max(0, min([psutil.virtual_memory().available, *_control_group_rooms()]))
 
 
 def _control_group_rooms(
     groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")
 ) -> list[int]:
-    """Bytes that this process's Linux control groups leave, one for each group with a limit.
+    """Bytes still available in each of this process's Linux control groups that has a limit.
 
-    A group's limit counts the pages of files that it has read, which the kernel gives up first.
+    A group's usage includes the cached pages of files. They count as available here, because the
+    kernel frees them first.
     """
     rooms: list[int] = []
     try:
@@ -46,5 +47,5 @@ def _room(folder: Path, limit: str, used: str, cached: str) -> list[int]:
         size = int((folder / used).read_text())
         fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
-        return []  # no such group in this container's view, or no limit ("max")
+        return []  # the container does not show this group, or it has no limit ("max")
     return [most - size + int(fields.get(cached, 0))]

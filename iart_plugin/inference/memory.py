@@ -1,4 +1,4 @@
-"""How many frames, and how large a tile, fit the memory that is free."""
+"""Plans how many frames at a time, and how large a tile, fit the free memory."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from .tiles import Tiling
 
 T = TypeVar("T")
 CHUNKS = (192, 96, 48, 24, 12, 6, 3, 1)
-"""Lengths of a chunk to choose from, in frames. With 10 frames of warm-up on either side, a longer
-chunk than the longest one would save less than a tenth of the work."""
+"""Lengths of a chunk to choose from, in frames. With 10 warm-up frames on each side, a chunk longer
+than the longest of these would save less than a tenth of the work."""
 FIRST_CHUNK = 48
-"""The first chunk is not longer, so that the first frame does not wait for a long one."""
+"""The most frames in the first chunk, so that the first result does not wait for a long chunk."""
 SMALLEST_AUTO_TILE = 128
-_SHARE = 0.6  # of the free memory; the rest is for the allocator's slack and for other programs
-_FLOW_STEP = 700  # bytes a pixel of a pair of frames whose flow is being estimated
+_SHARE = 0.6  # of the free memory; the rest is left to the allocator and to other programs
+_FLOW_STEP = 700  # bytes per pixel of a pair of frames while its flow is estimated
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a clip is cut.
+    """How a job will be cut into chunks and tiles.
 
     Attributes:
-        chunk: Frames to keep at a time.
+        chunk: Frames of a chunk.
         first_chunk: Frames of the first chunk.
-        warm_up: Frames before and after a chunk.
-        tiling: Tiles of a frame.
-        device_bytes: Estimated peak on the device.
-        host_bytes: Estimated peak of the frames held in main memory, beside it.
+        warm_up: Warm-up frames on each side of a chunk.
+        tiling: The tiles of a frame.
+        device_bytes: Estimated peak memory on the device, in bytes.
+        host_bytes: Estimated peak memory of the frames in main memory, in bytes. On a CPU it adds
+            to ``device_bytes``.
     """
 
     chunk: int
@@ -48,7 +49,7 @@ class Plan:
     host_bytes: int = 0
 
     def clips(self, frames: Iterable[tuple[T, bool]]) -> Iterator[Clip[T]]:
-        """Cut a stream of frames, each with whether it begins a scene, as planned."""
+        """Cut a stream into clips as planned; each frame comes with whether it begins a scene."""
         return iter_clips(
             frames, chunk=self.chunk, first_chunk=self.first_chunk, overlap=self.warm_up
         )
@@ -57,7 +58,7 @@ class Plan:
 def network_cost(network: Any) -> Cost:
     """The memory that a network takes, from the table of architectures.
 
-    A module that the table does not know is taken to have 64 features.
+    A module that is not in the table is assumed to have 64 feature channels.
     """
     row = architecture_of(network)
     if row is not None:
@@ -68,7 +69,7 @@ def network_cost(network: Any) -> Cost:
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on a device."""
     if device.type == "cuda":
-        # What PyTorch keeps of tensors that are gone counts as used there.
+        # The driver counts memory that PyTorch keeps for reuse as used, so it is added here.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     if device.type == "mps":
@@ -78,7 +79,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _processes(device: torch.device) -> int:
-    """How many of torchrun's processes on this machine share a device's memory."""
+    """How many processes that torchrun started on this machine share a device's memory."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return -(-processes // torch.cuda.device_count()) if device.type == "cuda" else processes
 
@@ -99,29 +100,29 @@ def choose_plan(
     self_ensemble: bool = False,
     budget: int | None = None,
 ) -> Plan:
-    """Choose what was not fixed.
+    """Plan the chunks and tiles, choosing whatever the arguments leave open.
 
-    Of the chunks and tiles that fit, the ones with the least work done twice: warm-up frames count
-    against short chunks, overlaps against small tiles.
+    Among the chunks and tiles that fit the memory, this takes those that repeat the least work:
+    short chunks repeat warm-up frames, and small tiles repeat overlaps.
 
     Args:
-        height: Of a low-resolution frame.
-        width: Of a low-resolution frame.
-        network: Whose cost counts.
-        device: Whose memory counts.
-        precision: Half precisions halve the features.
-        chunk: Frames to keep, or None to choose, the first chunk's too.
+        height: Height of a low-resolution frame.
+        width: Width of a low-resolution frame.
+        network: The network, which decides the memory that a frame takes.
+        device: The device whose free memory counts.
+        precision: "fp32", "bf16" or "fp16"; the last two need less memory.
+        chunk: Frames of a chunk. If None, it is chosen, and the first chunk's length too.
         first_chunk: Frames of the first chunk; ``chunk`` if None.
-        longest: Frames of a chunk at most, where it is chosen.
-        warm_up: Frames on either side.
-        tile: Sides in low-resolution pixels, 0 for whole frames, or None to choose.
-        overlap: Of tiles.
+        longest: The most frames of a chunk, if ``chunk`` is None.
+        warm_up: Warm-up frames on each side.
+        tile: Sides of a tile in low-resolution pixels, 0 for whole frames, or None to choose.
+        overlap: Low-resolution pixels that neighbouring tiles share.
         self_ensemble: Whether eight results of every frame are added up, in float32.
-        budget: Bytes of the device to stay within. If None, a share of its free memory, divided
-            among the processes that torchrun has started on this machine.
+        budget: The most bytes to use on the device. If None, it is a share of the free memory,
+            divided among the processes that torchrun has started on this machine.
 
     Raises:
-        ValueError: Negative values, or an overlap as large as a tile.
+        ValueError: A value is negative, or the overlap is as large as a tile.
     """
     if (chunk is not None and chunk < 1) or warm_up < 0:
         raise ValueError(f"--chunk must be at least 1 and --warm-up at least 0: {chunk}, {warm_up}")
@@ -132,7 +133,7 @@ def choose_plan(
     host_budget = int(_SHARE * free_host_memory() / _processes(torch.device("cpu")))
 
     def excess(plan: Plan) -> int:
-        """Bytes beyond the budgets, all of them together."""
+        """How many bytes a plan needs beyond the budgets, in total."""
         if device.type == "cpu":
             return max(0, plan.device_bytes + plan.host_bytes - budget)
         return max(0, plan.device_bytes - budget) + max(0, plan.host_bytes - host_budget)
@@ -149,7 +150,7 @@ def choose_plan(
             plan = Plan(frames, min(first_chunk or frames, frames), warm_up, tiling)
             plans.append(_with_memory(plan, (height, width), network, device, precision,
                                       self_ensemble))  # fmt: skip
-    # If nothing fits, the nearest is tried: the engine answers a failure with smaller parts.
+    # If no plan fits, the closest one is used; the engine makes the parts smaller if it fails.
     least = min(map(excess, plans))
     return min((plan for plan in plans if excess(plan) == least), key=repeated_work)
 
@@ -157,7 +158,7 @@ def choose_plan(
 def _tilings(
     height: int, width: int, tile: int | tuple[int, int] | None, overlap: int
 ) -> list[Tiling]:
-    """The tiling that is fixed, or whole frames and all that are worth trying."""
+    """The tiling that was asked for, or whole frames and every tiling that is worth trying."""
     if tile not in (None, 0, (0, 0)):
         tilings = [Tiling((tile, tile) if isinstance(tile, int) else tile, overlap)]
         tilings[0].boxes(height, width)  # refuses an overlap that is too large
@@ -174,7 +175,7 @@ def _tilings(
 
 
 def _works(tiling: Tiling, height: int, width: int) -> bool:
-    """Whether tiles are large enough for their overlap."""
+    """Whether each tile side is at least twice the overlap, or covers the whole frame."""
     sides = zip(tiling.size, (height, width), strict=True)
     return all(side >= length or side >= 2 * tiling.overlap for side, length in sides)
 
@@ -187,7 +188,7 @@ def _with_memory(
     precision: str,
     self_ensemble: bool,
 ) -> Plan:
-    """The plan with the memory that it is estimated to need, for frames of ``size``."""
+    """Add to a plan the memory that it is estimated to need for frames of ``size``."""
     height, width = size
     cost = network_cost(network)
     factor = 1.0 if precision == "fp32" else 0.6  # flow and results stay in float32
@@ -198,7 +199,8 @@ def _with_memory(
     needed += whole * cost.whole * factor
     if hasattr(network, "spynet"):
         needed += _FLOW_STEP * min(2 * clip * whole, max(chunk_pixels(device), whole))
-    # Tiles are blended, and views added up, in float32 pictures; clips are read ahead.
+    # Float32 pictures are needed to blend tiles and to add up the self-ensemble, 192 bytes per
+    # low-resolution pixel each. The next clip is read ahead, so two clips are in memory.
     pictures = (plan.tiling.count(height, width) > 1) + self_ensemble
     host = whole * (plan.chunk * pictures * 192 + 2 * clip * 3)
     return replace(plan, device_bytes=int(needed), host_bytes=int(host))

@@ -1,4 +1,4 @@
-"""Networks by name, with weights from whatever file holds them."""
+"""Loads networks by name, with weights from a file in any of the known layouts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ AUTO, BICUBIC = "auto", "bicubic"
 MODELS = {row.model: row.summary for row in ARCHITECTURES.values() if row.model} | {
     BICUBIC: "no network: bicubic x4, to try a pipeline or to compare with"
 }
-"""What ``--model`` offers beside "auto": every network of the table of architectures, and none."""
+"""The choices of ``--model`` beside "auto": each network in the table of architectures that
+``upscale`` offers, and bicubic interpolation."""
 
 
 class Bicubic(nn.Module):
-    """Bicubic x4, in a network's form: (n, t, 3, h, w) to (n, t, 3, 4h, 4w)."""
+    """Bicubic interpolation as a module: (n, t, 3, h, w) to (n, t, 3, 4h, 4w)."""
 
     def forward(self, lqs: Tensor) -> Tensor:
-        """Frame by frame."""
+        """Upscale every frame by itself."""
         frames = F.interpolate(lqs.flatten(0, 1).float(), scale_factor=4, mode="bicubic")
         return frames.unflatten(0, lqs.shape[:2])
 
@@ -41,10 +42,10 @@ class LoadedModel:
 
     Attributes:
         name: One of :data:`MODELS`.
-        network: With its weights, in evaluation mode.
-        digest: SHA-256 of the weights' file, hexadecimal.
-        summary: One line for people.
-        settings: What else decides the result, see :meth:`RealIACNN.set_cleaning`.
+        network: The network with its weights, in evaluation mode.
+        digest: SHA-256 of the weights file, hexadecimal; '' without weights.
+        summary: A one-line description for people.
+        settings: Further settings that change the result, see :meth:`RealIACNN.set_cleaning`.
     """
 
     name: str
@@ -62,22 +63,25 @@ def load_model(
     clean_passes: int | None = None,
     clean_threshold: float | None = None,
 ) -> LoadedModel:
-    """A network with its weights.
+    """Load a network with its weights.
 
-    Official, BasicSR, MMagic and safetensors files are told apart by their keys and shapes, from
-    which the hyper-parameters are read too. BasicVSR weights given for ``ia-cnn`` warm-start it.
+    The layout of a file (official, BasicSR, MMagic or safetensors), its network and its
+    hyper-parameters are recognised from the keys and shapes. BasicVSR weights given for ``ia-cnn``
+    warm-start it.
 
     Args:
-        name: One of :data:`MODELS`, or "auto" for the network that the weights are of.
-        weights: The checkpoint. If None, the best of the known weights that are here:
+        name: One of :data:`MODELS`, or "auto" for the network that the weights belong to.
+        weights: The checkpoint. If None, the best known weights on this machine are used; see
             :mod:`iart_plugin.inference.known_weights`.
-        device: Where the network will run, which decides what is best; the CPU if None.
-        clean_passes: How often a network that cleans frames first does so at most.
-        clean_threshold: The mean change from which on it cleans a frame again, of [0, 1].
+        device: The device that the network will run on, which decides which weights are best; the
+            CPU if None.
+        clean_passes: How often each frame is cleaned at most, for a network that cleans frames.
+        clean_threshold: A frame is cleaned again if the last pass changed it by this much or more,
+            on average, in [0, 1].
 
     Raises:
-        ValueError: An unknown name, no weights, or weights of another network.
-        FileNotFoundError: No such file.
+        ValueError: The name is unknown, there are no weights, or they belong to another network.
+        FileNotFoundError: The weights file does not exist.
     """
     if name not in (AUTO, *MODELS):
         raise ValueError(f"--model {name}: choose one of {', '.join((AUTO, *MODELS))}")
@@ -102,10 +106,13 @@ def load_model(
 
 
 def _set_cleaning(name: str, network: nn.Module | None, cleaning: dict[str, Any]) -> dict[str, Any]:
-    """Sets how a network cleans its frames; how that is, {} for one that does not.
+    """Set how a network cleans its frames, and return all such settings.
+
+    Returns:
+        The settings in force; {} for a network that does not clean its frames.
 
     Raises:
-        ValueError: Something is set and the network cleans no frames.
+        ValueError: ``cleaning`` is not empty, but the network does not clean its frames.
     """
     if not isinstance(network, RealIACNN):
         if cleaning:
@@ -118,10 +125,10 @@ def _set_cleaning(name: str, network: nn.Module | None, cleaning: dict[str, Any]
 
 
 def _find(name: str, device: torch.device) -> Path:
-    """The best weights that are here for a network.
+    """Find the best weights on this machine for a network.
 
     Raises:
-        ValueError: There are none; says where to get them.
+        ValueError: There are none; the message says where to get them.
     """
     models = {row.model for row in ARCHITECTURES.values() if row.model}
     if name != AUTO:

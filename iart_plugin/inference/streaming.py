@@ -1,4 +1,4 @@
-"""``upscale``: the library's way from an iterator of frames to an iterator of larger ones."""
+"""``upscale``, the library's function that turns an iterator of frames into one of larger ones."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ def upscale(
     precision: str | None = None,
     self_ensemble: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Upscale frames by 4, lazily: frame i comes once the frames of its chunk have been taken.
+    """Upscale frames by 4, lazily: a result is yielded as soon as its chunk has been read.
 
     Args:
         frames: (h, w, 3) R'G'B' arrays of one size: uint8, uint16, or float in [0, 1].
-        model: A network, any callable from (1, t, 3, h, w) to (1, t, 3, 4h, 4w), or a name for
-            :func:`iart_plugin.inference.load_model`.
-        weights: Checkpoint for a model given by name.
-        chunk: Frames to keep of each clip; chosen by free memory if None.
-        warm_up: Frames taken before and after a chunk so that the recurrence has settled.
-        tile: Low-resolution pixels of a tile's sides; chosen by free memory if None, 0 for whole
-            frames.
+        model: A network, any other callable that maps (1, t, 3, h, w) to (1, t, 3, 4h, 4w), or a
+            name for :func:`iart_plugin.inference.load_model`.
+        weights: The checkpoint, if the model is given by name.
+        chunk: Frames kept of a clip at a time; chosen to fit the free memory if None.
+        warm_up: Frames read before and after a chunk, so that the recurrence has settled.
+        tile: Sides of a tile in low-resolution pixels; chosen to fit the free memory if None, 0 for
+            whole frames.
         overlap: Low-resolution pixels that neighbouring tiles share.
-        scene_detection: Reset the recurrence at scene cuts.
-        device: "cuda", "mps" or "cpu". If None, the device that the network is on, or the best one
-            that there is where it is on the CPU.
-        precision: "fp32", "bf16" or "fp16"; the best one of the device if None.
-        self_ensemble: Average over flips and turns; eight times the work.
+        scene_detection: Whether to reset the recurrence at scene cuts.
+        device: "cuda", "mps" or "cpu". If None, the device that the network is on, or the best
+            available one if the network is on the CPU.
+        precision: "fp32", "bf16" or "fp16"; the device's best one if None.
+        self_ensemble: Whether to average over flips and quarter turns, at eight times the work.
 
     Yields:
-        (4h, 4w, 3) arrays, one a frame, in the dtype of ``frames``.
+        (4h, 4w, 3) arrays, one per frame, in the dtype of ``frames``.
 
     Raises:
-        ValueError: Frames that are not (h, w, 3), options that do not fit each other, or weights
-            that make values which are not finite.
+        ValueError: A frame is not (h, w, 3), options do not fit each other, or the weights give
+            values that are not finite.
         MemoryError: Not even one frame in the smallest tiles fits.
     """
     network = load_model(model, weights).network if isinstance(model, str) else model
@@ -80,7 +80,7 @@ def upscale(
 
 
 def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Copies of the frames, which are all alike."""
+    """Yield a copy of each frame, after checking that all have one shape and dtype."""
     expected: tuple[tuple[int, ...], np.dtype] | None = None
     for index, frame in enumerate(frames):
         if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
@@ -95,4 +95,4 @@ def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
                 f"frame {index} is {frame.shape} {frame.dtype}, the first was {expected[0]} "
                 f"{expected[1]}; all frames must be alike"
             )
-        yield frame.copy()  # some readers fill one and the same array with every frame
+        yield frame.copy()  # some readers reuse a single array for every frame

@@ -1,7 +1,8 @@
-"""Cutting frames into overlapping tiles and putting their results together without a seam.
+"""Cuts frames into overlapping tiles and puts their results together without visible seams.
 
-At a tile's border a network sees padding instead of picture, and what it makes there is worse. In
-the overlap of two tiles the outermost quarter of each is left out, and the rest is blended.
+At a tile's border a network sees padding instead of picture, and its result is worse there. In the
+overlap of two tiles the outermost quarter of each tile gets almost no weight, and the rest is
+blended.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import torch
 from torch import Tensor
 
 GRID = 8
-"""Tiles start at multiples of this: attention windows then lie as they do in the whole frame."""
+"""Tiles start at multiples of this, so that attention windows lie as they do in a whole frame."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of a frame: at most ``size`` low-resolution pixels a side, sharing ``overlap``.
+    """How frames are cut into overlapping tiles.
 
     Attributes:
-        size: Height and width of a tile; a larger one than the frame means one tile.
-        overlap: Pixels that neighbours share at least.
+        size: The largest height and width of a tile, in low-resolution pixels. If it is at least
+            the frame's, there is one tile.
+        overlap: The fewest low-resolution pixels that neighbouring tiles share.
     """
 
     size: tuple[int, int]
@@ -34,31 +36,31 @@ class Tiling:
             raise ValueError(f"tiles of {self.size} sharing {self.overlap} do not work")
 
     def boxes(self, height: int, width: int) -> list[tuple[slice, slice]]:
-        """Row and column slices of the tiles of a frame, evenly spread.
+        """The rows and columns of each tile of a frame, evenly spread.
 
         Raises:
-            ValueError: The frame must be cut, and the overlap is as large as a tile.
+            ValueError: The frame must be cut, but the overlap is as large as a tile.
         """
         rows = _spread(height, self.size[0], self.overlap)
         columns = _spread(width, self.size[1], self.overlap)
         return [(r, c) for r in rows for c in columns]
 
     def count(self, height: int, width: int) -> int:
-        """Number of tiles."""
+        """The number of tiles in a frame."""
         return len(self.boxes(height, width))
 
     def turned(self) -> Tiling:
-        """The same tiles of a frame turned by 90 degrees."""
+        """The same tiles for a frame that was turned by 90 degrees."""
         return Tiling((self.size[1], self.size[0]), self.overlap)
 
     @classmethod
     def of_counts(cls, height: int, width: int, counts: tuple[int, int], overlap: int) -> Tiling:
-        """The smallest tiles of which so many rows and columns cover a frame."""
+        """The smallest tiles with which ``counts``, (rows, columns) of tiles, cover a frame."""
         size = (_side(height, counts[0], overlap), _side(width, counts[1], overlap))
         return cls(size, overlap)
 
     def halved(self, height: int, width: int, *, smallest: int) -> Tiling | None:
-        """Twice as many tiles across their longer side; None where they would be too small."""
+        """Cut the tiles' longer side in two; None if the new tiles would be too small."""
         counts = [
             len(_spread(length, side, self.overlap))
             for length, side in zip((height, width), self.size, strict=True)
@@ -70,19 +72,19 @@ class Tiling:
         side = finer.size[axis]
         if side >= shown[axis] or side < max(smallest, 2 * self.overlap):
             return None
-        kept = 1 - axis  # the other side stays as it is, also where it was asked for
+        kept = 1 - axis  # the other side keeps its length
         size = (side, shown[kept]) if axis == 0 else (shown[kept], side)
         return Tiling(size, self.overlap)
 
 
 def _side(length: int, count: int, overlap: int) -> int:
-    """Pixels of a tile's side with which ``count`` tiles, started on the grid, span ``length``."""
+    """The side with which ``count`` tiles that start on the grid cover ``length`` pixels."""
     shared = ceil(overlap / GRID) * GRID
     return length if count == 1 else ceil((length - shared) / count / GRID) * GRID + shared
 
 
 def _spread(length: int, size: int, overlap: int) -> list[slice]:
-    """Spans that start on the grid, each at most ``size`` long, the last one to the end."""
+    """Slices that start on the grid, are at most ``size`` long, and reach the end of ``length``."""
     if size >= length:
         return [slice(0, length)]
     if size <= overlap:
@@ -105,7 +107,7 @@ class Blend:
         tiling: The tiles.
         height: Low-resolution height of a frame.
         width: Low-resolution width of a frame.
-        scale: High-resolution pixels a low-resolution pixel, along each side.
+        scale: High-resolution pixels per low-resolution pixel, along each side.
     """
 
     def __init__(self, tiling: Tiling, height: int, width: int, scale: int) -> None:
@@ -114,7 +116,7 @@ class Blend:
         self._frames: dict[int, Tensor] = {}
 
     def begin(self, box: tuple[slice, slice]) -> None:
-        """Announce the tile that the next frames are of."""
+        """Begin a tile: the next calls of :meth:`add` give the frames of this tile."""
         vertical, horizontal = (
             _weights(span, length, self._tiling.overlap, self._scale)
             for span, length in zip(box, self._size, strict=True)
@@ -124,21 +126,21 @@ class Blend:
         self._weight[self._at] += self._mask
 
     def add(self, index: int, tile: Tensor) -> None:
-        """Add a frame's tile, (3, tile h, tile w) float32 on the CPU."""
+        """Add the current tile of frame ``index``: (3, tile h, tile w), float32 on the CPU."""
         if index not in self._frames:
             self._frames[index] = torch.zeros(tile.shape[0], *self._weight.shape)
         self._frames[index][(..., *self._at)] += tile * self._mask
 
     def result(self) -> Iterator[Tensor]:
-        """The frames in order, (3, h, w) each; each is let go of as it is taken."""
+        """Yield the frames (3, h, w) in order; each is removed from memory here when it is taken."""
         for index in sorted(self._frames):
             yield self._frames.pop(index).div_(self._weight)
 
 
 def _weights(span: slice, length: int, overlap: int, scale: int) -> Tensor:
-    """Weights along an axis of a tile: 1 inside, falling smoothly to about 0 at a neighbour."""
+    """Weights along an axis of a tile: 1 inside, falling smoothly to almost 0 at a neighbour."""
     weights = torch.ones((span.stop - span.start) * scale)
-    # Never exactly 0: with the smallest overlaps a pixel must not end up without any weight.
+    # No weight is exactly 0, because with a very small overlap a pixel could then have none at all.
     ramp = torch.tensor(list(_ramp(overlap * scale))).clamp_(min=1e-6)
     if ramp.numel() and span.start > 0:
         weights[: ramp.numel()] = ramp

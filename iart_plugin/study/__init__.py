@@ -1,4 +1,4 @@
-"""The paper's alignment study (Sec. 5): its rows, a CPU-scale run of them, and the report."""
+"""The paper's alignment study (Sec. 5): its rows, training them at CPU scale, and the report."""
 
 from .rows import FLOWS, ROWS, Row, experiments, rows_of
 from .scale import CPU_SCALE, PAPER_SCALE, Scale

@@ -1,4 +1,4 @@
-"""The study's clips in memory, with ground-truth flow, estimated flow, or noise on it."""
+"""The study's clips in memory, with ground-truth, estimated or noisy flow."""
 
 import json
 import math
@@ -12,18 +12,18 @@ from iart_plugin.files import write_atomically
 from .scale import Scale
 from .training import add_flow_noise
 
-NOISE_SIGMA = 0.5  # low-resolution pixels, where no estimated flow says how large errors are
-VALIDATION_SHARE = 5  # one clip of so many training clips is kept for the search of rates
+NOISE_SIGMA = 0.5  # low-resolution pixels; used if there is no estimated flow to match
+VALIDATION_SHARE = 5  # one training clip in five is kept aside to choose learning rates with
 
 
 class StudyClips:
-    """The study's clips in memory, under one flow at a time.
+    """The study's clips in memory, loaded with one kind of flow at a time.
 
     Args:
-        folder: The study's folder, in which ``data`` has the clips.
-        scale: Says how long a training sample is and whether learning rates are searched for.
-        flow_weights: Weights of the flow networks by name.
-        estimated: The estimated flows of the study.
+        folder: The study's folder; the clips are in its subfolder ``data``.
+        scale: Decides how long a training sample is and whether learning rates are searched for.
+        flow_weights: Weights files of the flow networks, by the flow's name.
+        estimated: The names of the estimated flows that the study uses.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ class StudyClips:
         self._flow, self._loaded = "", ([], [], math.nan)
 
     def load(self, flow: str) -> tuple[list[dict], list[dict], float]:
-        """Training samples, test clips and the mean end-point error of the test clips' flow."""
+        """Load the training samples, the test clips and the mean end-point error of their flow."""
         if flow != self._flow:
             self._flow, self._loaded = flow, self._load(flow)
         return self._loaded
 
     def validation(self) -> list[dict]:
-        """Clips that nothing is trained on, for the choice of learning rates."""
+        """Load the clips that learning rates are chosen with; no network is trained on them."""
         return self._clips(self._split()[1], "gt")
 
     def _split(self) -> tuple[list[str], list[str]]:
-        """The clips to train on and those to validate on, which only a search needs."""
+        """The clips to train on and, if learning rates are searched for, those to validate on."""
         names = clip_names(self.root, "train")
         if not self.scale.search_iterations:
             return names, []
@@ -70,7 +70,7 @@ class StudyClips:
             (clip_names(self.root, "test"), None),
         ):
             samples = self._clips(names, source, length)
-            if source != "gt":  # the pixels that count are the same ones under every flow
+            if source != "gt":  # with every flow, the same pixels count
                 truth = self._clips(names, "gt", length)
                 for sample, true in zip(samples, truth, strict=True):
                     sample["valid"], sample["true_flows"] = true["valid"], true["flows"]
@@ -83,7 +83,7 @@ class StudyClips:
         return samples, clips, _end_point_error(clips)
 
     def _noise_sigma(self) -> float:
-        """The noise whose end-point error is that of the first estimated flow there is."""
+        """The standard deviation of noise as large as the first estimated flow's error."""
         path = self.folder / "noise.json"
         if not path.exists():
             values = {"flow": None, "sigma": NOISE_SIGMA}
@@ -96,7 +96,7 @@ class StudyClips:
 
 
 def _end_point_error(clips: list[dict]) -> float:
-    """The mean length of the error of the flow, in low-resolution pixels, where a match exists."""
+    """The mean end-point error over pixels that have a match, in low-resolution pixels."""
     total = count = 0.0
     for clip in clips:
         true = clip.get("true_flows", clip["flows"])

@@ -1,8 +1,8 @@
 """Parameters, FLOPs, time and memory of every network and aligner (Tab. 1, 5, Sec. B.3).
 
-FLOPs are counted by PyTorch's own counter: twice the multiply-accumulates of matrix products and
-convolutions, and nothing for other operations. The tensors hold no data while they are counted, so
-any size takes no time. Time and memory are measured, each case in a process of its own.
+PyTorch's own counter counts the FLOPs: two for each multiply-accumulate of a matrix product or
+convolution, and none for other operations. The tensors hold no data while FLOPs are counted, so
+that counting is quick at any size. Time and memory are measured, each case in its own process.
 """
 
 import json
@@ -31,13 +31,13 @@ PAPER_HEADS = 6
 
 
 def _networks() -> dict[str, Callable[[], nn.Module]]:
-    """Every network of the table of architectures by the name that reports use."""
+    """Every network in the table of architectures, by the name that reports use."""
     networks: dict[str, Callable[[], nn.Module]] = {}
     for row in archs.ARCHITECTURES.values():
         if row.network is None:
             continue
         name, build = row.network.__name__, partial(row.network, **row.variant)
-        if not row.own_flow:  # the study's network, with each of its aligners
+        if not row.own_flow:  # the study's network is listed once for each aligner
             networks |= {f"{name}, {a}": partial(build, alignment=a) for a in ALIGNMENTS}
         elif row.variant:
             networks[f"{name}, {row.variant['alignment']} ({row.title})"] = build
@@ -51,18 +51,18 @@ NETWORKS = _networks()
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What to measure, in plain values that another process can be given.
+    """What to measure, in plain values that can be sent to another process.
 
     Attributes:
         kind: 'network' or 'aligner'.
-        name: A key of :data:`NETWORKS` or of the aligners.
-        height: Rows of a low-resolution frame.
-        width: Columns of one.
+        name: A key of :data:`NETWORKS`, or the name of an aligner.
+        height: Height of a low-resolution frame, in pixels.
+        width: Width of a low-resolution frame, in pixels.
         frames: Frames of a clip, for networks.
         channels: Channels of features, for aligners.
         train: Whether to measure the backward pass too.
-        threads: PyTorch's threads; 0 keeps PyTorch's choice.
-        repeats: Number of runs, of which the fastest counts.
+        threads: Number of threads for PyTorch; 0 keeps PyTorch's choice.
+        repeats: Number of passes; the fastest one counts.
     """
 
     kind: str
@@ -80,12 +80,12 @@ class Case:
         if self.kind == "network":
             return NETWORKS[self.name]()
         options = {}
-        if self.name == "implicit":  # the paper's heads, or the most below that fit the channels
+        if self.name == "implicit":  # the paper's number of heads, or the next lower one that fits
             options["num_heads"] = groups_of(self.channels, None, PAPER_HEADS)
         return build_alignment(self.name, self.channels, **options)
 
     def inputs(self, device: str) -> list:
-        """Random inputs, or ones without data on the 'meta' device."""
+        """Random inputs; on the 'meta' device they have shapes but no data."""
         h, w = self.height, self.width
         if self.kind == "network":
             clip = torch.rand(1, self.frames, 3, h, w, device=device)
@@ -97,20 +97,20 @@ class Case:
 
 
 def cases(**options) -> list[Case]:
-    """Every aligner and every network."""
+    """A case for every aligner and every network, all with the same options."""
     aligners = [Case(kind="aligner", name=name, **options) for name in ALIGNMENTS]
     return [*aligners, *(Case(kind="network", name=n, **options) for n in NETWORKS)]
 
 
 def select(every: list[Case], names: Sequence[str] | None) -> list[Case]:
-    """The cases whose names begin with one of these; case, spaces and hyphens do not matter.
+    """Select cases by how their names begin; upper case, spaces and hyphens do not matter.
 
     Args:
         every: Cases to choose from.
-        names: Beginnings such as 'IA-CNN' or 'deformable'; all cases if there are none.
+        names: Beginnings of names, such as 'IA-CNN' or 'deformable'; all cases if empty or None.
 
     Raises:
-        ValueError: If no case has such a name.
+        ValueError: If no case has a name that begins with one of ``names``.
     """
     if not names:
         return every
@@ -129,17 +129,18 @@ def _plain(name: str) -> str:
 def gathered_flops(height: int, width: int, channels: int) -> int:
     """FLOPs of the linear layers of implicit alignment as the paper counts them (Sec. B.3).
 
-    Each pixel's query is projected, and the keys and values of its 2 x 2 neighbours after they were
-    gathered: nine products with a square matrix, 2 x MAC.
+    The paper projects keys and values after it has gathered the 2 x 2 window. For each pixel that
+    makes one projection of the query, four of keys and four of values: nine products with a square
+    matrix, at two FLOPs for each multiply-accumulate (MAC).
     """
     return 2 * 9 * height * width * channels**2
 
 
 def count(case: Case) -> dict[str, int]:
-    """Count parameters, and FLOPs (2 x MAC) of one forward pass; for a network, of one frame.
+    """Count the parameters, and the FLOPs (2 x MAC) of one forward pass.
 
-    The number of frames is made odd, because a network compares the halves of an even clip, and
-    the tensors hold no data.
+    A network's FLOPs are given per frame. Its number of frames is made odd here: a network compares
+    the two halves of an even clip, which cannot be done with tensors that hold no data.
     """
     if case.kind == "network" and case.frames % 2 == 0:
         case = Case(**{**asdict(case), "frames": case.frames + 1})
@@ -155,13 +156,13 @@ def count(case: Case) -> dict[str, int]:
 
 
 def measure(case: Case, *, device: str = "cpu") -> dict[str, float]:
-    """Seconds and peak memory of one pass, in a fresh process.
+    """Measure the time and peak memory of one pass in a fresh process.
 
     Returns:
-        ``seconds`` (for a network, of one frame); ``cpu_seconds``, the same in processor time of
-        all threads, which a busy machine hardly changes; and ``memory_mib``, the peak without the
-        weights and inputs. On a GPU it is the peak of PyTorch's allocations, on a CPU that of the
-        process's resident memory.
+        ``seconds``, the elapsed time, for a network per frame; ``cpu_seconds``, the processor time
+        of all threads, which hardly changes when the machine is busy; and ``memory_mib``, the peak
+        memory beyond the weights and inputs. On a GPU this is the peak of PyTorch's allocations, on
+        a CPU the peak of the process's resident memory.
     """
     # The process is spawned, because a forked one would inherit the parent's memory peak.
     context = multiprocessing.get_context("spawn")
@@ -197,26 +198,26 @@ def _measure_here(case: Case, device: str) -> dict[str, float]:
 
 
 def peak_bytes(device: str, *, reset: bool = False) -> int:
-    """The largest memory so far in bytes. ``reset`` starts again from what is held now."""
+    """Peak memory so far, in bytes. ``reset`` sets the peak to the memory that is in use now."""
     if device == "cuda":
         if reset:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():
-        if reset:  # importing PyTorch took more than a small pass does
+        if reset:  # importing PyTorch takes more memory than a small pass does
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
     try:
         import resource
-    except ModuleNotFoundError:  # Windows counts no peak that Python can read
+    except ModuleNotFoundError:  # on Windows, Python cannot read a peak
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _extra_formulas() -> dict:
-    """torchvision's deformable convolution, which PyTorch's counter does not know."""
+    """The FLOP formula of torchvision's deformable convolution, which PyTorch's counter lacks."""
     import torchvision  # noqa: F401  defines the operator
 
     def deform_conv2d(x_shape, weight_shape, offset_shape, *_, **__) -> int:
@@ -228,11 +229,11 @@ def _extra_formulas() -> dict:
 
 
 def table(rows: list[dict], style: str = "text") -> str:
-    """Results as aligned text, Markdown or JSON.
+    """Format results as aligned text, Markdown or JSON.
 
     Args:
-        rows: Dicts of ``kind``, ``name``, ``parameters``, ``flops`` and, if they were measured,
-            what :func:`measure` gives.
+        rows: Dicts with ``kind``, ``name``, ``parameters``, ``flops`` and, if time and memory were
+            measured, the entries that :func:`measure` returns.
         style: 'text', 'markdown' or 'json'.
     """
     if style == "json":

@@ -1,11 +1,11 @@
-"""The amplitude response of resampling methods, measured (Sec. 3.3 and 4.1).
+"""Measures the frequency response of resampling methods (Sec. 3.3 and 4.1).
 
-A sinusoid is resampled at a constant sub-pixel shift and compared with itself at the shifted
-position, where its value is known. The response is the complex amplitude of the result: 1 is
-perfect, a modulus below 1 is smoothing, and an angle is a displacement.
+A sinusoid is resampled at a constant sub-pixel shift. The result is compared with the sinusoid's
+exact values at the shifted positions. The response is the complex amplitude of the result: 1 is
+perfect, a modulus below 1 means smoothing, and an angle other than 0 means a displacement.
 
-Averaged over shifts, the response of a fixed kernel is the kernel's Fourier transform: sinc for
-nearest, sinc squared for bilinear. The measured curves are plotted on top of these.
+Averaged over all shifts, the response of a fixed kernel is the kernel's Fourier transform: sinc for
+nearest, sinc squared for bilinear. The plot shows these curves beside the measured ones.
 """
 
 import math
@@ -21,19 +21,22 @@ from iart_plugin.ops import ImplicitAlignment, pixel_grid, warp
 
 Resampler = Callable[[Tensor, Tensor], Tensor]  # (n, 1, h, w), (n, 2, h, w) -> (n, 1, h, w)
 SPECTRA = ("uniform", "natural")
-SLOWEST = 0.02  # cycles a pixel: slower waves are no stronger
-MARGIN = 6  # pixels left out at each side, where borders are seen
+SLOWEST = 0.02  # cycles per pixel; below it the amplitude no longer grows
+MARGIN = 6  # pixels left out at each side, because the border affects them
 
 
 class ImplicitResampler(nn.Module):
-    """Implicit alignment of a single channel: lifted to features, aligned, read out.
+    """Resamples a single channel by implicit alignment.
 
-    The current frame is zeros, so that only the resampling of the reference is measured. In a
-    network the current frame's features sharpen the attention further.
+    A convolution lifts the channel to features, the features are aligned, and a second convolution
+    reads one channel out of them. The current frame's features are zeros, so that only the
+    resampling of the reference is measured. In a network the current frame's features sharpen the
+    attention further.
 
     Args:
-        lift_size: Kernel of the lifting convolution. 1 keeps the support of the window, 2 x 2, as
-            bilinear has it; 3 makes it 4 x 4, as bicubic has it and as features always have more.
+        lift_size: Kernel size of the lifting convolution. With 1, a result depends on 2 x 2 input
+            pixels, as in bilinear resampling; with 3, on 4 x 4 pixels, as in bicubic resampling. A
+            network's features depend on more pixels than either.
         channels: Width of the features.
         num_heads: Heads of the alignment.
     """
@@ -45,19 +48,19 @@ class ImplicitResampler(nn.Module):
         self.readout = nn.Conv2d(channels, 1, 1)
 
     def forward(self, reference: Tensor, flow: Tensor) -> Tensor:
-        """Resamples (n, 1, h, w) at every pixel's position plus its flow (n, 2, h, w)."""
+        """Resamples ``reference``, (n, 1, h, w), at every pixel's position plus its flow."""
         features = self.lift(reference)
         return self.readout(self.alignment(features, torch.zeros_like(features), flow))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A measurement.
+    """The measured frequency response of one resampling method.
 
     Attributes:
-        frequencies: (k,) in cycles a pixel, 0 to 0.5.
+        frequencies: (k,) in cycles per pixel, 0 to 0.5.
         shifts: (m,) in pixels.
-        values: (k, m) complex.
+        values: (k, m) complex responses by frequency and shift.
     """
 
     frequencies: np.ndarray
@@ -65,7 +68,7 @@ class Response:
     values: np.ndarray
 
     def mean_over_shifts(self) -> np.ndarray:
-        """The coherent mean, a kernel's Fourier transform: (k,) real part."""
+        """The real part of the mean over shifts, (k,): a fixed kernel's Fourier transform."""
         return self.values.mean(axis=1).real
 
     def at_half_a_pixel(self) -> np.ndarray:
@@ -73,16 +76,16 @@ class Response:
         return np.abs(self.values[:, np.abs(self.shifts).argmax()])
 
     def error_by_shift(self) -> np.ndarray:
-        """Root mean square distance from the perfect response over the band: (m,)."""
+        """The root mean square distance from 1, the perfect response, over frequencies: (m,)."""
         return np.sqrt((np.abs(self.values - 1) ** 2).mean(axis=0))
 
     def error(self) -> float:
-        """Root mean square distance from the perfect response over the band and all shifts."""
+        """The root mean square distance from 1, the perfect response, over all measurements."""
         return float(np.sqrt(np.mean(np.abs(self.values - 1) ** 2)))
 
 
 def explicit_resamplers() -> dict[str, Resampler]:
-    """Nearest, bilinear and bicubic."""
+    """Nearest, bilinear and bicubic resampling, by name."""
 
     def make(mode: str) -> Resampler:
         return lambda reference, flow: warp(reference, flow, mode=mode, padding="border")
@@ -96,9 +99,9 @@ def sinusoids(
     """Sums of sinusoids at given positions.
 
     Args:
-        frequency: (n, k, 2) cycles a pixel, x then y.
-        phase: (n, k).
-        position: (n, 2, h, w) or (1, 2, h, w) pixels.
+        frequency: (n, k, 2) in cycles per pixel, x then y.
+        phase: (n, k) in radians.
+        position: (n, 2, h, w) or (1, 2, h, w) in pixels, x then y.
         amplitude: (n, k), 1 by default.
 
     Returns:
@@ -122,10 +125,10 @@ def measure(
     """Measure the response to horizontal sinusoids shifted horizontally.
 
     Args:
-        resampler: What to measure.
-        num_frequencies: From 0.02 to 0.48 cycles a pixel.
-        num_shifts: Evenly over one pixel, -1/2 to 1/2, symmetric.
-        size: Side of the frame.
+        resampler: The method to measure.
+        num_frequencies: How many frequencies to measure, from 0.02 to 0.48 cycles per pixel.
+        num_shifts: How many shifts to measure, evenly and symmetrically from -1/2 to 1/2 pixel.
+        size: Side of the frame in pixels.
 
     Returns:
         The response.
@@ -138,7 +141,7 @@ def measure(
     for i, frequency in enumerate(frequencies):
         wave = torch.zeros(2, 1, 2)
         wave[..., 0] = frequency
-        # Two phases a quarter apart are the real and imaginary part of one complex wave.
+        # Two waves a quarter of a period apart are the real and imaginary part of a complex wave.
         phase = torch.tensor([[0.0], [-math.pi / 2]])
         reference = sinusoids(wave, phase, pixels)
         for j, shift in enumerate(shifts):
@@ -162,26 +165,27 @@ def train_implicit(
     waves: int = 8,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> ImplicitResampler:
-    """Train implicit alignment to resample sums of sinusoids from the whole band.
+    """Train implicit alignment to resample sums of sinusoids of all frequencies up to Nyquist's.
 
-    Directions and moduli of the frequencies are uniform. The spectrum says how strong the waves
-    are: equally strong, so that nothing is preferred, or falling with the frequency as in pictures.
+    The directions and moduli of the frequencies are drawn uniformly. With the uniform spectrum all
+    waves have the same amplitude, so that no frequency is preferred; with the natural one the
+    amplitude falls with the frequency, as it does in photographs.
 
     Args:
         lift_size: See :class:`ImplicitResampler`.
         spectrum: 'uniform' for equal amplitudes, 'natural' for amplitudes of 1 / frequency.
-        steps: Steps of Adam, its rate on a cosine.
-        seed: Decides weights and data.
-        size: Side of the frames.
-        batch: Frames a step, each with a shift of its own.
-        waves: Sinusoids in a frame.
+        steps: Optimiser steps (Adam, with a learning rate that falls along a cosine).
+        seed: Seed of the first weights and of the data.
+        size: Side of the frames in pixels.
+        batch: Frames per step, each with its own shift.
+        waves: Sinusoids per frame.
         progress: Called after every step with its number and loss.
 
     Returns:
         The trained module.
 
     Raises:
-        ValueError: If the spectrum is another.
+        ValueError: If the spectrum is not one of these two.
     """
     if spectrum not in SPECTRA:
         raise ValueError(f"spectrum must be one of {', '.join(SPECTRA)}, got {spectrum!r}")
@@ -217,11 +221,11 @@ def theory(frequencies: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def plot(responses: dict[str, list[Response]], path: Path) -> None:
-    """Three panels: the mean over shifts with theory, the half-pixel shift, error by shift.
+    """Plot the mean over shifts beside the theory, the half-pixel shift, and the error by shift.
 
     Args:
-        responses: By method, one for each seed. The line is their mean, the band their standard
-            deviation.
+        responses: The responses of each method, one for each seed. A line is drawn at their mean,
+            with a band of one standard deviation around it.
         path: The PNG file to write.
     """
     import matplotlib

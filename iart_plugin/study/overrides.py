@@ -1,9 +1,9 @@
-"""Commands that train any row of the study in BasicSR or MMagic, at the paper's scale or a CPU's.
+"""Commands that train any row of the study in BasicSR or MMagic, at the paper's scale or on a CPU.
 
-Each framework has one file to start from, which trains implicit alignment under ground-truth flow
-at the paper's scale. MMagic has a small config for every other row of Table 1 too, for its model
-zoo. Everything else is given by the frameworks' own overrides: ``--force_yml`` and
-``--cfg-options``.
+Each framework has one base file, which trains implicit alignment with ground-truth flow at the
+paper's scale. MMagic also has a small config for every other row of Table 1, for its model zoo. The
+commands change everything else by the frameworks' own override options: ``--force_yml`` in BasicSR
+and ``--cfg-options`` in MMagic.
 """
 
 import shlex
@@ -43,7 +43,7 @@ def basicsr_command(row: Row, flow: str, scale: str = "paper") -> list[str]:
 
 
 def basicsr_overrides(row: Row, flow: str, scale: str = "paper") -> dict[str, Any]:
-    """What ``--force_yml`` changes in BasicSR's option file, by key."""
+    """The changes that ``--force_yml`` makes to BasicSR's option file, by key."""
     network = SCALES[scale].network_of(row.network)
     changes = {f"network_g:{key}": value for key, value in _network_changes(network, ":")}
     for part in ("train", "val"):
@@ -94,15 +94,15 @@ def mmagic_command(row: Row, flow: str, scale: str = "paper") -> list[str]:
 
 
 def mmagic_config(row: Row) -> str:
-    """The path of the MMagic config that a row starts from: its own, or implicit alignment's."""
+    """The path of the MMagic config that a row starts from: its own or the base file."""
     key = row.key if "Table 1" in row.tables else BASE_ROW.key
     return f"{MMAGIC_FOLDER}/alignment-study_c60_{key}_1xb8-100k_sintel.py"
 
 
 def mmagic_overrides(row: Row, flow: str, scale: str = "paper") -> dict[str, Any]:
-    """What ``--cfg-options`` changes in the row's MMagic config, by key."""
+    """The changes that ``--cfg-options`` makes to the row's MMagic config, by key."""
     network = SCALES[scale].network_of(row.network)
-    if "Table 1" in row.tables:  # its config has the rest
+    if "Table 1" in row.tables:  # the row's own config already has its network
         network = {k: v for k, v in network.items() if v != row.network.get(k)}
     changes = {f"model.generator.{key}": value for key, value in _network_changes(network, ".")}
     loaders = ("train_dataloader", "val_dataloader", "test_dataloader.0")
@@ -130,16 +130,17 @@ def mmagic_overrides(row: Row, flow: str, scale: str = "paper") -> dict[str, Any
 def command_lines(
     rows: Sequence[Row], flows: Sequence[str], *, frameworks: Sequence[str], scale: str = "paper"
 ) -> Iterator[str]:
-    """The command line of every row under every flow that the paper has it under.
+    """The command line for every row with every flow that the paper reports for it.
 
     Args:
         rows: Rows of the study.
-        flows: Of 'gt', 'raft' and 'spynet'.
-        frameworks: Of 'basicsr' and 'mmagic'.
+        flows: One or more of 'gt', 'raft' and 'spynet'. A row is left out for the flows for which
+            the paper does not report it.
+        frameworks: One or both of 'basicsr' and 'mmagic'.
         scale: 'paper' or 'cpu'.
 
     Yields:
-        Lines that a shell takes as they are.
+        Command lines, quoted for a shell.
     """
     commands = {"basicsr": basicsr_command, "mmagic": mmagic_command}
     for framework in frameworks:
@@ -150,7 +151,11 @@ def command_lines(
 
 
 def _network_changes(network: dict[str, Any], separator: str) -> Iterator[tuple[str, Any]]:
-    """Where a network differs from implicit alignment's, the aligner's options joined."""
+    """The arguments in which a network differs from the base row's.
+
+    The key of an aligner's option is the name of the options' mapping, the separator and the
+    option's own name.
+    """
     for key, value in network.items():
         if isinstance(value, dict):
             yield from ((f"{key}{separator}{option}", v) for option, v in value.items())
@@ -159,7 +164,7 @@ def _network_changes(network: dict[str, Any], separator: str) -> Iterator[tuple[
 
 
 def _flow(flow: str) -> dict[str, str]:
-    """The data set's options of a flow; ground truth is what both files have already."""
+    """The data set's options for a flow; the base files already ask for ground truth."""
     if flow == "gt":
         return {}
     return {"flow": flow, **({"flow_weights": WEIGHTS[flow]} if WEIGHTS[flow] else {})}
@@ -171,11 +176,11 @@ def _run_name(prefix: str, row: Row, flow: str, scale: str, separator: str) -> s
 
 
 def _basicsr_value(value: Any) -> str:
-    """A value as ``--force_yml`` of ``tools/basicsr_train.py`` reads it."""
+    """Write a value in the form that ``--force_yml`` of ``tools/basicsr_train.py`` reads."""
     if value is None:
         return "~"
     if isinstance(value, str) and value.lower() == "none":
-        return f'"{value}"'  # without quotes this word is no value at all
+        return f'"{value}"'  # without quotes the word would be read as None
     if isinstance(value, float):
         return f"!!float{value!r}"
     if isinstance(value, tuple):
@@ -184,5 +189,5 @@ def _basicsr_value(value: Any) -> str:
 
 
 def _mmagic_value(value: Any) -> str:
-    """A value as MMEngine's ``--cfg-options`` reads it."""
+    """Write a value in the form that MMEngine's ``--cfg-options`` reads."""
     return str(value).replace(" ", "")

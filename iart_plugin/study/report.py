@@ -1,4 +1,4 @@
-"""``docs/alignment_study.md`` from the results of a run: tables, a plot, and what they mean."""
+"""Writes ``docs/alignment_study.md`` from the study's results: tables, a plot and their meaning."""
 
 import json
 from collections import defaultdict
@@ -21,15 +21,15 @@ def write_report(study: Study, folder: Path, *, command: str = "") -> Path:
     """Write the page, and its plot if Matplotlib is installed.
 
     Args:
-        study: What was run; results that are missing are named as such.
-        folder: Where to write.
-        command: The command line that this is a part of, for the page to name.
+        study: The study that was run; the page lists the results that are missing.
+        folder: The folder to write to.
+        command: The command line that writes the report, which the page quotes.
 
     Returns:
         The page's path.
 
     Raises:
-        ValueError: If there is no result at all.
+        ValueError: If the study has no result yet.
     """
     results = collect(study)
     if not results:
@@ -57,7 +57,7 @@ def write_report(study: Study, folder: Path, *, command: str = "") -> Path:
 
 
 def collect(study: Study) -> Results:
-    """Results by row, flow and setting, one entry a seed, in the order of the study's jobs."""
+    """Read the results by row, flow and setting, one for each seed, in the order of the jobs."""
     results = defaultdict(list)
     for job in study.jobs():
         path = study.result_file(job)
@@ -68,15 +68,15 @@ def collect(study: Study) -> Results:
 
 
 def paired_test(first: list[dict], second: list[dict]) -> tuple[float, float]:
-    """Compare two rows clip by clip, by the seeds that both have.
+    """Compare two rows clip by clip, using the seeds that both have.
 
     Args:
-        first: A row's results, one entry for each seed.
-        second: Another's.
+        first: One row's results, one entry for each seed.
+        second: The other row's results, one entry for each seed.
 
     Returns:
-        The mean over clips of the first's PSNR on matched pixels less the second's, in dB, and the
-        two-sided p-value of Wilcoxon's signed-rank test on the clips' differences.
+        The mean over clips of the first row's PSNR minus the second's, in dB on matched pixels, and
+        the two-sided p-value of Wilcoxon's signed-rank test on the clips' differences.
     """
     by_seed = [{entry["seed"]: entry for entry in entries} for entries in (first, second)]
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
@@ -111,7 +111,7 @@ def _mean(entries: list[dict], figure: str = "psnr_matched") -> float:
 
 
 def _level(first: list[dict] | None, entries: list[dict] | None) -> float:
-    """The mean of the first flow and the change to another by the seeds that both have."""
+    """The first flow's mean plus the change to another flow, over the seeds that both have."""
     if not entries:
         return float("nan")
     seeds = {entry["seed"] for entry in entries} & {entry["seed"] for entry in first or ()}
@@ -201,7 +201,7 @@ def _table(results: Results) -> str:
 
 
 def _pairs(results: Results) -> str:
-    """Implicit alignment against every other row, clip by clip."""
+    """The table that compares implicit alignment with every other row, clip by clip."""
     flow = _flows(results)[0]
     own = results.get(("implicit", flow, ""))
     lines = []
@@ -224,7 +224,7 @@ def _pairs(results: Results) -> str:
 
 
 def _settings(study: Study, results: Results) -> str:
-    """What each setting changes, one at a time."""
+    """The table of what each setting changes if it alone differs from the scale."""
     flow = _flows(results)[0]
     lines = []
     for setting in SETTINGS:
@@ -269,7 +269,7 @@ def _comparison(results: Results) -> str:
 
 
 def _baselines(results: Results) -> str:
-    """How many aligned rows are above each of the two baselines."""
+    """The list that says how many aligned rows are above each of the two baselines."""
     aligned = [
         _mean(entries)
         for (key, flow, setting), entries in results.items()
@@ -328,10 +328,13 @@ def _caveats(study: Study, results: Results) -> str:
 
 
 def _plot(results: Results, path: Path) -> bool:
-    """Fig. 3's form: PSNR by flow with the spread over seeds, image alignment dashed.
+    """Plot PSNR by flow as in Fig. 3, with the spread over seeds and image alignment dashed.
 
-    Where a flow has fewer seeds than the first one, the point is the first flow's mean and the
-    change that the common seeds show, so that a line tells of the flow alone.
+    If a flow has fewer seeds than the first flow, its point is the first flow's mean plus the
+    change that the common seeds show. A line then shows the effect of the flow alone.
+
+    Returns:
+        Whether Matplotlib is installed and the plot was written.
     """
     try:
         import matplotlib

@@ -1,4 +1,4 @@
-"""Every row of the study, once. The commands, the CPU-scale run and its report come from these.
+"""Every row of the study. The commands, the CPU-scale study and its report are built from these.
 
 Table 1 compares aligners of features under three flows, Fig. 3 adds the alignment of images and
 the two baselines, Table 3 switches the positional encodings off and Table 4 widens the window.
@@ -19,12 +19,13 @@ class Row:
     Attributes:
         key: Name in file names and on the command line.
         label: Name in tables.
-        tables: Where the paper has it: 'Table 1', 'Fig. 3', 'Table 3', 'Table 4'.
-        network: Keyword arguments of ``AlignmentStudyNet`` beside the scale's.
-        flows: Flows under which the paper has it; without flow in the row, one is enough.
-        paper: The paper's PSNR in dB by flow, where it is given as a number on Sintel.
-        bilinear_values: Whether the values of implicit alignment start as the features, as they
-            do in :func:`iart_plugin.archs.warm_start.set_bilinear`, instead of at random.
+        tables: Where the paper shows it: 'Table 1', 'Fig. 3', 'Table 3', 'Table 4'.
+        network: Keyword arguments of ``AlignmentStudyNet`` beside those that the scale decides.
+        flows: Flows for which the paper reports it; a row that reads no flow needs only one.
+        paper: The paper's PSNR on Sintel in dB by flow, where the paper prints a number.
+        bilinear_values: Whether the value projection of implicit alignment first passes features
+            through unchanged, as :func:`iart_plugin.archs.warm_start.set_bilinear` makes it,
+            instead of starting at random.
     """
 
     key: str
@@ -129,8 +130,8 @@ ROWS: dict[str, Row] = {
             "implicit", "IA", "implicit", 32.14, 32.03, 32.05,
             tables=("Fig. 3", "Table 3", "Table 4"),
         ),
-        # Not in the paper: warping starts with the features themselves, implicit alignment with
-        # a random projection of them.
+        # This row is not in the paper. Warping starts from the features themselves, but implicit
+        # alignment starts from a random projection of them; here it starts from the features too.
         Row(
             key="implicit_bilinear_values",
             label="IA, values start as features",
@@ -150,16 +151,16 @@ ROWS: dict[str, Row] = {
     )
 }  # fmt: skip
 """Table 4 gives the 2x2 window 32.06 and 31.97 dB where Table 1 gives the same module 32.14 and
-32.05: the two tables come from different runs, so they are compared within themselves only."""
+32.05. The two tables come from different trainings, so compare numbers within one table only."""
 
 
 def rows_of(tables: Sequence[str]) -> list[Row]:
-    """The rows that stand in any of these tables, in order."""
+    """The rows that appear in any of these tables, in the order of :data:`ROWS`."""
     return [row for row in ROWS.values() if set(row.tables) & set(tables)]
 
 
 def experiments() -> Iterator[tuple[Row, str]]:
-    """Every row under every flow of the paper."""
+    """Every row with each of the flows for which the paper reports it."""
     for row in ROWS.values():
         for flow in row.flows:
             yield row, flow

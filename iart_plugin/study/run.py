@@ -1,4 +1,4 @@
-"""The whole study at CPU scale: makes the data, trains what is missing, keeps every result."""
+"""Runs the whole study at CPU scale: makes the data, trains what is missing, keeps the results."""
 
 import json
 import time
@@ -26,7 +26,7 @@ DEFAULT_ROWS = tuple(
 )
 ESTIMATED_FLOWS = ("spynet", "raft")
 RUN_FLOWS = ("gt", "noise", *ESTIMATED_FLOWS)
-WEIGHTS = "flow_weights"  # the entry of the scale's file that tells estimated flows' weights apart
+WEIGHTS = "flow_weights"  # the entry of scale.json with the digests of the flow networks' weights
 DATA = {"num_train": 40, "num_test": 24, "num_frames": 5, "height": 128, "width": 128}
 
 SETTINGS: dict[str, Callable[[Scale], dict[str, Any]]] = {
@@ -34,7 +34,7 @@ SETTINGS: dict[str, Callable[[Scale], dict[str, Any]]] = {
     "all pixels": lambda scale: {"matched_only": False},
     "4x steps": lambda scale: {"iterations": 4 * scale.iterations},
 }
-"""Other settings of the scale that some rows are trained at, to see what each of them decides."""
+"""Changes to the scale, by name. Some rows are also trained with each, to measure its effect."""
 COMPARED_ROWS = {
     "own padding": ("implicit",),
     "all pixels": ("bilinear", "fgdc", "implicit"),
@@ -44,7 +44,7 @@ COMPARED_ROWS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training: a row under a flow with a seed, at the scale or at another setting of it."""
+    """One training of a row, with a flow, a seed and at most one changed setting of the scale."""
 
     row: Row
     flow: str
@@ -53,25 +53,27 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The name of its files."""
+        """The name of the job's files, without suffix."""
         parts = (self.row.key, self.flow, str(self.seed), self.setting.replace(" ", "_"))
         return "-".join(filter(None, parts))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What to run.
+    """What a study trains, and where it keeps its files.
 
     Attributes:
-        folder: Holds the data, the checkpoints and the results; a second run continues there.
+        folder: Holds the data, the checkpoints and the results. A later run of the study in the
+            same folder resumes it.
         scale: Steps and sizes, the same for all rows.
         rows: Keys of :data:`~iart_plugin.study.rows.ROWS`.
-        flows: Of :data:`RUN_FLOWS`: 'gt', 'noise' (ground truth with noise), and 'spynet' or 'raft'
-            with weights.
-        seeds: Each is a whole training. All of them are run for Table 1's and Fig. 3's rows under
-            the first flow, and the first of them for everything else.
-        settings: Of :data:`SETTINGS`.
-        flow_weights: Weights of the flow networks by name.
+        flows: One or more of :data:`RUN_FLOWS`: 'gt', 'noise' (ground truth with noise), and
+            'spynet' or 'raft', which need weights.
+        seeds: A training is done for each seed. The main rows, which are those of Table 1 and
+            Fig. 3 and those in no table, are trained with all seeds on the first flow. Everything
+            else is trained with the first seed only.
+        settings: Keys of :data:`SETTINGS`.
+        flow_weights: Weights files of the flow networks, by the flow's name.
         data: Options of :func:`~iart_plugin.data.synthetic.write_dataset`.
     """
 
@@ -85,7 +87,7 @@ class Study:
     data: dict[str, int] = field(default_factory=lambda: dict(DATA))
 
     def jobs(self) -> list[Job]:
-        """Everything to run, what matters most first."""
+        """All trainings of the study, the most important ones first."""
         chosen = [ROWS[key] for key in self.rows]
         main = [row for row in chosen if not row.tables or {"Table 1", "Fig. 3"} & {*row.tables}]
         (flow, *other_flows), (seed, *other_seeds) = self.flows, self.seeds
@@ -110,25 +112,25 @@ class Study:
         return jobs
 
     def result_file(self, job: Job) -> Path:
-        """Where the result of a job is kept."""
+        """The file that holds the result of a job."""
         return self.folder / "results" / f"{job.name}.json"
 
     def scale_of(self, setting: str) -> Scale:
-        """The scale, or what a setting makes of it."""
+        """The scale with a setting of :data:`SETTINGS` applied; '' changes nothing."""
         return replace(self.scale, **SETTINGS[setting](self.scale)) if setting else self.scale
 
     @property
     def scale_file(self) -> Path:
-        """Where the scale of the results is recorded."""
+        """The file that records the scale of the results."""
         return self.folder / "scale.json"
 
 
 def recorded(folder: Path) -> Study:
-    """The study that a folder holds: its scale, and what has a result.
+    """Read the study that a folder holds: its scale, and the rows, flows and so on with results.
 
     Raises:
         FileNotFoundError: If no study was run there.
-        ValueError: If an earlier version of this program has run it.
+        ValueError: If the study was run by an earlier version of this program.
     """
     path = Study(folder=folder).scale_file
     if not path.exists():
@@ -147,7 +149,7 @@ def recorded(folder: Path) -> Study:
     rows, flows, seeds, settings = (
         {result[key] for result in results} for key in ("row", "flow", "seed", "setting")
     )
-    # Where a study has rows without flow, their results are under its first flow only.
+    # Rows that read no flow have results for the study's first flow only, which tells which it was.
     first = {result["flow"] for result in results if not ROWS[result["row"]].reads_flow}
     return Study(
         folder=folder,
@@ -161,17 +163,17 @@ def recorded(folder: Path) -> Study:
 
 
 def run(study: Study, *, report: Callable[[str], None] = print) -> list[dict]:
-    """Run what is not done yet.
+    """Run the jobs of a study that have no result yet.
 
     Args:
-        study: What to run.
-        report: Told one line for each clip made and job done.
+        study: The study.
+        report: Called with a line of text for each clip made and each job done.
 
     Returns:
-        The results of all jobs: row, flow, seed, setting, PSNR and how they were got.
+        The results of all jobs: row, flow, seed, setting, PSNR, learning rate and so on.
 
     Raises:
-        ValueError: If the folder holds a study at another scale, or of other flow weights.
+        ValueError: If the folder holds a study at another scale or with other flow weights.
     """
     _check_same_study(study)
     data = StudyClips(
@@ -222,7 +224,7 @@ def _run_job(study: Study, job: Job, data: StudyClips, rate: float) -> None:
         "learning_rate": rate,
         "flow_error": flow_error,
         "parameters": sum(p.numel() for p in network.parameters()),
-        # Of a training that was stopped, since it continued.
+        # If the training was resumed, this counts only the time since then.
         "seconds": round(time.process_time() - started, 1),
         **evaluate(network, clips),
     }
@@ -232,10 +234,10 @@ def _run_job(study: Study, job: Job, data: StudyClips, rate: float) -> None:
 def _learning_rate(
     study: Study, row: Row, data: StudyClips, report: Callable[[str], None]
 ) -> float:
-    """The rate with which the row does best on the validation clips, or the scale's own.
+    """The learning rate with which a row does best on the validation clips.
 
-    All rows get the same number of short trainings under the first flow. The test clips are not
-    looked at.
+    The search trains every row for a short time at each rate, with the first flow, and never looks
+    at the test clips. If the scale has no search, its own learning rate is returned.
     """
     scale = study.scale
     if not scale.search_iterations:
@@ -273,7 +275,7 @@ def _check_same_study(study: Study) -> None:
     weights = {flow: digest for flow, digest in weights.items() if digest is not None}
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
-        known = found.pop(WEIGHTS, {})  # of the flows run so far; none in older files
+        known = found.pop(WEIGHTS, {})  # digests for the flows used so far; older files have none
         if found != scale:
             changed = {
                 key: (found.get(key), scale.get(key))

@@ -1,4 +1,4 @@
-"""How large a run of the study is: the paper's size (Sec. B.1), and one that fits a CPU."""
+"""How large the study is: the paper's scale (Sec. B.1), and one that fits a CPU."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,31 +12,31 @@ PADDINGS = ("zeros", "own")
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What all rows of a run share. The defaults take two CPU cores under two hours.
+    """The sizes that all rows of a study share. The defaults take two CPU cores under two hours.
 
     Attributes:
         iterations: Training steps of every row.
-        batch_size: Crops in a step.
-        num_frames: Frames in a crop. The last frame has no successor and is fused with itself,
-            so the fusion also learns that aligned features lie in the space of the current ones.
-            With few frames this share of the loss is large, and it holds back the aligners that
-            project their output.
+        batch_size: Crops per step.
+        num_frames: Frames in a crop. The last frame has no successor, so the network fuses it with
+            itself and thereby learns to expect aligned features that look like the current ones.
+            With few frames the last one is a large part of the loss, which is a disadvantage for
+            the aligners that project their output.
         crop_size: Side of a crop in low-resolution pixels.
-        learning_rate: Adam's first learning rate where none is searched for. A cosine lowers it
+        learning_rate: Adam's first learning rate if none is searched for. It falls along a cosine
             to ``final_learning_rate``.
         final_learning_rate: The learning rate at the end.
         embed_dim: Channels of the network's features.
         mid_channels: Channels that enter the upsampler.
         depths: Blocks in each layer of the network.
         num_heads: Attention heads of every layer.
-        search_iterations: Steps of each training that searches for a row's learning rate; 0 for
-            no search.
-        searched_rates: The learning rates that are tried for every row. The best one by the
-            validation clips is the row's under every flow and seed.
+        search_iterations: Steps of each short training in the search for a row's learning rate; 0
+            for no search.
+        searched_rates: The learning rates that are tried for every row. The one that does best on
+            the validation clips is used for that row with every flow and seed.
         matched_only: Whether the loss counts only pixels that the next frame shows inside the
             crop. Otherwise it counts all pixels of all frames.
-        padding: 'zeros' for implicit alignment that reads zeros outside the frame as the other
-            aligners do, 'own' for the border, which it repeats by itself.
+        padding: What implicit alignment reads outside the frame: with 'zeros' it reads zeros, as
+            the other aligners do; with 'own' it repeats the border, which is its default.
     """
 
     iterations: int = 2000
@@ -65,7 +65,7 @@ class Scale:
         return {name: getattr(self, name) for name in names}
 
     def network_of(self, network: dict[str, Any]) -> dict[str, Any]:
-        """A row's network with the padding that all rows share."""
+        """A row's keyword arguments of the network, with the scale's padding filled in."""
         if self.padding == "own" or network["alignment"] != "implicit":
             return network
         options = {**network.get("alignment_options", {}), "padding_mode": self.padding}
@@ -76,7 +76,7 @@ class Scale:
 
         Args:
             network: The row's own keyword arguments.
-            seed: Decides the first weights.
+            seed: Seed of the first weights.
         """
         torch.manual_seed(seed)
         return AlignmentStudyNet(**self.network_of(network), **self.network)
@@ -90,7 +90,7 @@ CPU_SCALE = Scale()
 PAPER_SCALE = Scale(
     iterations=100_000,
     batch_size=8,
-    num_frames=5,  # the paper does not say; a crop's last frame has nothing to align
+    num_frames=5,  # the paper does not say how many; the last frame of a crop has no next frame
     crop_size=64,  # 256 pixels of the original
     learning_rate=2e-4,
     embed_dim=60,

@@ -1,8 +1,8 @@
-"""Flicker without ground truth: the temporal warping error (Lai et al., ECCV 2018).
+"""Measures flicker without ground truth by the temporal warping error (Lai et al., ECCV 2018).
 
-The next frame is warped to each frame by optical flow. What then differs, where nothing is
-occluded, did not move: it flickers. Blur makes the error smaller too, so that it is to be read
-beside a measure of the single frames.
+Each frame is compared with the next frame, warped to it by optical flow. Where nothing is occluded,
+motion does not explain a difference that remains, so it is flicker. Blur lowers the error too.
+Read it together with a measure of the quality of single frames.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def estimate_flow(earlier: np.ndarray, later: np.ndarray) -> Tensor:
 
 
 def visible(forward: Tensor, backward: Tensor) -> Tensor:
-    """Which pixels are seen in both frames: their flow forth and back leads home.
+    """Which pixels are seen in both frames: following the flow there and back returns to them.
 
-    The criterion is that of Sundaram et al. (ECCV 2010), which Lai et al. use.
+    This is the criterion of Sundaram et al. (ECCV 2010), which Lai et al. use.
 
     Args:
         forward: (1, 2, h, w) flow from this frame to the other.
@@ -72,17 +72,17 @@ def warping_error(
     later: np.ndarray,
     guides: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> float:
-    """The mean squared difference of a frame and the next one, warped to it.
+    """The mean squared difference between a frame and the next frame warped to it.
 
     Args:
         earlier: (h, w, 3) RGB, uint8.
         later: the next frame.
-        guides: pictures of the same two moments, of any size, whose flow is used instead of the
-            frames' own. Results of several methods are compared by the same flow.
+        guides: two pictures of the same moments, of any size. The flow is estimated on them instead
+            of on the frames, so that the results of several methods are compared with one flow.
 
     Returns:
-        The error over all pixels that are seen in both frames, for values in [0, 1]; NaN if no
-        pixel is.
+        The error over all pixels that are seen in both frames, for values in [0, 1]; NaN if there
+        is no such pixel.
     """
     first, second = guides or (earlier, later)
     forward, backward = estimate_flow(first, second), estimate_flow(second, first)
@@ -98,7 +98,7 @@ def warping_error(
 
 
 def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    """Flow for pictures of another size."""
+    """Resize a flow to another picture size, and scale its displacements accordingly."""
     height, width = flow.shape[-2:]
     if (height, width) == tuple(size):
         return flow

@@ -28,18 +28,18 @@ def train(
     save_every: int = 100,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Train a network. A training that was stopped continues from ``checkpoint``.
+    """Train a network. If ``checkpoint`` exists, the training resumes from it.
 
-    Every step's crops, flips and dropped blocks follow from the seed and the step, so a run that
-    was stopped ends with the same weights as one that was not.
+    The crops, flips and dropped blocks of a step depend only on the seed and the step's number, so
+    a training that was stopped and resumed ends with the same weights as an uninterrupted one.
 
     Args:
-        network: Trained in place.
+        network: The network, which is trained in place.
         samples: Samples of :class:`~iart_plugin.data.SintelFlowDataset`.
         scale: Steps, batch, crop, learning rate and the pixels that count.
-        seed: Decides the order of the data.
-        checkpoint: File to keep the state in.
-        save_every: Steps between two savings.
+        seed: Seed of the data's order, of the crops and flips, and of the dropped blocks.
+        checkpoint: The file that the training's state is saved to.
+        save_every: Number of steps after which the state is saved again.
         progress: Called after every step with its number and loss.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=scale.learning_rate)
@@ -80,9 +80,9 @@ def train(
 
 
 def matched_pixels(flows: Tensor, valid: Tensor) -> Tensor:
-    """The high-resolution pixels whose match lies inside the frames.
+    """The high-resolution pixels that have a match inside the frames.
 
-    Cropping moves matches out of the frames, which the mask of the data set does not know.
+    A crop can cut off a pixel's match, which the data set's mask does not take into account.
 
     Args:
         flows: (..., 2, h, w) in low-resolution pixels, x then y.
@@ -100,22 +100,24 @@ def matched_pixels(flows: Tensor, valid: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of (..., 3, h, w) where the mask (..., 1, h, w) is 1; 0 where it is so nowhere."""
+    """The mean of (..., 3, h, w) where the mask (..., 1, h, w) is 1; 0 if the mask is all 0."""
     return (values * mask).sum() / (values.shape[-3] * mask.sum()).clamp(min=1)
 
 
 @torch.no_grad()
 def evaluate(network: AlignmentStudyNet, clips: list[dict]) -> dict[str, float]:
-    """PSNR of a network on whole clips, without each clip's last frame, which has no reference.
+    """The PSNR of a network on whole clips.
+
+    Each clip's last frame is left out, because it has no next frame to align.
 
     Args:
         network: A trained network.
         clips: Samples of :class:`~iart_plugin.data.SintelFlowDataset` of two frames or more.
 
     Returns:
-        In dB, of RGB: ``psnr``, the mean over clips of the mean over frames, and
-        ``psnr_matched``, which counts only the pixels that have a match. ``psnr/<clip>`` and
-        ``psnr_matched/<clip>`` are the clips' own means.
+        PSNR of RGB in dB: ``psnr`` is the mean over clips of the mean over frames, and
+        ``psnr_matched`` counts only the pixels that have a match. ``psnr/<clip>`` and
+        ``psnr_matched/<clip>`` are the means of the single clips.
     """
     network.eval()
     scores: dict[str, list[float]] = {}
@@ -137,11 +139,11 @@ def psnr(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
 
     Args:
         output: (n, 3, h, w) in [0, 1].
-        target: The same.
+        target: (n, 3, h, w) in [0, 1].
         mask: (n, 1, h, w), 1 where a pixel counts; ``None`` counts all.
 
     Returns:
-        (n,) in dB; NaN for a frame of which no pixel counts.
+        (n,) in dB; NaN for a frame in which no pixel counts.
     """
     difference = (output.clamp(0, 1) * 255).round() - (target * 255).round()
     mask = torch.ones_like(output[:, :1]) if mask is None else mask
@@ -156,10 +158,10 @@ def add_flow_noise(clips: list[dict], sigma: float, seed: int) -> float:
     Args:
         clips: Samples of :class:`~iart_plugin.data.SintelFlowDataset`.
         sigma: Standard deviation of each component in low-resolution pixels.
-        seed: Decides the noise.
+        seed: Seed of the noise.
 
     Returns:
-        The end-point error that it makes, in low-resolution pixels.
+        The mean end-point error that the noise causes, in low-resolution pixels.
     """
     generator = torch.Generator().manual_seed(seed)
     errors = []
