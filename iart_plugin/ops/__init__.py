@@ -1,4 +1,4 @@
-"""The operations of the paper, free of any framework: implicit alignment, its encoding, warping."""
+"""The paper's operations without any framework: implicit alignment, its encoding, warping."""
 
 from .implicit_alignment import ImplicitAlignment, ProjectedReference
 from .positional_encoding import sinusoidal_encoding

@@ -1,4 +1,4 @@
-"""What every aligner shares: one interface, and the slots that a network may fill once a frame."""
+"""The interface that every aligner has, which lets a network reuse work on a reference frame."""
 
 from typing import Any, ClassVar
 
@@ -10,9 +10,9 @@ class Alignment(nn.Module):
 
     Shapes are (n, c, h, w), (n, c, h, w), (n, 2, h, w) -> (n, c, h, w); flow is in pixels, x then
     y, and maps the current frame to the reference. A network that uses a reference several times
-    calls :meth:`project_reference` once and :meth:`align` on what it returned. Subclasses
-    implement :meth:`align`; those with work that depends on the reference alone implement
-    :meth:`project_reference` too.
+    calls :meth:`project_reference` once, and :meth:`align` on its result each time. Subclasses
+    implement :meth:`align`, and also :meth:`project_reference` if some of their work depends on the
+    reference alone.
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
@@ -22,7 +22,7 @@ class Alignment(nn.Module):
     """Whether the constructor's first argument is the width of the features."""
 
     uses_current = False
-    """Whether ``align`` reads the current frame's features; networks skip what nobody reads."""
+    """Whether ``align`` reads the current frame's features; if not, networks need not make them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,14 +32,14 @@ class Alignment(nn.Module):
         return self.align(self.project_reference(reference), current, flow)
 
     def settings(self) -> dict[str, Any]:
-        """What the constructor's options came to: all that decides what this aligner computes."""
-        names = [name for name in self.OPTIONS if name != "check_finite"]  # changes no number
+        """The constructor's options, defaults included, that decide what this aligner computes."""
+        names = [name for name in self.OPTIONS if name != "check_finite"]  # does not change results
         return {name: getattr(self, name) for name in names}
 
     def project_reference(self, x: Tensor) -> Any:
-        """Does the work that depends on the reference alone: here, nothing."""
+        """Does the work that depends on the reference alone; the base class returns ``x`` as is."""
         return x
 
     def align(self, projected: Any, current: Tensor | None, flow: Tensor) -> Tensor:
-        """Aligns what :meth:`project_reference` returned to ``current``."""
+        """Aligns a reference that :meth:`project_reference` returned to ``current``."""
         raise NotImplementedError

@@ -1,17 +1,19 @@
-"""Implicit alignment from projected keys and values, as the equations read.
+"""Implicit alignment from projected keys and values, written like the equations.
 
-:func:`align_windows` takes what the operator of :mod:`~iart_plugin.ops.alignment_operator` takes:
+:func:`align_windows` and the operator of :mod:`~iart_plugin.ops.alignment_operator` take the same
+arguments:
 
     keys_values: (n, h * w, 2 c), the keys, then the values, of every pixel of the reference.
-    current: (n, c, h, w) features.
+    current: (n, c, h, w), the current frame's features.
     flow: (n, 2, h, w) in pixels, x then y.
-    weight, bias: (c, c + p) and (c,), the query's layer; p channels hold encodings alone.
+    weight, bias: (c, c + p) and (c,), the query's linear layer; its last p inputs are encodings
+        without features.
     table: (w * w, 2 c), what the window's encodings add to keys and values (Eq. 14), or None.
-    outside: (2 c,), the keys and values of what lies outside the frame; None repeats its border.
-    divisors: (c + p,), what divides the angle of each of the query's channels (Eq. 18); None if the
-        decimals are not encoded.
+    outside: (2 c,), the keys and values of pixels outside the frame; None repeats the border.
+    divisors: (c + p,), the divisor of the angle in each of the query's input channels (Eq. 18);
+        None if the decimals are not encoded.
 
-The result is (n, h, w, c). Positions, logits and softmax are float32, or float64.
+The result is (n, h, w, c). Positions, logits and softmax are float32, or float64 for float64 input.
 """
 
 import torch
@@ -26,10 +28,11 @@ from .tracing import is_traced
 from .warp import pixel_grid
 
 FAR = 2.0**23
-"""Pixels: outside of any frame, and still exact in float32."""
+"""A coordinate in pixels that lies outside any frame and is still exact in float32."""
 
 STRIP_PIXELS = 2048
-"""Aligned at once on a CPU without gradients: every pixel gathers eight times its features."""
+"""Pixels aligned at a time on a CPU without gradients. More would need too much memory: each pixel
+gathers eight times its features."""
 
 
 def align_windows(
@@ -44,9 +47,9 @@ def align_windows(
     num_heads: int,
     window_size: int,
 ) -> Tensor:
-    """Attends to the window of every pixel; on a CPU without gradients in strips of rows.
+    """Attends to the window of every pixel, on a CPU without gradients in strips of rows.
 
-    Products are computed in the dtype of ``keys_values``, which is the result's.
+    Products and the result have the dtype of ``keys_values``.
     """
     c, height, width = current.shape[1:]
     base, decimal = split_position(flow)
@@ -79,13 +82,13 @@ def split_position(flow: Tensor) -> tuple[Tensor, Tensor]:
     position = flow + kept(pixel_grid, *flow.shape[-2:], device=flow.device, dtype=flow.dtype)
     base = position.floor()
     decimal = position - base
-    # A cast of NaN or of a huge float to an integer is undefined, and would index anywhere.
+    # Casting NaN or a huge float to an integer is undefined, and could give any index.
     base = base.nan_to_num(nan=0.0).clamp(-FAR, FAR)
     return base.detach().long(), decimal
 
 
 def encode(position: Tensor, channels: int, position_channels: int) -> Tensor:
-    """Encodes (..., 2) positions, y then x, in (..., channels + position_channels)."""
+    """Encodes (..., 2) positions, y then x, as (..., channels + position_channels)."""
     parts = [sinusoidal_encoding(position, size) for size in (channels, position_channels) if size]
     return torch.cat(parts, -1)
 
@@ -112,6 +115,6 @@ def _gather(
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer in the dtype of ``x``, also under autocast."""
+    """A linear layer in the dtype of ``x``, even under autocast."""
     with full_precision(x.device):
         return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))

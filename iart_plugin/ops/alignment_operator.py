@@ -1,7 +1,7 @@
-"""Implicit alignment as an operator of PyTorch's, which the kernels of a GPU compute.
+"""Implicit alignment as a PyTorch operator that GPU kernels compute.
 
-It is registered where Triton is not installed too, so that an exported network can be loaded; a
-kernel is looked for when the operator runs.
+The operator is registered even without Triton, so that an exported network can be loaded anywhere.
+The kernel is imported only when the operator runs.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def implicit_alignment(
     num_heads: int,
     window_size: int,
 ) -> Tensor:
-    """Aligns by the kernel; arguments and result as in :func:`align_windows`."""
+    """Aligns with the kernel; takes and returns the same as :func:`align_windows`."""
     inputs = (keys_values, current, flow, weight, bias, table, outside, divisors)
 
     def launch() -> Tensor:
@@ -61,7 +61,7 @@ def implicit_alignment_backward(
     num_heads: int,
     window_size: int,
 ) -> list[Tensor]:
-    """Computes by the kernel the gradients of all tensors from ``keys_values`` to ``outside``."""
+    """Computes the gradients of the tensors from ``keys_values`` to ``outside`` with the kernel."""
     from iart_plugin.kernels import implicit_alignment as kernels
 
     inputs = (keys_values, current, flow, weight, bias, table, outside, divisors)

@@ -1,6 +1,6 @@
-"""Tensors that depend on sizes alone, made once and kept.
+"""Keeps tensors that depend on sizes alone, so that they are made only once.
 
-On a GPU, a small table is a dozen kernels to start, which takes as long as aligning a frame.
+On a GPU, making a small table starts a dozen kernels, which takes as long as aligning a frame.
 """
 
 from collections.abc import Callable
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 LARGEST = 2**20
-"""Bytes: a larger tensor is made anew each time, which then takes no longer than to read it."""
+"""Bytes of the largest tensor that is kept. Making a larger one takes no longer than reading it."""
 
 MOST = 256
-"""How many tensors are kept; then all are forgotten."""
+"""The most tensors that are kept; one more removes all of these."""
 
 _kept: dict[tuple, Tensor] = {}
 
@@ -20,25 +20,25 @@ _kept: dict[tuple, Tensor] = {}
 def kept(
     make: Callable[..., Tensor], *sizes: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Returns what ``make(*sizes, device=device, dtype=dtype)`` gives, made once.
+    """Returns ``make(*sizes, device=device, dtype=dtype)``, which is computed only once.
 
     Args:
-        make: a function of a module, which gives the same values for the same arguments.
-        *sizes: its arguments.
-        device: where the tensor shall be.
-        dtype: of the tensor.
+        make: a module-level function that gives the same values for the same arguments.
+        *sizes: its positional arguments.
+        device: the tensor's device.
+        dtype: the tensor's dtype.
 
     Returns:
-        A tensor that others have too: it must not be written to.
+        A tensor that is shared with other callers and must not be written to.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # sizes may be no numbers then
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # sizes may be symbols then
         return make(*sizes, device=device, dtype=dtype)
     key = (make, *sizes, device, dtype)
     if (found := _kept.get(key)) is not None:
         return found
     with torch.inference_mode(False), torch.no_grad():
         made = make(*sizes, device=device, dtype=dtype)
-    if type(made) is Tensor and made.nbytes <= LARGEST:  # no tensor without data, of some tracer
+    if type(made) is Tensor and made.nbytes <= LARGEST:  # not a tracer's tensor without data
         if len(_kept) >= MOST:
             _kept.clear()
         _kept[key] = made

@@ -21,8 +21,8 @@ class ProjectedReference(NamedTuple):
 
     Attributes:
         keys_values: (n, h * w, 2 * channels), keys then values of every pixel.
-        height: h.
-        width: w.
+        height: h, the frame's height.
+        width: w, the frame's width.
     """
 
     keys_values: Tensor
@@ -33,36 +33,38 @@ class ProjectedReference(NamedTuple):
 class ImplicitAlignment(Alignment):
     r"""Aligns a reference to the current frame by attention over a window of the reference.
 
-    For a pixel at p, with position u = p + flow(p), base z = floor(u) and decimal d = u - z
-    (Eq. 12): the query is the current feature plus the encoding of d (Eq. 9, 16, 17), keys and
-    values are the ``window_size`` squared reference features from z on, plus the encodings of
-    their indices (Eq. 10, 11, 13, 14), and the output is softmax(QK^T / sqrt(C / heads)) V
-    (Eq. 8), heads concatenated. Window pixels outside the frame repeat its border, or are zeros.
+    A pixel at p refers to the position u = p + flow(p), with base z = floor(u) and decimal
+    d = u - z (Eq. 12). The query is the current feature plus the encoding of d (Eq. 9, 16, 17).
+    Keys and values come from the ``window_size`` squared reference features that start at z, plus
+    the encodings of their indices (Eq. 10, 11, 13, 14). The output is
+    softmax(QK^T / sqrt(C / heads)) V (Eq. 8), with the heads concatenated. Window pixels outside
+    the frame repeat its border, or are zeros.
 
-    Each F is a single linear layer, so F(X_r + PE) = F(X_r) + F_0(PE): the reference is projected
-    once per pixel and gathered afterwards, and the encoding's share is a table of one row for each
-    window pixel. That is exact, costs 3 projections instead of the 9 of a 2 x 2 window, and lets
-    one projection serve several alignments.
+    Each projection F of the paper is a single linear layer, so F(X_r + PE) = F(X_r) + F_0(PE),
+    where F_0 is F without its bias. The reference is therefore projected once per pixel before
+    pixels are gathered, and what the encodings add is a table with one row per window pixel. This
+    is exact, needs 3 projections per pixel instead of 9 for a 2 x 2 window, and lets several
+    alignments share one projection of the reference.
 
-    Where the paper and the released weights differ, this follows the weights: the window starts
-    at z (Eq. 15 centres it: the same set for 2, another for 3 and more), window indices are
-    encoded as [i, j] / (w - 1) and decimals as d / w (Eq. 14: [i, j] / w, Eq. 17: d / 2w).
+    Where the paper and the released weights differ, this class follows the weights. The window
+    starts at z; Eq. 15 centres it, which gives the same pixels for a window of 2 but others for
+    3 and more. Window indices are encoded as [i, j] / (w - 1) and decimals as d / w; Eq. 14 has
+    [i, j] / w and Eq. 17 has d / 2w.
 
     Args:
-        channels: C, the width of both features; even, divisible by ``num_heads``.
+        channels: C, the width of both features; even, and divisible by ``num_heads``.
         num_heads: number of attention heads; heads split the channels.
         window_size: w, side of the window.
         encode_window: encode the window's indices in keys and values (Table 3).
         encode_decimal: encode the decimal part of the position in the query (Table 3).
-        position_channels: further channels of the encodings, to which no feature is added; not in
-            the paper. In the sums of Eq. 9 to 11 features and encodings share their channels, so
-            that a layer that reads a position exactly is blind to what features have in its
-            plane. A multiple of 4.
-        padding_mode: what features are outside the frame, in the words of PyTorch's
-            ``grid_sample``: 'border', as in the released program, or 'zeros', as BasicVSR warps.
-        check_finite: raise if the flow has a NaN or infinity. Off by default, because the check
-            waits for the device; without it such pixels give NaN where decimals are encoded, and
-            the weights' gradients are NaN, but no other pixel's output is touched.
+        position_channels: further channels that hold encodings without features; a multiple of 4.
+            The paper has none. In the sums of Eq. 9 to 11 features and encodings share channels,
+            so a layer that reads a position exactly must ignore a part of the features.
+        padding_mode: the features outside the frame, named as in PyTorch's ``grid_sample``:
+            'border', as in the released program, or 'zeros', as in BasicVSR's warping.
+        check_finite: raise an error if the flow has a NaN or infinity. Off by default, because the
+            check waits for the device. Without it such pixels give NaN if decimals are encoded,
+            and so do the weights' gradients, but other pixels' outputs are not affected.
 
     Raises:
         ValueError: if the arguments do not fit each other.
@@ -141,7 +143,7 @@ class ImplicitAlignment(Alignment):
         return self.align(self.project_reference(reference), current, flow)
 
     def project_reference(self, x: Tensor) -> ProjectedReference:
-        """Projects a reference (n, c, h, w) to keys and values, once for any number of uses."""
+        """Projects a reference (n, c, h, w) to keys and values, which can be used several times."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (n, {self.channels}, h, w) features, got {tuple(x.shape)}")
         height, width = x.shape[-2:]
@@ -151,7 +153,7 @@ class ImplicitAlignment(Alignment):
         return ProjectedReference(nn.functional.linear(tokens, weight, bias), height, width)
 
     def align(self, projected: ProjectedReference, current: Tensor, flow: Tensor) -> Tensor:
-        """Aligns a projected reference to ``current``; arguments and result as in forward."""
+        """Aligns a projected reference to ``current``; otherwise the same as :meth:`forward`."""
         check_flow(current, flow)
         keys_values, height, width = projected
         n, c = current.shape[:2]
@@ -193,7 +195,7 @@ class ImplicitAlignment(Alignment):
         return kept(_window_encoding, *sizes, device=device, dtype=dtype)
 
     def _divisors(self) -> Tensor:
-        """What divides the angle of each of the query's channels: (c + p,)."""
+        """The divisor of the angle in each of the query's input channels: (c + p,)."""
         like = {"device": self.q.weight.device, "dtype": wide_dtype(self.q.weight)}
         return kept(_query_divisors, self.channels, self.position_channels, **like)
 
@@ -206,5 +208,5 @@ def _window_encoding(
 
 
 def _query_divisors(channels: int, position_channels: int, **like: Any) -> Tensor:
-    sizes = (channels, channels, position_channels, position_channels)  # y and x of either
+    sizes = (channels, channels, position_channels, position_channels)  # each for y, then for x
     return torch.cat([angle_divisors(size // 2, **like) for size in sizes])

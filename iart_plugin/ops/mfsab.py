@@ -1,9 +1,10 @@
-"""One block of multi-frame self-attention (MFSAB), as the equations read.
+"""One block of multi-frame self-attention (MFSAB), written like the equations.
 
-A block maps the tokens of a clip, (n, t, h, w, c), to tokens of the same shape: attention within
-windows that span all frames (Liu et al. 2021, Shi et al. 2022), then an MLP, each behind a norm
-and beside a shortcut. :mod:`.mfsab_windows` computes the same as a CPU wants it, and
-:mod:`.mfsab_operator` by the GPU's kernels; the networks' blocks choose among the three.
+A block maps the tokens of a clip, (n, t, h, w, c), to tokens of the same shape. It applies
+attention within windows that span all frames (Liu et al. 2021, Shi et al. 2022), then an MLP; each
+follows a layer norm and has a shortcut around it. :mod:`.mfsab_windows` computes the same in a form
+that is fast on a CPU, and :mod:`.mfsab_operator` computes it with GPU kernels. The networks' blocks
+choose one of the three.
 """
 
 from typing import NamedTuple
@@ -15,19 +16,20 @@ from torch import Tensor
 from iart_plugin.kernels.mfsab_sizes import BlockWeights
 
 MASKED = -100.0
-"""Added between tokens that a roll brought together; not minus infinity in the released weights."""
+"""Added to the logits of tokens that only the roll brought together. The released weights were
+trained with this value, not with minus infinity."""
 
 
 class Windows(NamedTuple):
     """How frames are cut into windows.
 
-    Zeros are added below and to the right up to whole windows. With a shift, frames are rolled by
-    half a window up and left before they are cut. Tokens from opposite borders then meet in the
-    last row and column of windows, where they must not see each other.
+    Frames are padded with zeros at the bottom and the right until they hold whole windows. With a
+    shift, they are then rolled up and left by half a window. This brings tokens from opposite
+    borders together in the last row and column of windows, where they must not see each other.
 
     Attributes:
         size: (rows, columns) of a window.
-        shift: whether to roll.
+        shift: whether to roll the frames.
     """
 
     size: tuple[int, int]
@@ -35,7 +37,7 @@ class Windows(NamedTuple):
 
     @property
     def roll(self) -> tuple[int, int]:
-        """How far frames are rolled up and left."""
+        """How many rows up and columns left the frames are rolled."""
         return (self.size[0] // 2, self.size[1] // 2) if self.shift else (0, 0)
 
 
@@ -50,10 +52,11 @@ def reference_block(
 
     Args:
         x: (n, t, h, w, c) tokens.
-        weights: the block's.
+        weights: the block's weights.
         windows: how frames are cut.
-        frame: the only frame that is wanted; all if None.
-        scales: (2, n) factors of what attention and the MLP add, by stochastic depth.
+        frame: the number of the only frame to compute; None for all.
+        scales: (2, n) factors of stochastic depth, by which what attention and the MLP add to each
+            clip is multiplied; None for no factors.
 
     Returns:
         (n, t, h, w, c), or (n, 1, h, w, c) of the wanted frame.
@@ -72,13 +75,13 @@ def reference_block(
 
 
 def attention(x: Tensor, weights: BlockWeights, added: Tensor, wanted: slice) -> Tensor:
-    """softmax(q k^T / sqrt(d) + added) v within windows, and its projection.
+    """Computes softmax(q k^T / sqrt(d) + added) v within windows, and projects it.
 
     Args:
         x: (..., tokens, c).
-        weights: the block's.
-        added: (..., heads, tokens, tokens), the bias and the mask.
-        wanted: the tokens whose output is wanted.
+        weights: the block's weights.
+        added: (..., heads, tokens, tokens), the bias plus the mask.
+        wanted: the tokens to compute the output for.
 
     Returns:
         (..., wanted, c).
@@ -103,7 +106,7 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer in the dtype of its matrix."""
+    """A linear layer in the dtype of its weight matrix."""
     return F.linear(x.to(weight.dtype), weight, bias.to(weight.dtype))
 
 
@@ -118,7 +121,7 @@ def cut(x: Tensor, windows: Windows) -> Tensor:
 
 
 def uncut(x: Tensor, windows: Windows, like: Tensor) -> Tensor:
-    """The way back from :func:`cut` to the shape of ``like``, without padding."""
+    """Undoes :func:`cut`: gives tokens in the shape of ``like``, with the padding removed."""
     (wh, ww), (down, right) = windows.size, windows.roll
     n, t, h, w, _ = like.shape
     rows, columns = -(-h // wh), -(-w // ww)
@@ -128,13 +131,13 @@ def uncut(x: Tensor, windows: Windows, like: Tensor) -> Tensor:
 
 
 def frame_tokens(windows: Windows, frame: int) -> slice:
-    """Where a frame's tokens are in a window."""
+    """The slice of a window's tokens that belongs to a frame."""
     count = windows.size[0] * windows.size[1]
     return slice(frame * count, (frame + 1) * count)
 
 
 def regions(height: int, width: int, windows: Windows) -> Tensor:
-    """Numbers the parts of rolled windows: (windows, rows * columns).
+    """Gives each token of rolled windows the number of its region: (windows, rows * columns).
 
     Tokens of a window may see each other only if their numbers are equal.
     """
@@ -147,6 +150,6 @@ def regions(height: int, width: int, windows: Windows) -> Tensor:
 
 
 def masks(regions: Tensor, frames: int) -> Tensor:
-    """The masks of windows with these regions in every frame: (windows, tokens, tokens)."""
+    """The attention masks of windows with these regions: (windows, tokens, tokens)."""
     regions = regions.repeat(1, frames)
     return MASKED * (regions.unsqueeze(1) != regions.unsqueeze(2)).to(regions.dtype)

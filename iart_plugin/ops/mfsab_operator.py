@@ -1,8 +1,8 @@
-"""The MFSAB block as one operator of PyTorch's, which the kernels of a GPU compute.
+"""The MFSAB block as one PyTorch operator that GPU kernels compute.
 
-The operator has a fake implementation and a gradient, so that compilers, ``torch.export``,
-autocast, DistributedDataParallel and activation checkpointing go through it. Where Triton cannot
-compile or start a kernel, the form that works on a few windows at a time takes its place.
+The operator has a fake implementation and a gradient, so that it works with compilers,
+``torch.export``, autocast, DistributedDataParallel and activation checkpointing. If Triton cannot
+compile or start a kernel, the form that works on a few windows at a time replaces it.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ from .mfsab import Windows
 from .mfsab_windows import windowed_block
 
 NAME = "MFSAB block"
-"""For the warning, of both directions: the one back needs the logsumexp that the one on leaves."""
+"""The name of both passes in the warning. If one fails, both are replaced, because the backward
+kernel needs the logsumexp that the forward kernel computes."""
 
 
 def kernel_block(
@@ -29,7 +30,7 @@ def kernel_block(
     frame: int | None = None,
     scales: Tensor | None = None,
 ) -> Tensor:
-    """A block by the kernels; arguments and result as of :func:`.mfsab.reference_block`."""
+    """Computes a block with the kernels; the same as :func:`.mfsab.reference_block`."""
     frame = -1 if frame is None else frame
     return _block(x, list(weights), scales, list(windows.size), windows.shift, frame)[0]
 
@@ -43,7 +44,7 @@ def _block(
     shift: bool,
     frame: int,
 ) -> tuple[Tensor, Tensor]:
-    """A block's output, and the logsumexp of its logits, (tokens, heads)."""
+    """Computes a block's output and the logsumexp of its logits, (tokens, heads)."""
     block, shape = BlockWeights(*weights), _shape(x, weights, window, shift, frame)
 
     @torch.no_grad()
@@ -70,7 +71,10 @@ def _block_backward(
     shift: bool,
     frame: int,
 ) -> list[Tensor]:
-    """The gradients of the input, of the matrices, and of the vectors joined, in float32."""
+    """Computes the gradients of the input, of each matrix, and of all vectors in one tensor.
+
+    The vectors' gradients are concatenated in the order of ``VECTORS``, in float32.
+    """
     block, shape = BlockWeights(*weights), _shape(x, weights, window, shift, frame)
     tensors = gradient.contiguous(), x.contiguous(), logsumexp
     return kernels.backward(*tensors, block, scales, shape)

@@ -1,8 +1,8 @@
-"""An MFSAB block a few windows at a time, from their tokens to the last shortcut.
+"""Computes an MFSAB block for a few windows at a time, from their tokens to the block's output.
 
-Windows are apart from each other within a block, so nothing larger than a few of them is allocated
-beside the stream of tokens. Where no gradient is wanted they are written in place; where one is,
-a few windows are computed again when the backward pass comes to them.
+Within a block, windows do not depend on each other. So beside the tokens themselves, memory is
+needed only for a few windows. Without gradients the results can be written in place; with
+gradients, the backward pass computes a few windows again at a time.
 """
 
 from collections.abc import Iterator
@@ -19,18 +19,18 @@ from .mfsab import Windows, cut, frame_tokens, masks, norm, regions
 from .processor import has_fast_mkl
 
 WINDOWS_AT_ONCE = {"cpu": 16}
-"""How many windows are computed together, by type of device. On a CPU the temporaries of so many
-stay in the cache, and in memory that the allocator already holds."""
-GPU_WINDOWS_AT_ONCE = 8192  # below the 65,535 blocks of a CUDA grid's second axis, for 7 heads
+"""How many windows are computed together, by type of device. On a CPU, the temporaries of 16
+windows fit the cache and memory that the allocator already holds."""
+GPU_WINDOWS_AT_ONCE = 8192  # with up to 7 heads, below the 65,535 blocks of a CUDA grid's 2nd axis
 
 
 class Chunk(NamedTuple):
-    """A few windows that share a mask.
+    """A few windows that are computed together and share a mask.
 
     Attributes:
-        source: (k, tokens), the row of the input that each token is; -1 for padding.
-        target: (k, wanted tokens), the row of the output that each wanted token is, likewise.
-        is_padded: whether padding may be among them.
+        source: (k, tokens), the row of each token in the input; -1 for padding.
+        target: (k, wanted tokens), the row of each wanted token in the output; -1 for padding.
+        is_padded: whether some of the tokens may be padding.
         mask: (tokens, tokens), or None.
         scales: (2, k, 1, 1) factors of what attention and the MLP add, or None.
     """
@@ -51,9 +51,9 @@ def windowed_block(
     *,
     in_place: bool = False,
 ) -> Tensor:
-    """Computes a block; arguments and result as of :func:`.mfsab.reference_block`.
+    """Computes a block; otherwise the same as :func:`.mfsab.reference_block`.
 
-    With ``in_place`` it may overwrite ``x``, where no gradient is wanted.
+    With ``in_place`` and without gradients, ``x`` may be overwritten.
     """
     n, t, h, w, c = x.shape
     chunks = list(cut_to_chunks(x, windows, frame, scales))
@@ -77,7 +77,7 @@ def windowed_block(
 def _recomputed(
     rows: Tensor, num_out: int, chunks: list[Chunk], weights: BlockWeights, wanted: slice
 ) -> Tensor:
-    """The output's rows, for whose gradient no more is kept than the windows' tokens."""
+    """Computes the output's rows, keeping only the windows' input tokens for the gradient."""
     source = torch.cat([chunk.source.flatten() for chunk in chunks])
     parts = rows.index_select(0, source.clamp(min=0))
     parts = parts.split([chunk.source.numel() for chunk in chunks])
@@ -85,18 +85,18 @@ def _recomputed(
         checkpoint(
             *(few_windows, part, chunk, weights, wanted),
             use_reentrant=False,
-            preserve_rng_state=False,  # nothing random is inside
+            preserve_rng_state=False,  # few_windows does nothing random
         )
         for part, chunk in zip(parts, chunks, strict=True)
     ]
     target = torch.cat([chunk.target.flatten() for chunk in chunks])
-    inverse = target.new_empty(num_out + 1)  # the last one is for padding
+    inverse = target.new_empty(num_out + 1)  # padding's target, -1, is the last entry
     inverse[target] = torch.arange(len(target), device=target.device)
     return torch.cat(done).index_select(0, inverse[:-1])
 
 
 def few_windows(rows: Tensor, chunk: Chunk, weights: BlockWeights, wanted: slice) -> Tensor:
-    """Maps the windows' tokens (k * tokens, c) to the wanted ones of the output."""
+    """Maps the tokens of k windows, (k * tokens, c), to the wanted tokens of the output."""
     (k, tokens), c, w = chunk.source.shape, rows.shape[1], weights
     scale, mlp_scale = (None, None) if chunk.scales is None else chunk.scales
     rows = rows.view(k, tokens, c)
@@ -115,7 +115,7 @@ def few_windows(rows: Tensor, chunk: Chunk, weights: BlockWeights, wanted: slice
 
 
 def _add(rows: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
-    """A shortcut's sum, in place of ``rows``, which are a copy, where no gradient is wanted."""
+    """Adds a scaled branch to a shortcut; without gradients in place, as ``rows`` is a copy."""
     branch = branch if scale is None else branch * scale
     return rows + branch if torch.is_grad_enabled() else rows.add_(branch)
 
@@ -123,7 +123,7 @@ def _add(rows: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
 def cut_to_chunks(
     x: Tensor, windows: Windows, frame: int | None, scales: Tensor | None
 ) -> Iterator[Chunk]:
-    """Cuts tokens (n, t, h, w, c) into chunks, of nearly equal size where their masks are equal."""
+    """Cuts tokens (n, t, h, w, c) into chunks; those with the same mask have nearly equal sizes."""
     n, t, h, w, _ = x.shape
     down, across = -(-h // windows.size[0]), -(-w // windows.size[1])
     source = target = rows_of_windows(n, t, h, w, windows)
@@ -155,16 +155,16 @@ def cut_to_chunks(
 
 
 def rows_of_windows(n: int, t: int, h: int, w: int, windows: Windows) -> Tensor:
-    """The row of every token of every window, among n * t * h * w rows; -1 for padding."""
+    """The number of every window token among the n * t * h * w rows; -1 for padding."""
     rows = torch.arange(1, n * t * h * w + 1).view(n, t, h, w, 1)
     return cut(rows, windows).flatten(0, 1).squeeze(-1) - 1
 
 
 def attend(query: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + added) v within windows.
+    """Computes softmax(q k^T / sqrt(d) + added) v within windows.
 
-    By PyTorch's own kernel, except with gradients on a CPU, and on one with a slow MKL: there it
-    takes less time one head after another.
+    PyTorch's own kernel does this, except on a CPU with gradients or with a slow MKL, where one
+    head after another takes less time.
 
     Args:
         query: (k, queries, c).
@@ -179,7 +179,7 @@ def attend(query: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
     width = q.shape[-1]
     if q.device.type == "cpu" and (torch.is_grad_enabled() or not has_fast_mkl()):
         weights, mixed = None, []
-        # Unbound, since the gradient of an index would fill a tensor for each head.
+        # unbind() is used because the gradient of indexing would fill a whole tensor for each head.
         for q_, k_, v_, bias in zip(*(part.unbind(1) for part in (q, k, v)), added, strict=True):
             heads = (bias.expand(len(q_), -1, -1), q_, k_.transpose(1, 2))
             if torch.is_grad_enabled():
@@ -189,7 +189,7 @@ def attend(query: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
                 torch.softmax(weights, -1, out=weights)
             mixed.append(weights @ v_)
         return torch.cat(mixed, -1)
-    # PyTorch's kernels want whole units of 16 bytes, and no bias that might want a gradient.
+    # PyTorch's kernels need rows of a multiple of 16 bytes, and a bias that needs no gradient.
     padding = -width % (16 // q.element_size()) if q.is_cuda else 0
     if padding:
         q, k, v = (F.pad(part, (0, padding)) for part in (q, k, v))
@@ -199,9 +199,9 @@ def attend(query: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer in the dtype of its matrix, by the library that is fastest for it on a CPU.
+    """A linear layer in the dtype of its matrix, by the library that is fastest on this CPU.
 
-    Where MKL, PyTorch's own choice, is slow, float32 goes through oneDNN as a 1 x 1 convolution.
+    PyTorch uses MKL. If that is slow here, float32 is computed by oneDNN as a 1 x 1 convolution.
     """
     x, bias = x.to(weight.dtype), bias.to(weight.dtype)
     is_slow = x.device.type == "cpu" and x.dtype == torch.float32 and not has_fast_mkl()

@@ -1,4 +1,4 @@
-"""Large results a part at a time."""
+"""Computes large results one part at a time, which needs less memory."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def in_parts(compute: Callable[[int, int], Tensor], length: int, step: int) -> Tensor:
-    """Computes a tensor ``step`` of its second axis at a time, each part written into the result.
+    """Computes a tensor in parts along its second axis, and writes each into the result.
 
     Args:
-        compute: ``(begin, end)`` to that part, (n, end - begin, ...).
-        length: of the second axis.
-        step: of the second axis at once.
+        compute: a function of ``(begin, end)`` that returns that part, (n, end - begin, ...).
+        length: length of the second axis.
+        step: the most elements of the second axis in a part.
 
     Returns:
-        (n, length, ...); ``compute``'s own where one part is enough.
+        (n, length, ...).
     """
     if step >= length:
         return compute(0, length)

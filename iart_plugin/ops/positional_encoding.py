@@ -12,14 +12,14 @@ TEMPERATURE = 0.01
 def sinusoidal_encoding(position: Tensor, channels: int) -> Tensor:
     r"""Encodes positions as sines and cosines of geometrically growing angular speed.
 
-    With D = channels / 2 channels an axis, channel m of an axis is the sine (m even) or cosine
-    (m odd) of :math:`2 \pi s / T^{2 \lfloor m / 2 \rfloor / D}`. All of y's channels come first,
-    then all of x's. This is the released program's form of Eq. 7, whose progression the paper
-    gives as :math:`\omega = T^{-D}`.
+    Each axis has D = channels / 2 channels. Channel m of an axis with position s is the sine
+    (m even) or cosine (m odd) of :math:`2 \pi s / T^{2 \lfloor m / 2 \rfloor / D}`. All channels of
+    y come first, then all of x. This is Eq. 7 as the released program computes it; the paper gives
+    the progression as :math:`\omega = T^{-D}`.
 
     Args:
-        position: (..., 2) positions (y, x), normalised to about [0, 1]; float32 or float64, for
-            half precision cannot hold the fastest angles.
+        position: (..., 2) positions (y, x), normalised to about [0, 1]; float32 or float64, because
+            half precision cannot represent the fastest angles.
         channels: the number of channels to encode into; even.
 
     Returns:
@@ -34,8 +34,8 @@ def sinusoidal_encoding(position: Tensor, channels: int) -> Tensor:
         )
     per_axis = channels // 2
     divisors = angle_divisors(per_axis, device=position.device, dtype=position.dtype)
-    # In this order: angles reach some hundreds of radians, where float32 is good to 1e-5 only, and
-    # another order of the same operations moves results by as much.
+    # Keep this order of operations: angles reach some hundreds of radians, where float32 has errors
+    # of 1e-5, and another order would change the results by as much.
     angle = (position * (2 * math.pi)).unsqueeze(-1) / divisors  # (..., 2, per_axis)
     is_sine = torch.arange(per_axis, device=position.device) % 2 == 0
     return torch.where(is_sine, angle.sin(), angle.cos()).flatten(-2)

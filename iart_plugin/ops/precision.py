@@ -1,4 +1,4 @@
-"""Where half precision ends: positions, flow and sums are at least float32, also under autocast."""
+"""Keeps positions, flow and sums in float32 or wider, even under autocast to half precision."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -32,6 +32,6 @@ def is_autocast(device: torch.device) -> bool:
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
-    """The dtype of products with a weight: autocast's where that is on, else its own."""
+    """The dtype of products with a weight: autocast's if autocast is on, else the weight's."""
     on = is_autocast(weight.device)
     return torch.get_autocast_dtype(weight.device.type) if on else weight.dtype

@@ -1,4 +1,4 @@
-"""What a device is called, and what of that decides which form of an operation is fastest."""
+"""Names of devices, and what they tell about which form of an operation is fastest."""
 
 import platform
 from functools import cache
@@ -14,7 +14,7 @@ def cpu_name() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """A GPU's name, or the CPU's as far as it is known, to say where something was measured."""
+    """The name of a GPU, or of the CPU as far as it is known, to record with measurements."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return cpu_name() or platform.machine()
@@ -22,9 +22,9 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def has_fast_mkl() -> bool:
-    """Whether MKL, which PyTorch uses for small products on x86-64, uses the whole vector unit.
+    """Whether MKL, which PyTorch uses for small matrix products on x86-64, is fast on this CPU.
 
-    It does on Intel's processors. On others it takes a path of half the speed, and forms that
-    avoid it win. False where PyTorch cannot tell.
+    It uses the whole vector unit on Intel's processors only. On others it takes a path of half the
+    speed, so forms that avoid MKL are faster. False if PyTorch cannot tell.
     """
     return torch.backends.mkl.is_available() and "Intel" in cpu_name()

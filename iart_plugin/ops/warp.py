@@ -20,12 +20,15 @@ def pixel_grid(height: int, width: int, *, device: torch.device, dtype: torch.dt
 
 
 def per_axis(x: float, y: float, like: Tensor) -> Tensor:
-    """Returns two numbers as (1, 2, 1, 1), of ``like``'s dtype and device; not to be written to."""
+    """Returns x and y as (1, 2, 1, 1) in ``like``'s dtype, on its device.
+
+    The tensor is shared and must not be written to.
+    """
     return kept(_per_axis, x, y, device=like.device, dtype=like.dtype)
 
 
 def _per_axis(x: float, y: float, *, device: torch.device, dtype: torch.dtype) -> Tensor:
-    # Filled in on the device: a copy from the host would wait until the GPU has done all its work.
+    # Filled on the device, because a copy from the host would wait for all of the GPU's work.
     values = torch.empty(1, 2, 1, 1, device=device, dtype=dtype)
     values[:, 0], values[:, 1] = x, y
     return values
@@ -68,8 +71,8 @@ def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zer
     height, width = x.shape[-2:]
     dtype = wide_dtype(x, flow)
     position = flow.to(dtype) + kept(pixel_grid, height, width, device=x.device, dtype=dtype)
-    # Corners on the outermost pixels' centres is what the released weights were trained with; it
-    # is undefined for a single row or column, where the other convention samples the same points.
+    # The released weights were trained with align_corners=True. It is undefined for a single row
+    # or column; False samples the same points there.
     size = per_axis(width, height, position)
     if height > 1 and width > 1:
         grid, align_corners = 2 * position / (size - 1) - 1, True
