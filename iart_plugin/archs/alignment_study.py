@@ -1,8 +1,8 @@
 """The network of the alignment study (Sec. 5, Sec. B.1): one aligner between two fixed halves.
 
 Everything but the aligner is the same in every row of Table 1, Fig. 3, Table 3 and Table 4, and
-the flow comes from outside. A frame and its successor are seen, because Sintel's ground truth
-goes one way only.
+the flow is an input. The network sees a frame and the next one, because Sintel has ground-truth
+flow in this direction only.
 """
 
 import math
@@ -26,29 +26,29 @@ COLOURS = 3
 
 
 class AlignmentStudyNet(UpsamplingNetwork):
-    """Super-resolves every frame from itself and the next one, aligned.
+    """Super-resolves every frame from its own features and the next frame's, aligned to it.
 
-    Each frame goes through a convolution and a backbone of its own; the next frame's features are
-    aligned to this one's; a second backbone fuses the two. The last frame of a clip has no next
-    frame and is fused with itself.
+    A convolution and a first backbone extract the features of each frame. The next frame's features
+    are aligned to the current ones, and a second backbone fuses the two. The last frame of a clip
+    has no next frame and is fused with itself.
 
     Args:
         alignment: a name in :data:`iart_plugin.alignment.ALIGNMENTS` ('none' is 'w/o Align.'), or
             ``None`` for 'w/o Prop.': every frame is fused with itself.
-        alignment_options: the aligner's own options. 'implicit' takes the network's heads unless
-            told otherwise.
-        align: 'features', or 'images': frames are aligned as they are, and the aligned frame goes
-            through the same convolution and backbone as the current one. Aligners with weights
-            work on ``embed_dim`` channels that a 1 x 1 convolution, which mixes no positions,
-            makes from the colours, and another takes back.
+        alignment_options: the aligner's own options. 'implicit' has the network's number of heads
+            unless they say otherwise.
+        align: what is aligned, 'features' or 'images'. With 'images', the next frame itself is
+            aligned before the convolution and backbone extract its features. An aligner with
+            weights then works on ``embed_dim`` channels, which a 1 x 1 convolution, as it mixes no
+            positions, makes from the colours; another one turns them back into colours.
         embed_dim: C, channels of features.
         mid_channels: channels that enter the upsampler.
-        depths: blocks in each layer of either backbone.
+        depths: blocks in each layer of both backbones.
         num_heads: attention heads of every layer.
         window_size: (rows, columns) of an attention window.
         use_checkpoint: recompute activations in the backward pass.
-        spynet_path: weights of a frozen SPyNet to use where no flow is given. It is no part of
-            the study: without it, flow must come with the clip.
+        spynet_path: weights of a frozen SPyNet that estimates the flow if none is given. The study
+            does not use it. Without it, flow must be given with the clip.
 
     Raises:
         ValueError: if an option is unknown or does not fit.
@@ -87,7 +87,7 @@ class AlignmentStudyNet(UpsamplingNetwork):
             for frames in (1, 2)
         )
         self.conv_before_upsample = nn.Conv2d(embed_dim, mid_channels, 3, padding=1)
-        # Last, so that one seed gives every row of the study the same weights everywhere else.
+        # Built last, so that one seed gives all other weights the same values in every row.
         self.alignment = self._build_alignment(alignment, alignment_options, num_heads, embed_dim)
         self.lift = self.lower = None
         weighted = self.alignment is not None and any(True for _ in self.alignment.parameters())
@@ -117,9 +117,9 @@ class AlignmentStudyNet(UpsamplingNetwork):
         Args:
             lqs: (n, t, 3, h, w) RGB in [0, 1], t, h, w >= 1.
             flows: (n, t - 1, 2, h, w) in pixels, x then y; element i maps frame i to frame i + 1.
-                A pair (forward, backward) as the recurrent networks take is accepted, and its
-                second used. ``None`` is possible with ``spynet_path``, for clips of one frame,
-                and for networks that do not align.
+                A pair (forward, backward), as the recurrent networks take it, is accepted too, and
+                its second element is used. ``None`` is allowed with ``spynet_path``, for clips of
+                one frame, and for networks that do not align.
 
         Returns:
             (n, t, 3, 4h, 4w), about [0, 1], not clamped.
@@ -136,8 +136,9 @@ class AlignmentStudyNet(UpsamplingNetwork):
         if self.alignment is not None and t > 1:
             aligned = self._align_next(lqs, features, flows)
             following = torch.cat((aligned, features[:, -1:]), 1)
-        # The fused frame, whose input also goes round the backbone, is the aligned one: the study
-        # was run so, and every aligner's faults show the more.
+        # The second frame of a pair is the output frame, for which the backbone also has a
+        # shortcut. It is the aligned one, as the study was run this way, and it makes the errors
+        # of every aligner more visible.
         pairs = torch.stack((features, following), 2).flatten(0, 1)  # (n * t, 2, c, h, w)
         fused = self.fusion(pairs)
         frames = self.upsample(self.conv_before_upsample(fused), lqs.flatten(0, 1))
@@ -175,7 +176,7 @@ class AlignmentStudyNet(UpsamplingNetwork):
 
 
 def _options(sizes: Sizes) -> dict[str, Any]:
-    """The constructor's options but the aligner's, from the shapes; {} if they do not tell."""
+    """The constructor's options without the aligner's, from the shapes; {} if these do not tell."""
     layers = range(count_modules(sizes, "extractor.layers."))
     blocks = [f"extractor.layers.{i}.residual_group.blocks." for i in layers]
     rows, heads = sizes[f"{blocks[0]}0.attn.relative_position_bias_table"]
@@ -199,7 +200,7 @@ ROWS = (
         network=AlignmentStudyNet,
         matches=lambda sizes: has_prefix(sizes, "fusion.patch_embed."),
         options=_options,
-        buildable=False,  # an aligner without weights leaves no trace in them
+        buildable=False,  # the weights do not tell which aligner without weights it has
         untold=("alignment.", "lift.", "lower.", "spynet."),
         own_flow=False,
         cost=lambda network: recurrence_cost(network.conv_first.out_channels, streams=False),

@@ -1,8 +1,9 @@
-"""The table of architectures: what this package knows of every network, as data.
+"""The table of architectures, which holds what this package knows about every network as data.
 
 A network's file ends with the rows that describe it, and ``archs/table.py`` lists the files. A new
-network is therefore one file and one line. Checkpoints, ``upscale``, the memory plan, the
-complexity study and both frameworks' registries read the table and name no network themselves.
+network therefore needs one file and one line. The code for checkpoints, ``upscale``, the memory
+plan, the complexity study and both frameworks' registries reads the table, so it does not have to
+name any network.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import Any
 from torch import nn
 
 Sizes = Mapping[str, tuple[int, ...]]
-"""The shape of every tensor of a state dict, under the names that its key has here."""
+"""The shape of every tensor in a state dict, by the keys that this package uses."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes that a network takes for each low-resolution pixel of a tile, in float32.
+    """The memory that a network takes, in float32 bytes per low-resolution pixel.
 
     Attributes:
-        frame: bytes for each frame of the clip: its input, its flow and the features that wait
-            for the other direction.
-        step: bytes that are taken once: the largest intermediate results of one frame.
-        whole: bytes for each pixel of a whole frame, however it is tiled, that are taken once.
+        frame: bytes per pixel of a tile for each frame of the clip: its input, its flow and the
+            features that are stored for the other direction.
+        step: bytes per pixel of a tile, once: the largest intermediate results of one frame.
+        whole: bytes per pixel of a whole frame, once, however it is tiled.
     """
 
     frame: float
@@ -39,15 +40,16 @@ def recurrence_cost(
 ) -> Cost:
     """The cost of a bidirectional network with the upsampler of this package.
 
-    Set by peaks that were measured on a CPU with clips of two lengths: BasicVSR takes 17 kB and
-    0.26 kB a frame, IA-CNN 21 kB and 0.45 kB, with 64 features each; 32 features take 18 kB. A
-    step's peak lies in the upsampler, whose 64 channels at 4h x 4w exist several times.
+    The numbers come from peaks that were measured on a CPU with clips of two lengths. Per pixel,
+    with 64 feature channels, BasicVSR takes 17 kB plus 0.26 kB per frame, and IA-CNN 21 kB plus
+    0.45 kB per frame; with 32 channels it is 18 kB. The peak of a step lies in the upsampler, which
+    holds its 64 channels at 4h x 4w several times.
 
     Args:
         width: channels of the features.
         per_channel: bytes of a step for each of these channels.
-        streams: whether the network gives its frames one at a time. One that does not holds its
-            whole result as well.
+        streams: whether the network returns its frames one at a time. If not, it also holds its
+            whole result.
         whole: see :class:`Cost`.
     """
     result = 0 if streams else 2 * 3 * 16 * 4
@@ -59,26 +61,26 @@ class Architecture:
     """One row of the table.
 
     Attributes:
-        name: what a checkpoint is recognised as.
-        title: the published name, for people.
-        matches: tells from the keys of a state dict whether it belongs to this network. No two
-            rows match the same state dict.
-        options: reads off the shapes the constructor's options that they tell. May raise
-            ``KeyError`` if a key is missing that every such network has.
-        certain: those options that shapes tell for certain, to explain a misfit by.
-        network: the class, or None where the weights alone are no super-resolution network.
-        variant: the options that make ``network`` this architecture. The first row of a class
+        name: the row's name in the table and in :class:`Recognised`.
+        title: the published name, as it is shown to people.
+        matches: a function that tells from the keys of a state dict whether it belongs to this
+            network. No two rows match the same state dict.
+        options: a function that derives constructor options from the shapes, as far as they tell.
+            It may raise ``KeyError`` if a key is missing that every such network has.
+        certain: the options that shapes tell for certain; they explain why weights do not fit.
+        network: the class, or None if the weights alone are not a super-resolution network.
+        variant: the options with which ``network`` is this architecture. The first row of a class
             has none.
         buildable: whether the weights alone tell enough to build the network.
-        untold: prefixes of the keys of what the weights do not tell, where they do not.
-        own_flow: whether the network estimates optical flow itself where none is given.
-        cost: the memory that a network of this kind takes.
+        untold: if not, prefixes of the keys of the parts that the weights do not tell enough about.
+        own_flow: whether the network estimates optical flow itself if none is given.
+        cost: a function that returns the memory that such a network takes.
         model: the name on the command line, or '' if ``upscale`` does not offer the network.
-        summary: what ``--help`` says of it.
-        starts_from: the name of the architecture whose weights this one can be started from.
-        renames: prefixes of keys in other programs, each with the prefix that is used here.
-        dead: a regular expression of keys in other programs' files that no output depends on.
-        mmagic_name: the name that MMagic's own network has for a key of this one.
+        summary: the text in ``--help``.
+        starts_from: the name of the architecture whose weights can start a training of this one.
+        renames: pairs of a key's prefix in other programs and the prefix that is used here.
+        dead: a regular expression for keys in other programs' files that do not affect the output.
+        mmagic_name: a function that returns the name in MMagic's own network for a key.
     """
 
     name: str
@@ -101,14 +103,14 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
-"""Every architecture by its name; filled by ``archs/table.py``."""
+"""Every architecture by its name; ``archs/table.py`` fills it."""
 
 
 def register(*architectures: Architecture) -> None:
     """Adds rows to the table.
 
     Raises:
-        ValueError: if a name is taken.
+        ValueError: if the table already has a row of that name.
     """
     for architecture in architectures:
         if architecture.name in ARCHITECTURES:
@@ -117,12 +119,12 @@ def register(*architectures: Architecture) -> None:
 
 
 def network_classes() -> list[type[nn.Module]]:
-    """Every network's class once, as the frameworks register them."""
+    """The class of every network, without repetition, to register in the frameworks."""
     return list(dict.fromkeys(a.network for a in ARCHITECTURES.values() if a.network))
 
 
 def architecture_of(network: nn.Module) -> Architecture | None:
-    """The row that describes a network, from its class and alignment; None for another module."""
+    """The row that describes a network, by its class and alignment; None for other modules."""
     alignment = getattr(network, "options", {}).get("alignment")
     for cls in type(network).__mro__:
         rows = [row for row in ARCHITECTURES.values() if row.network is cls]
@@ -147,9 +149,10 @@ def alignment_of(sizes: Sizes, prefix: str) -> str | None:
 
 
 def count_modules(keys: Iterable[str], prefix: str) -> int:
-    """How many numbered modules ``prefix0``, ``prefix1``, … the keys have, without a gap.
+    """Counts the modules ``prefix0``, ``prefix1``, … in the keys, up to the first missing number.
 
-    A single odd number, however large, adds nothing: its key is then one too many for the network.
+    A key with a larger number does not count, so a damaged file cannot ask for a huge network. It
+    is reported later as an unexpected key.
     """
     numbers = {key.removeprefix(prefix).partition(".")[0] for key in keys if key.startswith(prefix)}
     return next(i for i in count() if str(i) not in numbers)

@@ -1,4 +1,4 @@
-"""Checkpoint files: read from either framework or the released program, recognised, written."""
+"""Reads, recognises and writes checkpoints of both frameworks and of the released program."""
 
 import os
 import warnings
@@ -26,16 +26,16 @@ from .mfsab import relative_position_index
 from .warm_start import rows_of, warm_start
 
 RELEASED = ("embed_dim", "num_heads")
-"""What decides an IA-RT's alignment in the released program."""
+"""The options that decide an IA-RT's alignment in the released program."""
 
 
 class CheckpointInfo(NamedTuple):
-    """What :func:`load_checkpoint` found.
+    """What :func:`load_checkpoint` found in a file.
 
     Attributes:
         path: the file.
-        container: the entry of the file that held the weights, '' if it is the file.
-        prefix: what stood in front of every key.
+        container: the entry of the file that held the weights; '' if the file had no entries.
+        prefix: the prefix that every key had.
         recognised: the network and its options.
     """
 
@@ -49,7 +49,7 @@ def build_network(recognised: Recognised) -> nn.Module:
     """Builds the network that a state dict was recognised as.
 
     Raises:
-        CheckpointMismatch: if it is not a whole network.
+        CheckpointMismatch: if the state dict does not tell enough to build a network.
     """
     row = recognised.architecture
     if row.network is None:
@@ -76,17 +76,17 @@ def known_titles() -> str:
 
 
 def load_checkpoint(path: str | os.PathLike, **options: Any) -> tuple[nn.Module, CheckpointInfo]:
-    """Builds the network that a file holds and loads it strictly.
+    """Builds the network that a file holds and loads its weights strictly.
 
-    What shapes do not tell (heads of an IA-CNN, an alignment without weights, its options) comes
-    from the file where this package wrote it, and is the paper's otherwise.
+    Shapes do not tell the heads of an IA-CNN, nor an alignment without weights and its options.
+    These are read from the file if this package wrote it, and are the paper's otherwise.
 
     Args:
         path: a file of the released IART program, of BasicSR, of MMagic, or safetensors.
-        options: the constructor's options that the caller knows better.
+        options: constructor options that replace those found in the file.
 
     Returns:
-        The network, on the CPU, in evaluation mode, and what was found.
+        The network, on the CPU and in evaluation mode, and what was found in the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -109,7 +109,7 @@ def load_checkpoint(path: str | os.PathLike, **options: Any) -> tuple[nn.Module,
 
 @contextmanager
 def _naming(path: str | os.PathLike) -> Iterator[None]:
-    """Puts a file's name in front of what is said of it."""
+    """Puts a file's name in front of the message of any CheckpointMismatch."""
     try:
         yield
     except CheckpointMismatch as error:
@@ -117,7 +117,7 @@ def _naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 def read_recognised(path: str | os.PathLike) -> tuple[StoredWeights, Recognised]:
-    """Reads a file and recognises the network whose weights it holds.
+    """Reads a file and recognises which network its weights belong to.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -140,13 +140,13 @@ def with_options(
     """Adds the options that shapes do not tell.
 
     Args:
-        recognised: the network and what its shapes tell.
-        saved: what a file records. It may say nothing that this package does not write, such as
-            a path, and nothing that its own shapes deny, such as a number of blocks.
-        given: what the caller knows better.
+        recognised: the network and the options that its shapes tell.
+        saved: the options that a file records. It must not contain options that this package does
+            not write, such as a path, nor contradict the shapes, for example in a number of blocks.
+        given: the caller's options, which replace those of the file.
 
     Raises:
-        CheckpointMismatch: if the file records something else.
+        CheckpointMismatch: if the file records such options.
     """
     row = recognised.architecture
     if saved and row.buildable:
@@ -167,10 +167,10 @@ def with_options(
 
 
 def check_whole(recognised: Recognised, state: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointMismatch if weights are not all those of the network, and no others.
+    """Raises CheckpointMismatch if weights are missing for the network or belong to no part of it.
 
-    Nothing is allocated for it, whatever the sizes are that the weights claim. What weights alone
-    do not tell is not checked: the aligner of an AlignmentStudyNet.
+    The check allocates no memory, whatever sizes the weights claim. It leaves out the parts that
+    weights alone do not tell enough about, such as the aligner of an AlignmentStudyNet.
     """
     row = recognised.architecture
     if row.network is None or not (row.buildable or recognised.options):
@@ -182,7 +182,7 @@ def check_whole(recognised: Recognised, state: Mapping[str, Tensor]) -> None:
 
 
 def _load(recognised: Recognised, state: Mapping[str, Tensor]) -> nn.Module:
-    """Builds a network, once its weights are known to be whole, and loads them."""
+    """Checks that a network's weights are complete, then builds the network and loads them."""
     if recognised.architecture.buildable:
         check_whole(recognised, state)
     network = build_network(recognised)
@@ -193,16 +193,17 @@ def _load(recognised: Recognised, state: Mapping[str, Tensor]) -> nn.Module:
 def load_ia_cnn(
     adapter: str | os.PathLike, basicvsr: str | os.PathLike, *, window_size: int = 2
 ) -> IACNN:
-    """Composes an IA-CNN from a BasicVSR checkpoint and the parts that BasicVSR lacks.
+    """Builds an IA-CNN from a BasicVSR checkpoint and the parts that BasicVSR lacks.
 
-    From a RealBasicVSR checkpoint it composes a RealIACNN.
+    From a RealBasicVSR checkpoint it builds a RealIACNN.
 
     Args:
-        adapter: a file with the weights of the extractor and the alignment, which replace or
-            add to BasicVSR's; or 'warm-start', see :func:`iart_plugin.archs.warm_start`.
+        adapter: a file with the weights of the extractor and the alignment, and with those of
+            BasicVSR's weights that it replaces; or 'warm-start', see
+            :func:`iart_plugin.archs.warm_start`.
         basicvsr: a BasicVSR or RealBasicVSR checkpoint of BasicSR or MMagic.
-        window_size: side of the alignment's window after a warm start. A larger window starts as
-            the same function too. An adapter's own holds where one is given.
+        window_size: side of the alignment's window for a warm start. A larger window computes the
+            same at first. An adapter file records its own size, so this is ignored.
 
     Returns:
         The network, on the CPU, in evaluation mode.
@@ -220,7 +221,7 @@ def load_ia_cnn(
             num_heads=_warm_start_heads(known["num_feat"], window_size),
             alignment_options=ALIGNMENT_OPTIONS | {"window_size": window_size},
         )
-        network.load_state_dict(state, strict=False)  # all but what the warm start solves for
+        network.load_state_dict(state, strict=False)  # the warm start computes the other weights
         return warm_start(network).eval()
     added, _, _ = read_state_dict(adapter)
     state |= {key: value.float() for key, value in added.items()}
@@ -232,13 +233,14 @@ def load_ia_cnn(
 
 
 def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os.PathLike) -> None:
-    """Saves what :func:`load_ia_cnn` needs beside a BasicVSR, in half precision.
+    """Saves the adapter that :func:`load_ia_cnn` needs beside a BasicVSR, in half precision.
 
     Args:
         network: an IA-CNN that was started from ``basicvsr``.
-        basicvsr: that checkpoint. Weights that are still its own are left out, or differ from
-            these by less than half precision tells, as a moving average of them does.
-        path: the adapter, usually ``.safetensors``.
+        basicvsr: the checkpoint that the network was started from. Weights that still equal its
+            own are left out. So are those that differ by less than half precision can tell, as
+            happens in a moving average of unchanged weights.
+        path: the adapter file to write, usually ``.safetensors``.
 
     Raises:
         FileNotFoundError: if ``basicvsr`` does not exist.
@@ -260,7 +262,7 @@ def save_adapter(network: nn.Module, basicvsr: str | os.PathLike, path: str | os
 
 
 def _read_basicvsr(path: str | os.PathLike) -> tuple[dict[str, Tensor], Recognised]:
-    """A BasicVSR checkpoint's weights under the names here, and its sizes."""
+    """Reads a BasicVSR checkpoint: its weights under this package's keys, and its options."""
     stored, recognised = read_recognised(path)
     if _started_from(recognised) is None:
         raise CheckpointMismatch(f"{os.fspath(path)} holds {recognised}, not a BasicVSR")
@@ -270,23 +272,23 @@ def _read_basicvsr(path: str | os.PathLike) -> tuple[dict[str, Tensor], Recognis
 
 
 def _started_from(recognised: Recognised) -> Architecture | None:
-    """The architecture that can be started from this one's weights."""
+    """The architecture that can start from these weights; None if there is none."""
     rows = (row for row in ARCHITECTURES.values() if row.starts_from == recognised.network)
     return next(rows, None)
 
 
 def _warm_start_heads(num_feat: int, window_size: int) -> int:
-    """The paper's 8 heads, or as many as leave each the channels that a warm start needs."""
+    """The paper's 8 heads, or fewer if a head would lack the channels that a warm start needs."""
     needed = rows_of(window_size)
     fitting = (n for n in (8, 4, 2) if num_feat % (2 * n) == 0 and num_feat // n >= needed)
     return next(fitting, 1)
 
 
 def export_official(network: IART) -> dict[str, Tensor]:
-    """Writes an IA-RT's weights as a state dict that the released program loads strictly.
+    """Converts an IA-RT's weights to a state dict that the released program loads strictly.
 
-    The program's dead weights are zeros, its constant buffers what its constructor computes. Save
-    it as ``{'params': export_official(network)}``.
+    Weights that the program never uses become zeros, and its constant buffers get the values that
+    its constructor computes. Save the result as ``{'params': export_official(network)}``.
 
     Raises:
         ValueError: if the network's alignment is not the released one's.
@@ -321,10 +323,12 @@ def export_official(network: IART) -> dict[str, Tensor]:
 
 
 def save_checkpoint(network: nn.Module, path: str | os.PathLike) -> None:
-    """Saves a network, whole or not at all, with what :func:`load_checkpoint` rebuilds it from.
+    """Saves a network and the options from which :func:`load_checkpoint` rebuilds it.
+
+    The file is written completely or not at all.
 
     Args:
-        network: one of the networks here.
-        path: ``.safetensors``, or any other name for BasicSR's layout (entry ``params``).
+        network: one of this package's networks.
+        path: the file; ``.safetensors``, or any other name for BasicSR's layout (entry ``params``).
     """
     write_file(network.state_dict(), path, network.options)

@@ -1,4 +1,4 @@
-"""The layouts in which a network's weights are stored, and the way from one to another.
+"""Converts a network's weights between the layouts in which they are stored.
 
 =========== ==============================================================================
 official    ``params``: with the released program's dead weights and constant buffers
@@ -7,9 +7,9 @@ mmagic      ``state_dict``, every key behind ``generator.``; see :func:`mmagic_f
 safetensors one set of weights under the network's own names
 =========== ==============================================================================
 
-Tensors are carried over as they are, dead weights included: a round trip changes no bit. Names are
-the networks' own, but for a BasicVSR in MMagic's layout, which has MMagic's names: both MMagic's
-network and the one here read them.
+Tensors are copied as they are, including weights that are never used, so a round trip changes no
+bit. Keys are those of this package's networks, except that a BasicVSR in MMagic's layout has
+MMagic's keys; both MMagic's network and the one in this package can load them.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from .keys import Recognised, recognise, rename
 LAYOUTS = ("official", "basicsr", "mmagic", "safetensors")
 
 SINGLE_SET = ("official", "safetensors")
-"""The layouts that hold one set of weights, not a trained and an averaged one."""
+"""The layouts that hold a single set of weights instead of a trained and an averaged one."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a checkpoint holds of a network; at least one of the two sets.
+    """A network's weights from a checkpoint; at least one of the two sets is not None.
 
     Attributes:
         recognised: the network and its options.
         trained: the weights that the optimizer works on.
-        averaged: their exponential moving average.
-        options: what the file says that shapes do not tell, see
+        averaged: the exponential moving average of the trained weights.
+        options: the options that the file records, see
             :func:`iart_plugin.weight_files.read_options`.
     """
 
@@ -64,12 +64,12 @@ class Weights:
 
     @property
     def best(self) -> State:
-        """The averaged weights where there are any, as both frameworks' testers prefer."""
+        """The averaged weights if there are any, which both frameworks' testers prefer too."""
         return self.trained if self.averaged is None else self.averaged
 
 
 def read_weights(path: str | os.PathLike) -> Weights:
-    """Reads a checkpoint of any layout, recognised from its keys.
+    """Reads a checkpoint; its layout is recognised from its keys.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -88,7 +88,7 @@ def read_weights(path: str | os.PathLike) -> Weights:
 
 
 def _check_same(trained: State | None, averaged: State | None, path: str | os.PathLike) -> None:
-    """Raises CheckpointMismatch if the two sets are not of one network."""
+    """Raises CheckpointMismatch if the two sets do not belong to the same network."""
     if trained is None or averaged is None:
         return
     shapes = [{key: value.shape for key, value in state.items()} for state in (trained, averaged)]
@@ -104,15 +104,15 @@ def _renamed(state: State | None) -> State | None:
 
 
 def behind(prefix: str, state: Mapping[str, Tensor]) -> State:
-    """The part of a state dict whose keys start with ``prefix``, without it."""
+    """The entries of a state dict whose keys start with ``prefix``, which is removed from them."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def mmagic_file(trained: State | None, averaged: State | None = None) -> dict[str, Any]:
-    """Lays weights out as MMEngine saves a model whose network is its ``generator``.
+    """Arranges weights as MMEngine saves a model that has the network as its ``generator``.
 
-    Averaged weights stand in ``state_dict`` and the trained ones in ``ema_state_dict``, as
-    MMEngine's ``EMAHook`` leaves them; MMagic's testers then take the averaged ones.
+    Averaged weights are put in ``state_dict`` and the trained ones in ``ema_state_dict``, as
+    MMEngine's ``EMAHook`` does, so that MMagic's testers use the averaged ones.
     """
     first = trained if averaged is None else averaged
     mmagic_name = recognise(first).architecture.mmagic_name
@@ -128,10 +128,10 @@ def mmagic_file(trained: State | None, averaged: State | None = None) -> dict[st
 
 
 def write_weights(weights: Weights, path: str | os.PathLike, layout: str) -> None:
-    """Writes weights in a layout, whole or not at all.
+    """Writes weights in a layout; the file is written completely or not at all.
 
     Args:
-        weights: what to write. A layout of :data:`SINGLE_SET` takes the best set.
+        weights: the weights. For a layout in :data:`SINGLE_SET`, only the best set is written.
         path: the file; it ends with ``.safetensors`` for that layout and for no other.
         layout: one of :data:`LAYOUTS`.
 
@@ -159,7 +159,7 @@ def write_weights(weights: Weights, path: str | os.PathLike, layout: str) -> Non
 
 
 def _official(weights: Weights) -> State:
-    """The best set with every key that the released program wants, its own dead weights kept."""
+    """The best set plus every key that the released program needs and the set does not have."""
     if weights.recognised.network != "IART":
         raise ValueError(f"the released program has no {weights.recognised.network}")
     options = weights.recognised.options | weights.options

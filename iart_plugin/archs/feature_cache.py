@@ -1,4 +1,4 @@
-"""Where the features of a long clip wait between the branches of a recurrent network."""
+"""Stores the features of a long clip until the next branch of a recurrent network needs them."""
 
 import tempfile
 from typing import NamedTuple
@@ -10,21 +10,22 @@ CACHES = ("device", "cpu", "disk")
 
 
 class CacheOptions(NamedTuple):
-    """Where features may wait.
+    """Where features are stored.
 
     Attributes:
-        cache: 'device': where the clip is; 'cpu': in the CPU's memory; 'disk': in a temporary
-            file, in the folder that Python's ``tempfile`` chooses (``TMPDIR``), gone with the
-            process however it ends.
-        limit: bytes of features that stay on the clip's device whatever ``cache`` says; None for
-            nothing with 'cpu' and 'disk'. With 'device' what exceeds it goes to the CPU.
+        cache: 'device' stores them on the clip's device, 'cpu' in main memory, and 'disk' in a
+            temporary file. The file is in the folder that Python's ``tempfile`` chooses
+            (``TMPDIR``), and disappears with the process however it ends.
+        limit: the most bytes of features on the clip's device; further ones go to the disk with
+            'disk', and to main memory otherwise. None means no limit with 'device', and 0 bytes
+            with 'cpu' and 'disk'.
     """
 
     cache: str = "device"
     limit: int | None = None
 
     def check(self) -> "CacheOptions":
-        """Raises ValueError if an option is none of the above."""
+        """Returns the options, or raises ValueError if one of them has an impossible value."""
         if self.cache not in CACHES:
             raise ValueError(f"cache must be one of {', '.join(CACHES)}, got {self.cache!r}")
         if self.limit is not None and self.limit < 0:
@@ -33,7 +34,7 @@ class CacheOptions(NamedTuple):
 
 
 class CacheBudget:
-    """The bytes that all of a clip's caches together keep on the device."""
+    """Counts the bytes that all caches of one clip may still store on the device."""
 
     def __init__(self, options: CacheOptions) -> None:
         self.options = options
@@ -41,7 +42,7 @@ class CacheBudget:
         self.free = default if options.limit is None else options.limit
 
     def claim(self, size: int) -> bool:
-        """Takes so many bytes if they are left."""
+        """Reserves ``size`` bytes; returns False if fewer are left."""
         if size > self.free:
             return False
         self.free -= size
@@ -49,34 +50,34 @@ class CacheBudget:
 
 
 class FeatureCache:
-    """Features by number, each put once and taken once, and freed when it is taken.
+    """Stores numbered features; each is put once and taken once, which frees its memory.
 
     Args:
-        budget: shared by the caches of one clip.
+        budget: the budget that the caches of one clip share.
     """
 
     def __init__(self, budget: CacheBudget) -> None:
         self._budget = budget
         self._kept: dict[int, tuple[Tensor, int]] = {}
-        self._away: dict[int, Tensor | int] = {}  # on the CPU, or a slot of the file
+        self._away: dict[int, Tensor | int] = {}  # a tensor on the CPU, or a slot of the file
         self._file = None
         self._like: Tensor | None = None
         self._free_slots: list[int] = []
         self._num_slots = 0
 
     def put(self, number: int, feature: Tensor) -> None:
-        """Keeps a feature. All have one size; where a gradient is wanted they stay in memory."""
+        """Stores a feature. All must have the same size; those with gradients stay in memory."""
         size = 0 if torch.compiler.is_compiling() else feature.nbytes  # unknown to compilers
         if self._budget.claim(size):
             self._kept[number] = (feature, size)
         elif self._budget.options.cache == "disk" and not feature.requires_grad:
             self._away[number] = self._write(feature)
         else:
-            # A GPU copies to pinned memory while it computes; copies keep their order.
+            # A GPU copies to pinned memory while it computes, and its copies keep their order.
             self._away[number] = feature.to("cpu", non_blocking=feature.is_cuda)
 
     def take(self, number: int, device: torch.device) -> Tensor:
-        """A feature on ``device``; it is forgotten here."""
+        """Returns a feature on ``device`` and removes it from the cache."""
         if number in self._kept:
             feature, size = self._kept.pop(number)
             self._budget.free += size
@@ -108,5 +109,5 @@ class FeatureCache:
 
 
 def _bytes_of(tensor: Tensor):
-    """A dense CPU tensor's bytes, in the order of its memory, as a NumPy array."""
+    """The bytes of a dense CPU tensor in memory order, as a NumPy array without a copy."""
     return tensor.detach().as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()

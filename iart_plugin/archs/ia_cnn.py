@@ -1,13 +1,14 @@
 """IA-CNN: first-order bidirectional recurrence with implicit alignment (Fig. 1 of the supplement).
 
-BasicVSR (Chan et al., CVPR 2021) whose warping is replaced by implicit alignment. The paper gives
-64 channels, 30 residual blocks a branch, 8 heads and 8.5 M parameters, and no program. Implicit
-alignment needs a query of the current frame's features, which BasicVSR does not have: a feature
-extractor as deep as a branch supplies it and makes up the paper's count, 8,521,263 parameters.
-All other keys and shapes are BasicVSR's, so that its checkpoints load.
+This is BasicVSR (Chan et al., CVPR 2021) with implicit alignment instead of warping. The paper
+states 64 channels, 30 residual blocks per branch, 8 heads and 8.5 M parameters; no code was
+released. Implicit alignment needs a query from the current frame's features, which BasicVSR does
+not compute. A feature extractor as deep as a branch supplies them here, and gives 8,521,263
+parameters, in agreement with the paper. All other keys and shapes are BasicVSR's, so that its
+checkpoints can be loaded.
 
-The option files have ``position_channels`` and ``padding_mode: zeros`` beside the paper's form,
-which lets the network start as the very function that a BasicVSR computes, see warm_start.py.
+The option files add ``position_channels`` and ``padding_mode: zeros`` to the paper's design. With
+these the network can start by computing exactly what a BasicVSR computes, see warm_start.py.
 """
 
 import os
@@ -47,8 +48,8 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) to the same."""
-        # In place: no gradient reads a convolution's result.
+        """Maps (n, c, h, w) to the same shape."""
+        # Added in place, because no gradient depends on the convolution's result.
         return self.conv2(F.relu(self.conv1(x), inplace=True)).add_(x)
 
 
@@ -64,12 +65,12 @@ class ConvResidualBlocks(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) to (n, num_feat, h, w)."""
+        """Maps (n, in_channels, h, w) to (n, num_feat, h, w)."""
         return self.main(channels_last(x))
 
 
 class IACNN(RecurrentNetwork):
-    """IA-CNN, or with another alignment a BasicVSR with a feature extractor.
+    """IA-CNN; with another alignment, a BasicVSR with a feature extractor.
 
     Args:
         num_feat: channels of the features.
@@ -77,15 +78,15 @@ class IACNN(RecurrentNetwork):
         num_heads: heads of the implicit alignment.
         spynet_path: weights of the flow network, see :class:`RecurrentNetwork`; likewise
             ``cache`` and ``cache_limit``.
-        alignment: a name in :data:`iart_plugin.alignment.ALIGNMENTS`. 'flow_warp' is BasicVSR's.
+        alignment: a name in :data:`iart_plugin.alignment.ALIGNMENTS`. BasicVSR has 'flow_warp'.
         alignment_options: further options of the alignment.
-        extractor: build the feature extractor, whose output is the alignment's query. Without it
-            and with ``alignment='flow_warp'`` the network is exactly BasicVSR. It runs only for
-            alignments that read the current frame, so turn it off for the others when training
-            with several processes.
+        extractor: whether to build the feature extractor; its output is the alignment's query.
+            Without it and with ``alignment='flow_warp'`` the network is exactly BasicVSR. The
+            extractor runs only for alignments that read the current frame. For the others, turn it
+            off when training with several processes.
 
     Raises:
-        ValueError: if a size is impossible, or the alignment unknown or without its extractor.
+        ValueError: if a size is impossible, the alignment is unknown, or it needs an extractor.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class IACNN(RecurrentNetwork):
         queries, behind = new_cache(), new_cache()
 
         def inputs(order: range) -> Iterator[tuple[Tensor, Tensor | None]]:
-            """A frame and its query, which the forward branch uses again."""
+            """Yields each frame with its query, which the forward branch reuses."""
             for i in order:
                 query = None
                 if self.alignment.uses_current:
@@ -169,7 +170,7 @@ class IACNN(RecurrentNetwork):
 
         Args:
             inputs: t pairs of a frame (n, 3, h, w), in the branch's direction, and its extracted
-                features (n, c, h, w), or None where nobody reads them.
+                features (n, c, h, w), or None if the alignment does not read them.
             flows: t - 1 of (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
             trunk: the branch's residual blocks.
         """
@@ -185,8 +186,9 @@ class IACNN(RecurrentNetwork):
 
 
 ALIGNMENT_OPTIONS = {"position_channels": 16, "padding_mode": "zeros"}
-"""What a BasicVSR's alignment becomes: as many angular speeds as tell pixel 0 from pixel 1 (those
-of 4 and 8 channels do not), and outside the frame the zeros that BasicVSR has there."""
+"""The alignment's options when a network starts from a BasicVSR. The encodings of window pixels 0
+and 1 can be told apart with 16 channels, but not with 4 or 8. BasicVSR has zeros outside the
+frame."""
 
 MMAGIC_NAMES = (
     ("backward_resblocks.", "backward_trunk."),
@@ -194,11 +196,11 @@ MMAGIC_NAMES = (
     ("upsample1.upsample_conv.", "upconv1."),
     ("upsample2.upsample_conv.", "upconv2."),
 )
-"""The names of MMagic's BasicVSR, and the ones here, which are BasicSR's."""
+"""Pairs of a key's prefix in MMagic's BasicVSR and the one used here, which is BasicSR's."""
 
 
 def mmagic_name(key: str) -> str:
-    """The name that MMagic's BasicVSR has for a key of a BasicVSR."""
+    """The name in MMagic's BasicVSR of a key of the BasicVSR in this package."""
     for theirs, ours in MMAGIC_NAMES:
         if key.startswith(ours):
             return theirs + key.removeprefix(ours)
@@ -206,7 +208,7 @@ def mmagic_name(key: str) -> str:
 
 
 def options_from_shapes(sizes: Sizes) -> dict[str, Any]:
-    """The constructor's options, from the shapes of a state dict."""
+    """Derives the constructor's options from the shapes of a state dict."""
     num_feat = sizes["fusion.weight"][0]
     options: dict[str, Any] = {
         "num_feat": num_feat,

@@ -1,6 +1,6 @@
 """IA-RT: second-order bidirectional recurrence of Transformers (Fig. 2 of the supplement).
 
-PSRT-recurrent (Shi et al., NeurIPS 2022) with implicit alignment in place of patch alignment.
+This is PSRT-recurrent (Shi et al., NeurIPS 2022) with implicit instead of patch alignment.
 """
 
 import os
@@ -30,32 +30,33 @@ BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
 
 
 class IART(RecurrentNetwork):
-    """IA-RT, or with ``alignment='patch'`` the PSRT-recurrent baseline.
+    """IA-RT; with ``alignment='patch'``, the PSRT-recurrent baseline.
 
-    Takes the released option files' ``network_g`` as it is, and loads released checkpoints
-    strictly. Nothing needs the official program's 64 x 64 input: any size from one pixel works.
+    It accepts ``network_g`` of the released option files unchanged, and loads released checkpoints
+    strictly. Inputs need not have the official program's 64 x 64 pixels; any size works.
 
     Args:
         mid_channels: channels between the recurrence and the upsampler.
         embed_dim: C, channels of the recurrence.
         depths: blocks in each of a backbone's layers.
-        num_heads: attention heads in each layer; the first is also the implicit alignment's.
+        num_heads: attention heads in each layer; the first number is also used for the implicit
+            alignment.
         window_size: (3, rows, columns) of an attention window.
-        cpu_cache_length: clips with more frames keep their features in the CPU's memory, as if
+        cpu_cache_length: clips with more frames store their features in main memory, as if
             ``cache`` were 'cpu'.
-        use_checkpoint: recompute activations in the backward pass, for all branches or for each
-            of the four.
+        use_checkpoint: recompute activations in the backward pass; one flag for all branches, or
+            one for each of the four.
         spynet_path: weights of the flow network, see :class:`RecurrentNetwork`; likewise
             ``cache`` and ``cache_limit``.
         alignment: a name in :data:`iart_plugin.alignment.ALIGNMENTS`.
         alignment_options: further options of the alignment.
-        num_frames: only for old option files: how many frames a backbone sees, which is 3.
+        num_frames: only for old option files: the frames that a backbone sees; must be 3.
         is_low_res_input: only for old option files: must be true.
         img_size: only for old option files: does not change the network.
         patch_size: only for old option files: must be 1 or None.
 
     Raises:
-        ValueError: if an option has a value that the network does not have.
+        ValueError: if an option has a value that the network does not support.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class IART(RecurrentNetwork):
             cache = following
 
     def _feature(self, cache: FeatureCache | None, lqs: Tensor, i: int) -> Tensor:
-        """A frame's features from the branch before; the first branch reads the frame."""
+        """A frame's features from the previous branch, or from the frame for the first branch."""
         return self.conv_first(lqs[:, i]) if cache is None else cache.take(i, lqs.device)
 
     def propagate(
@@ -158,14 +159,16 @@ class IART(RecurrentNetwork):
         """Yields a branch's outputs, frame by frame in the order given.
 
         Args:
-            features: t features (n, c, h, w) of the branch before, in this branch's direction.
+            features: t features (n, c, h, w) of the previous branch, in this branch's order.
             flows: t - 1 of (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
-            backbone: refines (previous, current, before previous).
+            backbone: refines the current features, given them between the aligned outputs for the
+                previous frame and for the frame before that.
         """
         weights = backbone.prepare()
         output = before = None
         for i, current in enumerate(features):
-            previous = None  # the last output, projected for alignment; `before`, that before it
+            # `previous` and `before` are the last two outputs, projected for alignment.
+            previous = None
             if output is None:
                 aligned = aligned_before = current
             else:
@@ -177,7 +180,7 @@ class IART(RecurrentNetwork):
                 else:
                     flow_before = flow + warp(flows[i - 2], flow)
                     aligned_before = self.implicit_warp.align(before, current, flow_before)
-            # Stacked as tokens, channels last, which is how the backbone reads them.
+            # The frames are stacked with channels last in memory, as the backbone reads them.
             rows = [x.permute(0, 2, 3, 1) for x in (aligned, current, aligned_before)]
             frames = torch.stack(rows, 1).permute(0, 1, 4, 2, 3)
             before = previous
@@ -191,7 +194,7 @@ def _as_list(value: Any) -> list:
 
 
 def _per_branch(use_checkpoint: bool | Sequence[bool]) -> list[bool]:
-    """One flag for each branch."""
+    """Turns one flag, or a list of them, into one flag for each branch."""
     flags = _as_list(use_checkpoint)
     flags = flags * len(BRANCHES) if len(flags) == 1 else flags
     if len(flags) != len(BRANCHES):
@@ -207,11 +210,11 @@ DEAD_KEYS = (
     r"|implicit_warp\.(position_bias|window_idx_offset)"
     r"|swin_backbone\..*\.attn\.relative_position_index"
 )
-"""Keys of released files that do not change the output: dead weights and buffers."""
+"""Keys of released files that do not affect the output: unused weights, and buffers."""
 
 
 def _options(sizes: Sizes) -> dict[str, Any]:
-    """The constructor's options, from the shapes of a state dict."""
+    """Derives the constructor's options from the shapes of a state dict."""
     branch = f"swin_backbone.{BRANCHES[0]}."
     layers = range(count_modules(sizes, f"{branch}layers."))
     blocks = [f"{branch}layers.{i}.residual_group.blocks." for i in layers]

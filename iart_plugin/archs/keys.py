@@ -1,9 +1,9 @@
-"""Which network a state dict belongs to, and the names that other programs give its keys.
+"""Finds out which network a state dict belongs to, and renames the keys of other programs.
 
-The networks use the released programs' names wherever one exists, so little is renamed: MMagic's
-BasicVSR and SPyNet call some layers otherwise, and released IA-RT files hold weights that no
-output depends on and buffers that the constructor computes again. A hook on load takes care of
-all. What is particular to one network stands in the table of architectures.
+The networks use the released programs' keys where these exist, so little has to be renamed.
+MMagic's BasicVSR and SPyNet have other keys for some layers, and released IA-RT files hold weights
+that are never used and buffers that the constructor computes anyway. A hook that runs on loading
+handles all of this. What concerns only one network is in the table of architectures.
 """
 
 import re
@@ -23,11 +23,11 @@ from .architecture import ARCHITECTURES, Architecture
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a state dict is.
+    """The network that a state dict was recognised as.
 
     Attributes:
         network: a name in :data:`iart_plugin.archs.architecture.ARCHITECTURES`.
-        options: the constructor's options that the shapes give away.
+        options: the constructor's options that the shapes tell.
     """
 
     network: str
@@ -39,18 +39,18 @@ class Recognised:
 
     @property
     def architecture(self) -> Architecture:
-        """The row of the table."""
+        """The network's row in the table of architectures."""
         return ARCHITECTURES[self.network]
 
     def sizes(self) -> dict[str, Any]:
-        """Those of the options that shapes tell for certain."""
+        """The options that shapes tell for certain."""
         beside = self.options.get("alignment_options", {}).get("position_channels", 0)
         known = self.options | {"position_channels": beside}
         return {name: known[name] for name in self.architecture.certain if name in known}
 
 
 def rename(key: str) -> str:
-    """The name that a key of either framework's program has here."""
+    """The name in this package of a key of either framework."""
     for architecture in ARCHITECTURES.values():
         for theirs, ours in architecture.renames:
             if key.startswith(theirs):
@@ -59,8 +59,8 @@ def rename(key: str) -> str:
 
 
 def mmagic_spynet_name(key: str) -> str:
-    """The name that MMagic's SPyNet, as part of a network, has for a key; undoes :func:`rename`."""
-    # A convolution of SPyNet with its activation is one module there, a convolution alone here.
+    """The name in MMagic of a key of a network's SPyNet; undoes :func:`rename`."""
+    # In MMagic a convolution and its activation are one module; here the two are counted apart.
     return re.sub(
         r"^(spynet\.basic_module\.\d+\.basic_module)\.(\d+)\.(weight|bias)$",
         lambda match: f"{match[1]}.{int(match[2]) // 2}.conv.{match[3]}",
@@ -69,24 +69,26 @@ def mmagic_spynet_name(key: str) -> str:
 
 
 def is_dead(key: str) -> bool:
-    """Whether a released file's key has no influence on the network's output."""
+    """Whether a released file's key does not affect the network's output."""
     patterns = (row.dead for row in ARCHITECTURES.values() if row.dead)
     return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
 def recognise(shapes: Mapping[str, Tensor | Size]) -> Recognised | None:
-    """Recognises a state dict by its keys and reads the options off its shapes.
+    """Recognises a state dict by its keys and derives the options from its shapes.
+
+    The shapes do not tell the heads of an IA-CNN. They are assumed to be the paper's 8 if 8 divides
+    the channels. The other options of an alignment with position channels are assumed to be
+    :data:`~iart_plugin.archs.ia_cnn.ALIGNMENT_OPTIONS`.
 
     Args:
-        shapes: keys without any prefix, with their tensors or shapes.
+        shapes: tensors or their shapes, by keys without any prefix.
 
     Returns:
-        What it is, or None. Heads of an IA-CNN leave no trace in its shapes and are taken to be
-        the paper's 8 where these divide the channels, and an alignment with position channels to
-        be otherwise as :func:`warm_start` makes it.
+        The network, or None if no network is recognised.
 
     Raises:
-        CheckpointMismatch: if it is of a known network but lacks what its options are read from.
+        CheckpointMismatch: if a known network lacks keys from which its options are derived.
     """
     sizes = {
         rename(key): tuple(value.shape if isinstance(value, Tensor) else value)
@@ -106,7 +108,7 @@ def recognise(shapes: Mapping[str, Tensor | Size]) -> Recognised | None:
 
 
 def translate(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Load hook: renames other programs' keys in place and drops those without influence."""
+    """A load hook that renames other programs' keys in place and removes those without effect."""
     for key in [key for key in state_dict if key.startswith(prefix)]:
         name = rename(key.removeprefix(prefix))
         value = state_dict.pop(key)
@@ -123,11 +125,12 @@ def check_fit(
     """Raises CheckpointMismatch, in one line, if a state dict does not fit a network.
 
     Args:
-        network: what it is loaded into.
+        network: the network that the weights are for.
         state_dict: the weights.
-        strict: whether all must be there, and no others.
-        options: what the file records, see :func:`iart_plugin.weight_files.read_options`. Of
-            those that no shape tells, the alignment's must be the network's where ``strict``.
+        strict: whether there must be all of the network's weights and no others.
+        options: the options that the file records, see
+            :func:`iart_plugin.weight_files.read_options`. With ``strict``, the alignment's options
+            must equal the network's, because shapes do not tell all of them.
     """
     given = {rename(key): value for key, value in state_dict.items()}
     given = {key: value for key, value in given.items() if not is_dead(key)}
@@ -139,7 +142,7 @@ def check_fit(
 
 
 def _differing_alignment(own: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
-    """Says how the alignment of a file was set otherwise, or None."""
+    """Says how a file's alignment options differ from the network's; None if they do not."""
     widths = {name: own[name] for name in ("num_feat", "embed_dim") if name in own}
     here, there = alignment_settings(own), alignment_settings(widths | dict(saved))
     differing = [
@@ -151,10 +154,10 @@ def _differing_alignment(own: Mapping[str, Any], saved: Mapping[str, Any]) -> st
 
 
 def alignment_settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides what a network's alignment computes, defaults filled in.
+    """All options that decide what a network's alignment computes, defaults included.
 
     Args:
-        options: a network's ``options``, or what a file records of them.
+        options: a network's ``options``, or those that a file records.
 
     Raises:
         CheckpointMismatch: if no alignment has such options.

@@ -1,9 +1,9 @@
 """Multi-frame self-attention blocks (MFSAB): the backbone of PSRT-recurrent and of IA-RT.
 
-Swin blocks whose windows span all frames of a short clip (Shi et al. 2022). Between convolutions
-the features are tokens, (n, t, h, w, c). A block has three forms that give the same values: the
-reference as the equations read, one for CPUs that works on a few windows at a time, and the GPU's
-kernels; :meth:`Block.forward` chooses.
+These are Swin blocks with windows that span all frames of a short clip (Shi et al. 2022). Between
+convolutions the features are tokens, (n, t, h, w, c). A block has three forms that give the same
+values: the reference form, written like the equations; one that works on a few windows at a time,
+for CPUs; and GPU kernels. :meth:`Block.forward` chooses one.
 """
 
 import math
@@ -28,10 +28,10 @@ MAX_DROP_PATH = 0.1
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: while training, a branch is left out for whole clips at random.
+    """Stochastic depth: during training, a residual branch is skipped for random clips.
 
     Args:
-        rate: the probability that a clip's branch is left out.
+        rate: the probability that a branch is skipped for a clip.
     """
 
     def __init__(self, rate: float) -> None:
@@ -43,7 +43,7 @@ class DropPath(nn.Module):
         return f"rate={self.rate:.4f}"
 
     def draw(self, branches: int, clips: int, device: torch.device) -> Tensor | None:
-        """Draws factors (branches, clips), 0 or 1 / (1 - rate); None if nothing is left out."""
+        """Draws factors (branches, clips), 0 or 1 / (1 - rate); None if nothing can be skipped."""
         if not self.training or self.rate == 0:
             return None
         kept = torch.empty(branches, clips, device=device).bernoulli_(1 - self.rate)
@@ -79,7 +79,7 @@ class WindowAttention(nn.Module):
 
 
 def relative_position_index(window_size: Sequence[int]) -> Tensor:
-    """Row of the bias table for every (query, key) pair of a window: (tokens, tokens) int64."""
+    """The row of the bias table for every (query, key) pair in a window: (tokens, tokens) int64."""
     axes = [torch.arange(side) for side in window_size]
     position = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
     difference = position.unsqueeze(2) - position.unsqueeze(1)  # query minus key
@@ -90,7 +90,7 @@ def relative_position_index(window_size: Sequence[int]) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """The weights of two linear layers, between which the forms of a block put a GELU."""
+    """The weights of two linear layers; a block applies a GELU between them."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, MLP_RATIO * dim)
 
     def prepare(self) -> BlockWeights:
-        """Gathers the bias and casts the matrices to the dtype of products, once for many calls."""
+        """Gathers the bias and casts the matrices for products, so that many calls can share it."""
         dtype = compute_dtype(self.attn.qkv.weight)
         return BlockWeights(
             self.attn.bias().to(dtype),
@@ -142,13 +142,13 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, weights: BlockWeights, frame: int | None = None, in_place: bool = False
     ) -> Tensor:
-        """Maps tokens to the same shape, or to those of one frame without work on the others.
+        """Applies the block to all frames, or computes the result of one frame only.
 
         Args:
             x: (n, t, h, w, c) tokens of all frames.
-            weights: what :meth:`prepare` gives.
-            frame: the only frame that is wanted; all if None.
-            in_place: may overwrite ``x`` if there are no gradients.
+            weights: the result of :meth:`prepare`.
+            frame: the number of the only frame to compute; None for all.
+            in_place: whether ``x`` may be overwritten if there are no gradients.
 
         Returns:
             (n, t, h, w, c), or (n, 1, h, w, c) of the wanted frame.
@@ -213,22 +213,22 @@ class Layer(nn.Module):
         """
         group = partial(self.residual_group, weights=weights, frame=frame)
         if self.use_checkpoint and torch.is_grad_enabled():
-            # Only the tokens are an argument: the random state of every argument's device is
-            # saved going forward and restored going back, and once is enough.
+            # Only the tokens are passed as an argument. checkpoint() saves and restores the random
+            # state of every argument's device, and doing so once is enough.
             y = checkpoint(group, x, use_reentrant=False)
         else:
             y = group(x)
         x = x if frame is None else x[:, frame : frame + 1]
         if torch.is_grad_enabled() or is_traced(x):
             return x + convolved(y, self.conv)
-        at_once = 1 if x.device.type == "cpu" else x.shape[1]  # a CPU has little memory to spare
+        at_once = 1 if x.device.type == "cpu" else x.shape[1]  # frame by frame saves memory
         for stream, part in zip(x.split(at_once, 1), y.split(at_once, 1), strict=True):
             stream += convolved(part, self.conv)
         return x
 
 
 class PatchEmbed(nn.Module):
-    """Holds the norm in front of the first layer under the released key name."""
+    """Holds the norm before the first layer, under the key that released checkpoints have."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -283,7 +283,7 @@ class MFSABBackbone(nn.Module):
         self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
 
     def prepare(self) -> list[list[BlockWeights]]:
-        """Every layer's blocks' weights, to be made once and used while they do not change."""
+        """Prepares the weights of all blocks, by layer, for use until the weights change."""
         return [[block.prepare() for block in layer.residual_group.blocks] for layer in self.layers]
 
     def forward(self, x: Tensor, weights: list[list[BlockWeights]] | None = None) -> Tensor:
@@ -291,17 +291,17 @@ class MFSABBackbone(nn.Module):
 
         Args:
             x: (n, t, c, h, w), t the window's frames.
-            weights: what :meth:`prepare` gives, so that a caller can make it once.
+            weights: the result of :meth:`prepare`, so that many calls can share it.
 
         Returns:
             (n, c, h, w).
         """
         if x.shape[1] != self.window_size[0]:
             raise ValueError(f"expected {self.window_size[0]} frames, got {tuple(x.shape)}")
-        x = x.to(wide_dtype(x)) if is_autocast(x.device) else x  # so is the stream of tokens
+        x = x.to(wide_dtype(x)) if is_autocast(x.device) else x  # tokens stay wide between blocks
         tokens = self.patch_embed.norm(x.permute(0, 1, 3, 4, 2))  # (n, t, h, w, c)
         for layer, prepared in zip(self.layers, weights or self.prepare(), strict=True):
-            # Nothing after the last attention mixes frames: only one frame is taken further.
+            # After the last attention nothing mixes frames, so only one frame is computed further.
             frame = self.output_frame if layer is self.layers[-1] else None
             tokens = layer(tokens, prepared, frame)
         out = convolved(self.norm(tokens), self.conv_after_body)[:, 0].permute(0, 3, 1, 2)
@@ -309,6 +309,6 @@ class MFSABBackbone(nn.Module):
 
 
 def convolved(tokens: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Convolves every frame of (n, t, h, w, c) tokens, which are channels last in memory."""
+    """Convolves every frame of (n, t, h, w, c) tokens."""
     frames = tokens.flatten(0, 1).permute(0, 3, 1, 2)
     return conv(frames).permute(0, 2, 3, 1).unflatten(0, tokens.shape[:2])

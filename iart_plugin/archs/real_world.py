@@ -1,8 +1,9 @@
-"""RealIACNN: IA-CNN for compressed and noisy video, whose frames are cleaned first (Fig. 6).
+"""RealIACNN: an IA-CNN for compressed and noisy video that cleans the frames first (Fig. 6).
 
-RealBasicVSR (Chan et al., CVPR 2022) with implicit alignment. A small network takes noise and
-compression off every low-resolution frame before a BasicVSR, or here an IA-CNN, upscales it. All
-keys and shapes that RealBasicVSR has are the same here, so that its checkpoints load.
+This is RealBasicVSR (Chan et al., CVPR 2022) with implicit alignment. A small network removes noise
+and compression artefacts from every low-resolution frame before an IA-CNN (in RealBasicVSR, a
+BasicVSR) upscales it. The keys and shapes of RealBasicVSR are the same here, so that its
+checkpoints can be loaded.
 """
 
 import os
@@ -22,22 +23,22 @@ CLEAN_THRESHOLD = 5 / 255
 
 
 class RealIACNN(IACNN):
-    """IA-CNN behind a cleaning of the frames; with ``alignment='flow_warp'``, RealBasicVSR.
+    """An IA-CNN after a network that cleans the frames.
 
     Args:
         num_feat: channels of the features.
         num_block: residual blocks in each branch and in the extractor.
-        num_clean_block: residual blocks of the cleaning.
+        num_clean_block: residual blocks of the cleaning network.
         alignment: as for :class:`IACNN`. With 'flow_warp' and without ``extractor`` the network
             is exactly RealBasicVSR.
-        num_heads: as for :class:`IACNN`; likewise all others.
-        clean_passes: how often a frame is cleaned at most. Set it to 1 for training, which is
-            how RealBasicVSR is trained; it is no part of what a checkpoint records.
+        num_heads: as for :class:`IACNN`, and so are the arguments that are not listed here.
+        clean_passes: how often a frame is cleaned at most. For training set it to 1, as for
+            RealBasicVSR. Checkpoints do not record it.
         clean_threshold: a frame is cleaned again while the last pass changed it by this much or
             more, on average over its values, whose range is [0, 1].
 
     Raises:
-        ValueError: if a size is impossible, or the alignment unknown or without its extractor.
+        ValueError: if a size is impossible, the alignment is unknown, or it needs an extractor.
     """
 
     def __init__(
@@ -77,10 +78,10 @@ class RealIACNN(IACNN):
         )
 
     def set_cleaning(self, *, passes: int | None = None, threshold: float | None = None) -> None:
-        """Sets how often frames are cleaned; what is None stays.
+        """Sets how often frames are cleaned; an argument of None leaves its setting as it is.
 
         Raises:
-            ValueError: if a number is negative, or no number.
+            ValueError: if a number is negative or NaN, or ``passes`` is not whole.
         """
         if passes is not None:
             if passes != int(passes) or passes < 0:
@@ -97,16 +98,17 @@ class RealIACNN(IACNN):
         flows: tuple[Tensor, Tensor] | None = None,
         return_lqs: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """As :meth:`RecurrentNetwork.forward`; with ``return_lqs`` also the cleaned frames.
+        """Does what :meth:`RecurrentNetwork.forward` does, after cleaning the frames.
 
-        Flow that is given must be that of the cleaned frames.
+        If flow is given, it must be the flow between the cleaned frames. With ``return_lqs``, the
+        result is a pair of the output and the cleaned frames.
         """
         cleaned = self.prepare(lqs)
         output = torch.stack(list(self.forward_iter(cleaned, flows, prepared=True)), 1)
         return (output, cleaned) if return_lqs else output
 
     def prepare(self, lqs: Tensor) -> Tensor:
-        """Cleans the frames of a clip (n, t, 3, h, w), each as often as it needs."""
+        """Cleans the frames of a clip (n, t, 3, h, w), each as often as necessary."""
         check_clip(lqs)
         if torch.is_grad_enabled():
             return self._clean(lqs.flatten(0, 1)).unflatten(0, lqs.shape[:2])
@@ -114,13 +116,13 @@ class RealIACNN(IACNN):
 
     def _clean(self, frames: Tensor) -> Tensor:
         """Cleans frames (n, 3, h, w) independently of each other."""
-        unclean = None  # (n, 1, 1, 1): which frames the last pass changed much; None for all
+        unclean = None  # (n, 1, 1, 1), the frames that every pass has changed much; None for all
         for i in range(self.clean_passes):
             residue = self.image_cleaning(frames)
             if unclean is not None:
                 residue = torch.where(unclean, residue, torch.zeros_like(residue))
             frames = frames + residue
-            # Without data, for which FLOPs are counted, one pass is the network.
+            # Tensors without data, on which FLOPs are counted, get one pass.
             if i + 1 == self.clean_passes or frames.is_meta:
                 break
             change = residue.abs().mean((1, 2, 3), keepdim=True, dtype=wide_dtype(residue))
@@ -132,13 +134,13 @@ class RealIACNN(IACNN):
 
 
 def _options(sizes: Sizes) -> dict[str, Any]:
-    """The constructor's options, from the shapes of a state dict."""
+    """Derives the constructor's options from the shapes of a state dict."""
     blocks = count_modules(sizes, "image_cleaning.0.main.2.")
     return options_from_shapes(sizes) | {"num_clean_block": blocks}
 
 
 def _cost(network: nn.Module) -> Cost:
-    # A residual block holds its input and two results while whole frames are cleaned.
+    # While whole frames are cleaned, a residual block holds its input and two results.
     return recurrence_cost(network.num_feat, whole=3 * 4 * network.num_feat)
 
 

@@ -1,4 +1,4 @@
-"""What the recurrent networks share: a clip in, frames out one at a time, flow from either side."""
+"""The base class of the recurrent networks, which return a clip's frames one at a time."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,27 +15,28 @@ from .upsampler import UpsamplingNetwork
 
 
 def check_clip(lqs: Tensor) -> None:
-    """Raises ValueError if a tensor is no clip (n, t, 3, h, w) of at least one pixel."""
+    """Raises ValueError if a tensor is not a clip (n, t, 3, h, w) of at least one pixel."""
     if lqs.dim() != 5 or lqs.shape[2] != 3 or 0 in lqs.shape:
         raise ValueError(f"expected a clip (n, t, 3, h, w), got {tuple(lqs.shape)}")
 
 
 class RecurrentNetwork(UpsamplingNetwork):
-    """Base of the recurrent networks: checks a clip, finds its flow, stacks the output frames.
+    """Base of the recurrent networks: checks a clip, estimates its flow, stacks the output frames.
 
-    Subclasses implement :meth:`_frames`. Nothing about a clip is kept on the network.
+    Subclasses implement :meth:`_frames`. The network stores nothing about a clip.
 
     Args:
         num_feat: channels of the features that enter the upsampler.
         spynet_path: weights of the flow network, for training from scratch; a checkpoint of the
-            whole network carries its own.
-        cache: where features wait for the next branch: 'device', 'cpu' or 'disk', see
+            whole network contains them.
+        cache: where features are stored for the next branch: 'device', 'cpu' or 'disk', see
             :class:`~iart_plugin.archs.feature_cache.CacheOptions`. Results do not depend on it.
-        cache_limit: bytes of features that stay on the device.
+        cache_limit: the most bytes of features on the device.
 
     Attributes:
-        options: the constructor's options that rebuild the network, saved with its weights.
-        cache: where features wait; may be set anew between clips.
+        options: the constructor's options that rebuild the network; they are saved with its
+            weights.
+        cache: where features are stored; it may be changed between clips.
     """
 
     options: dict[str, Any]
@@ -59,7 +60,7 @@ class RecurrentNetwork(UpsamplingNetwork):
         """Loads weights of the released program, of BasicSR or of MMagic.
 
         Raises:
-            CheckpointMismatch: if they do not fit, saying what they are and what the network is.
+            CheckpointMismatch: if they do not fit the network; the message says how they differ.
         """
         check_fit(self, state_dict, strict)
         return super().load_state_dict(state_dict, strict, assign)
@@ -82,7 +83,7 @@ class RecurrentNetwork(UpsamplingNetwork):
         return torch.stack(list(self.forward_iter(lqs, flows)), 1)
 
     def prepare(self, lqs: Tensor) -> Tensor:
-        """What happens to a clip's frames, each as a whole, before all else: here, nothing."""
+        """Preprocesses whole frames before everything else; the base class does nothing."""
         return lqs
 
     def forward_iter(
@@ -99,7 +100,7 @@ class RecurrentNetwork(UpsamplingNetwork):
         Args:
             lqs: as in :meth:`forward`.
             flows: as in :meth:`forward`.
-            prepared: whether ``lqs`` is, or is a part of, what :meth:`prepare` returned.
+            prepared: whether ``lqs`` is the result of :meth:`prepare`, or a part of it.
         """
         check_clip(lqs)
         lqs = lqs if prepared else self.prepare(lqs)
@@ -108,19 +109,19 @@ class RecurrentNetwork(UpsamplingNetwork):
         yield from self._frames(lqs, *flows)
 
     def branches(self) -> list[nn.Module]:
-        """The modules that a clip passes through, each once for every frame, in order.
+        """The modules that a clip passes through, in order, each called once for every frame.
 
-        Work on a clip can be counted by their calls.
+        Counting their calls shows the progress on a clip.
         """
         raise NotImplementedError
 
     def _caches(self, frames: int) -> Callable[[], FeatureCache]:
-        """What makes the caches of one clip, which share its budget."""
+        """A function that makes the caches of one clip, which share a budget."""
         budget = CacheBudget(self._cache_of(frames))
         return lambda: FeatureCache(budget)
 
     def _cache_of(self, frames: int) -> CacheOptions:
-        """Where the features of a clip of so many frames wait."""
+        """Where the features of a clip with this number of frames are stored."""
         return self.cache
 
     def _frames(self, lqs: Tensor, forward: Tensor, backward: Tensor) -> Iterator[Tensor]:

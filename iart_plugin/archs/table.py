@@ -1,4 +1,4 @@
-"""Which networks there are: one line for each file that describes some."""
+"""Fills the table of architectures, with one line for each file that describes networks."""
 
 from . import alignment_study, ia_cnn, ia_rt, real_world
 from .architecture import ARCHITECTURES, Architecture, has_prefix, register

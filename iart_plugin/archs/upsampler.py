@@ -10,16 +10,17 @@ from iart_plugin.ops.tracing import is_traced
 SCALE = 4
 NEGATIVE_SLOPE = 0.1
 STRIP_BYTES = 2**23
-"""Of the largest temporary, on a CPU: what exceeds the allocator's own store costs page faults."""
+"""Bytes of the largest temporary on a CPU. A larger one would not fit the memory that the allocator
+keeps, and would cost page faults."""
 
 
 def lrelu(x: Tensor) -> Tensor:
-    """Leaky ReLU with the slope that every network here uses, in place of a layer's result."""
+    """Leaky ReLU with the slope that all networks here use; it overwrites ``x``."""
     return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Lays images out as a CPU's convolutions want them."""
+    """Gives images the memory layout in which convolutions on a CPU are fastest."""
     is_gain = x.device.type == "cpu" and is_fused()
     return x.contiguous(memory_format=torch.channels_last) if is_gain else x
 
@@ -27,7 +28,8 @@ def channels_last(x: Tensor) -> Tensor:
 class UpsamplingNetwork(nn.Module):
     """Base of the networks: the layers that turn features into a frame four times as large.
 
-    Inherited and not a child, because released files have these keys at the top level.
+    Networks inherit these layers instead of holding them in a submodule, because released files
+    have their keys at the top level.
 
     Args:
         num_feat: channels of the features that enter ``upconv1``.
@@ -41,7 +43,7 @@ class UpsamplingNetwork(nn.Module):
         self.conv_last = nn.Conv2d(64, 3, 3, padding=1)
 
     def upsample(self, features: Tensor, frame: Tensor) -> Tensor:
-        """Reconstructs a frame; on a CPU without gradients in strips, to the same values.
+        """Reconstructs a frame, on a CPU without gradients in strips; the result is the same.
 
         Args:
             features: (n, num_feat, h, w).
@@ -64,9 +66,9 @@ class UpsamplingNetwork(nn.Module):
         return base
 
     def _rows(self, features: Tensor, top: int, bottom: int) -> Tensor:
-        """What is added to the enlarged rows ``top`` to ``bottom`` (low-resolution)."""
+        """What is added to the enlarged frame from low-resolution row ``top`` to ``bottom``."""
         height = features.shape[2]
-        # Backwards: the rows, (top, bottom), that each layer must give for the next one.
+        # From the last layer to the first: the rows, (top, bottom), that each layer must compute.
         last = (SCALE * top, SCALE * bottom)
         hr = _with_neighbours(last, SCALE * height)
         second = _halved(_with_neighbours(hr, SCALE * height))
@@ -89,12 +91,12 @@ def _halved(rows: tuple[int, int]) -> tuple[int, int]:
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor, first: int, rows: tuple[int, int], height: int) -> Tensor:
-    """Some rows of a 3 x 3 convolution of a frame, of which ``x`` holds the rows from ``first``."""
+    """Computes some rows of a 3 x 3 convolution; ``x`` holds the frame's rows from ``first`` on."""
     if rows == (0, height):
         return conv(x)
     above, below = _with_neighbours(rows, height)
     x = x[:, :, above - first : below - first]
-    missing = (above - rows[0] + 1, rows[1] + 1 - below)  # beyond the frame's border: zeros
+    missing = (above - rows[0] + 1, rows[1] + 1 - below)  # rows of zeros outside the frame
     if any(missing):
         x = F.pad(x, (0, 0, *missing))
     return F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))
