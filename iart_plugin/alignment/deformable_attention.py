@@ -22,10 +22,10 @@ OFFSET_CHANNELS = 64
 
 
 class DeformableAttentionAlignment(Alignment):
-    """Aligns by attention over 3 x 3 sampled points, offsets of their own for every head.
+    """Aligns by attention over 3 x 3 sampled points; every head has its own offsets.
 
-    Keys and values are linear in the reference, so they are projected once a frame and sampled
-    afterwards. Sampling is bilinear, zero outside the frame.
+    Keys and values are linear in the reference, so they are projected once per frame and sampled
+    afterwards. Sampling is bilinear, with zeros outside the frame.
 
     Args:
         channels: C, the width of both features; attention works at twice that width.

@@ -1,7 +1,7 @@
 """Flow-guided deformable convolution (FGDC, 'FGDC' of Table 1).
 
-Modulated deformable convolution (Zhu et al., CVPR 2019) whose offsets are residues to the optical
-flow, as BasicVSR++ (Chan et al., CVPR 2022) introduced it. The convolution is torchvision's.
+This is modulated deformable convolution (Zhu et al., CVPR 2019) with offsets that are added to the
+optical flow, as in BasicVSR++ (Chan et al., CVPR 2022). The convolution is torchvision's.
 """
 
 import torch
@@ -21,12 +21,13 @@ MAX_GROUPS = 6
 class DeformableConvAlignment(Alignment):
     """Aligns by a 3 x 3 convolution that samples where the flow and a learnt offset point.
 
-    Offsets and modulation come from (warped reference, current, flow) by four 3 x 3 convolutions;
-    an offset is the flow plus at most ``max_offset`` pixels. Sampling is bilinear, zero outside.
+    Four 3 x 3 convolutions compute offsets and modulation from (warped reference, current, flow).
+    An offset is the flow plus at most ``max_offset`` pixels in each direction. Sampling is
+    bilinear, with zeros outside the frame.
 
     Args:
         channels: C, the width of both features.
-        num_groups: groups of channels with offsets of their own; by default the largest divisor
+        num_groups: groups of channels, each with its own offsets; by default the largest divisor
             of ``channels`` up to 6.
         hidden_channels: width of the offset network, ``channels`` by default.
         max_offset: largest offset from the flow in pixels.
@@ -64,7 +65,7 @@ class DeformableConvAlignment(Alignment):
 
     def align(self, projected: Tensor, current: Tensor, flow: Tensor) -> Tensor:
         """Convolves at the offset positions; see :class:`Alignment` for the shapes."""
-        from torchvision.ops import deform_conv2d  # here, for machines that have PyTorch alone
+        from torchvision.ops import deform_conv2d  # imported late, as it may not be installed
 
         check_flow(projected, flow)
         raw = self.offsets(warp(projected, flow), current, flow)

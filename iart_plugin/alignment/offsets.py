@@ -1,4 +1,4 @@
-"""What the deformable aligners share: offsets as bounded residues to the optical flow."""
+"""Predicts the deformable aligners' offsets, which are bounded and added to the optical flow."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ class OffsetNetwork(nn.Module):
 
     Args:
         body: maps (n, 2 c + 2, h, w) to the offsets' channels; ends with a convolution.
-        max_offset: what :meth:`bounded` limits an offset to, in pixels.
+        max_offset: the largest offset that :meth:`bounded` returns, in pixels.
     """
 
     def __init__(self, body: nn.Sequential, *, max_offset: float) -> None:
@@ -31,12 +31,12 @@ class OffsetNetwork(nn.Module):
         return self.body(torch.cat((warped, current, flow.to(dtype)), 1))
 
     def bounded(self, raw: Tensor) -> Tensor:
-        """Raw predictions as pixels within ``max_offset``."""
+        """Turns raw predictions into offsets of at most ``max_offset`` pixels."""
         return self.max_offset * raw.tanh()
 
 
 def convolutions(widths: tuple[int, ...], kernel_sizes: tuple[int, ...]) -> nn.Sequential:
-    """Convolutions of these widths that keep the size, leaky ReLUs between them."""
+    """Convolutions of these widths that keep the frame's size, with leaky ReLUs between them."""
     layers: list[nn.Module] = []
     for c_in, c_out, size in zip(widths[:-1], widths[1:], kernel_sizes, strict=True):
         layers += [nn.LeakyReLU(NEGATIVE_SLOPE)] if layers else []
@@ -48,7 +48,7 @@ def groups_of(channels: int, groups: int | None, most: int) -> int:
     """The number of groups asked for, or the largest divisor of ``channels`` up to ``most``.
 
     Raises:
-        ValueError: if what was asked for does not divide the channels.
+        ValueError: if ``groups`` does not divide the channels.
     """
     if groups is None:
         return max(g for g in range(1, most + 1) if channels % g == 0)

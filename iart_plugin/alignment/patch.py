@@ -1,4 +1,4 @@
-"""Patch alignment (PA, Shi et al. 2022, the PSRT paper): whole patches moved by whole pixels."""
+"""Patch alignment (PA; Shi et al. 2022, the PSRT paper) moves whole patches by whole pixels."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,7 +40,7 @@ class PatchAlignment(Alignment):
         flow = flow.to(wide_dtype(flow))
         total = F.avg_pool2d(F.pad(flow, (0, right, 0, bottom)), size)
         share = F.avg_pool2d(F.pad(flow.new_ones(1, 1, height, width), (0, right, 0, bottom)), size)
-        # Rounded here and not by the sampling, where a tie could part the pixels of one patch.
+        # Rounded here, because rounding in the sampling could split a patch at a tie.
         patch_flow = (total / share).round()
         patch_flow = patch_flow.repeat_interleave(size, -2).repeat_interleave(size, -1)
         return warp(projected, patch_flow[..., :height, :width], mode="nearest")

@@ -1,4 +1,4 @@
-"""Frames, flow and what is done to them before a network sees them."""
+"""Data sets of frames and flow, and their degradation, augmentation and preparation."""
 
 from .augment import FlowAugmentation
 from .degradation import bicubic_downsample, gaussian_downsample, imresize

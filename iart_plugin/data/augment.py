@@ -1,9 +1,9 @@
 """Random crop, flips and transposition that change the flow vectors with the pixels.
 
 A flow vector points from a pixel of one frame to its match in another. Mirroring the frames mirrors
-the vectors too, and transposing them swaps the vectors' components. Where that is forgotten,
-alignment is trained on wrong motion. The tests check that augmenting and then warping gives what
-warping and then augmenting gives.
+the vectors too, and transposing them swaps the vectors' components. Without this, alignment would
+be trained on wrong motion. The tests check that augmenting and then warping gives the same as
+warping and then augmenting.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ GRIDS = {"lq": False, "gt": True, "flows": False, "valid": False}
 class FlowAugmentation:
     """A random crop, flips and transposition of a sample of :class:`SintelFlowDataset`.
 
-    Randomness comes from PyTorch's generator, which its data loader seeds anew in every worker.
+    The random numbers come from PyTorch's generator, which its data loader seeds in every worker.
 
     Attributes:
         crop_size: Side of the square crop in low-resolution pixels; ``None`` keeps the frame.
@@ -68,7 +68,7 @@ class FlowAugmentation:
 
 
 def crop(sample: dict, top: int, left: int, height: int, width: int) -> dict:
-    """Cut the same place out of every entry; numbers in low-resolution pixels."""
+    """Cut the same area out of every entry; it is given in low-resolution pixels."""
     scale = sample["gt"].shape[-1] // sample["lq"].shape[-1] if "gt" in sample else 1
 
     def cut(value: Tensor, is_high: bool) -> Tensor:

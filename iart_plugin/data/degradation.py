@@ -6,8 +6,8 @@ dB on the other:
 * BI, :func:`bicubic_downsample`: MATLAB's ``imresize(image, 1 / scale, 'bicubic')``, that is a
   cubic kernel (a = -1/2) stretched by ``scale`` against aliasing, with mirrored borders.
 * BD, :func:`gaussian_downsample`: a Gaussian blur followed by taking every ``scale``-th pixel.
-  Two versions of it are in use, whose sampling positions differ by more than a pixel: see that
-  function.
+  Two versions of it are in use. Their sampling positions differ by more than a pixel, as that
+  function explains.
 
 All computations are NumPy's in float64. Frames are ``(h, w)`` or ``(h, w, c)``; ``uint8`` frames
 give ``uint8`` frames, floating ones keep their dtype and are neither rounded nor clipped.
@@ -35,7 +35,7 @@ def bicubic_downsample(image: np.ndarray, scale: int = 4) -> np.ndarray:
         ``(ceil(h / scale), ceil(w / scale)[, c])`` in the input's dtype.
 
     Raises:
-        ValueError: If the shape or the scale is none of the above.
+        ValueError: If the shape or the scale is not as described above.
         TypeError: If the dtype is neither ``uint8`` nor floating.
     """
     _check_scale(scale)
@@ -74,18 +74,19 @@ def gaussian_downsample(
 ) -> np.ndarray:
     """Blur a frame with a Gaussian and take every ``scale``-th pixel (the "BD" degradation).
 
-    ``version`` says which of the two in circulation:
+    There are two versions in use:
 
-    * ``'released'``: what the released Vimeo-90K and Vid4 test sets were made with. MATLAB's
-      ``fspecial('gaussian', 12, 1.6)`` through ``imfilter`` with replicated borders, whose centre
-      is element 6 of 12, then rows and columns 2, 6, 10, ... counted from 1. The even kernel's
-      true centre lies half a pixel further on, so a sample sits in the middle of its 4 x 4 block,
-      where bicubic downsampling puts it too.
-    * ``'13-tap'``: what the papers write and BasicSR's ``duf_downsample`` does. An odd kernel
-      centred on its pixel, reflected borders, then rows and columns 1, 5, 9, ... counted from 1.
+    * ``'released'`` made the released Vimeo-90K and Vid4 test sets. It applies MATLAB's
+      ``fspecial('gaussian', 12, 1.6)`` by ``imfilter`` with replicated borders, which takes element
+      6 of 12 as the centre, and then takes rows and columns 2, 6, 10, ... counted from 1. The even
+      kernel's true centre lies half a pixel further on, so a sample lies in the middle of its 4 x 4
+      block, as with bicubic downsampling.
+    * ``'13-tap'`` is described in the papers and used by BasicSR's ``duf_downsample``. It applies
+      an odd kernel centred on its pixel with reflected borders, and then takes rows and columns
+      1, 5, 9, ... counted from 1.
 
-    The sampling grids are 1.5 high-resolution pixels apart, which costs a network trained for the
-    other more than 10 dB. Check which one a data set holds before training on it.
+    The two sampling grids are 1.5 high-resolution pixels apart. A network trained for one loses
+    more than 10 dB on the other. Check which one a data set has before training on it.
 
     ``uint8`` frames are rounded after the blur, as ``imfilter`` does.
 
@@ -94,7 +95,7 @@ def gaussian_downsample(
         scale: Integer factor, at least 1.
         version: ``'released'`` or ``'13-tap'``.
         sigma: The Gaussian's standard deviation in high-resolution pixels.
-        offset: First row and column taken, counted from 0; by default the version's.
+        offset: The first row and column taken, counted from 0; None for the version's own.
 
     Returns:
         The frame on the low-resolution grid, in the input's dtype.
@@ -130,7 +131,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=32)
 def _bicubic_matrix(length: int, factor: float) -> np.ndarray:
     """The resampling of one axis as a matrix ``(ceil(length * factor), length)``."""
-    # A product such as 49 * (1 / 49) may exceed the whole number: do not let it add a row.
+    # A product such as 49 * (1 / 49) may slightly exceed a whole number; it must not add a row.
     size = ceil(length * factor - 1e-9)
     stretch = min(factor, 1.0)
     reach = CUBIC_SUPPORT / stretch / 2
@@ -140,7 +141,7 @@ def _bicubic_matrix(length: int, factor: float) -> np.ndarray:
     source = first[:, None] + np.arange(floor(2 * reach) + 3)[None, :]
     weight = _cubic((centre[:, None] - source) * stretch)
     weight /= weight.sum(axis=1, keepdims=True)
-    # Mirrored with the border pixel repeated; the period makes it hold for any distance.
+    # The frame is mirrored, repeating the border pixel; the modulo makes this periodic.
     source = np.mod(source, 2 * length)
     source = np.minimum(source, 2 * length - 1 - source)
     return _scatter(source, weight, length)

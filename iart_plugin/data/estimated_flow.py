@@ -16,13 +16,13 @@ from iart_plugin.weight_files import file_digest
 
 @dataclass(frozen=True)
 class EstimatedFlow:
-    """Estimated flow in a folder of its own, which records the weights that it is from.
+    """Estimated flow, kept in its own folder with a record of the weights that it was made with.
 
     Attributes:
         source: 'spynet' or 'raft'.
-        weights: The flow network's file. SPyNet needs one; for RAFT, None stands for the weights
+        weights: The flow network's weights file. SPyNet needs one; for RAFT, None means the weights
             that torchvision downloads.
-        folder: Where the flow is kept, ``<clip>/frame_0001.flo`` and so on.
+        folder: The folder of the flow files ``<clip>/frame_0001.flo`` and so on.
     """
 
     source: str
@@ -30,12 +30,12 @@ class EstimatedFlow:
     folder: Path
 
     def check(self, made_with: dict[str, str | int]) -> None:
-        """Record what the flow is made with, or compare with what the folder says already.
+        """Record what the flow is made with, or compare it with the folder's existing record.
 
-        A complete folder needs no weights: nothing is checked where none are given.
+        A complete folder needs no weights, so nothing is checked if none are given.
 
         Raises:
-            ValueError: If the folder holds the flow of other weights or frames.
+            ValueError: If the folder holds flow of other weights or frames.
             PermissionError: If the folder cannot be written to.
         """
         digest = weights_of_flow(self.source, self.weights)
@@ -50,7 +50,7 @@ class EstimatedFlow:
             ) from error
 
     def between(self, clip: str, number: int, frames: Tensor) -> np.ndarray:
-        """The flow from a frame to the next, read from its file or estimated now.
+        """The flow from a frame to the next one, read from its file, or estimated and written.
 
         Args:
             clip: The clip's name.
@@ -61,8 +61,8 @@ class EstimatedFlow:
             ``(h, w, 2)`` float32, x then y, in pixels of these frames.
 
         Raises:
-            ValueError: If a vector is not finite or has a component of 1e9 or more, which a network
-                with damaged weights gives, or the file is of frames of another size.
+            ValueError: If a vector is not finite or has a component of 1e9 or more, as happens with
+                damaged weights, or if the file belongs to frames of another size.
         """
         path = self.folder / clip / f"frame_{number:04d}.flo"
         if not path.exists():
@@ -98,11 +98,12 @@ class EstimatedFlow:
 
 
 def weights_of_flow(flow: str, path: str | Path | None) -> str | None:
-    """What tells the estimates of different weights apart: a digest, None where there is no file.
+    """A text that identifies a flow network's weights: their digest, or None if there is no file.
 
     Args:
         flow: 'spynet' or 'raft'.
-        path: The weights that were asked for; a warning says so if they are not there.
+        path: The weights file. If it is missing, a warning says so. None means torchvision's
+            weights for RAFT.
     """
     if path is None:
         return "torchvision's" if flow == "raft" else None

@@ -1,4 +1,4 @@
-"""Bringing ground-truth flow from the grid of the frames to that of the low-resolution frames."""
+"""Converts ground-truth flow from the grid of the frames to that of the low-resolution frames."""
 
 import numpy as np
 
@@ -10,16 +10,16 @@ def downsample_flow(
     void: np.ndarray,
     hidden: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bring ground-truth flow to the low-resolution grid.
+    """Convert ground-truth flow to the low-resolution grid.
 
     A low-resolution pixel stands for a block of ``scale`` x ``scale`` pixels. Its vector is the
-    mean of the block's known vectors, divided by ``scale``, or zero where none is known. Rows and
-    columns that fill no block are dropped.
+    mean of the block's known vectors, divided by ``scale``, or zero if none is known. Rows and
+    columns that do not fill a block are dropped.
 
     Args:
         flow: ``(h, w, 2)`` in high-resolution pixels. A vector that is not finite is unknown.
         scale: Factor between the grids.
-        void: bool ``(h, w)``, True where the vector means nothing.
+        void: bool ``(h, w)``, True where the vector is not valid.
         hidden: bool ``(h, w)``, True where the next frame does not show the pixel.
 
     Returns:

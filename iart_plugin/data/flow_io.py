@@ -1,7 +1,7 @@
 """Reading and writing optical flow: Middlebury ``.flo`` and KITTI ``.png``.
 
-Both readers check the whole file before they use any of it, and name the file and the defect: a
-file that a full disk or a download has cut short would otherwise be trained on without a word.
+Both readers check the whole file before they use any of it. Their errors name the file and the
+defect. Otherwise a file that was cut short by a full disk or a download could be used unnoticed.
 """
 
 import struct
@@ -15,8 +15,8 @@ from iart_plugin.pictures import PIXEL_LIMIT_VARIABLE, pixel_limit, verify_png
 
 FLO_TAG = b"PIEH"  # 202021.25 as a little-endian float32
 FLO_HEADER_BYTES = 12
-FLO_UNKNOWN_FROM = 1e9  # Middlebury's reader takes a vector for unknown from this component on
-FLO_UNKNOWN = 1e10  # what Middlebury's writer puts in both components then
+FLO_UNKNOWN_FROM = 1e9  # Middlebury's reader treats vectors with such a component as unknown
+FLO_UNKNOWN = 1e10  # Middlebury's writer stores unknown vectors with these components
 LARGEST_SIDE = 65536
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KITTI_STEPS_PER_PIXEL = 64.0
@@ -35,8 +35,8 @@ def read_flow(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the suffix is another, the file's header or length is wrong, or it has more
-            pixels than :func:`iart_plugin.pictures.pixel_limit`.
+        ValueError: If the suffix is neither of these, the file's header or length is wrong, or it
+            has more pixels than :func:`iart_plugin.pictures.pixel_limit`.
     """
     path = Path(path)
     read = _codec(path)[0]
@@ -55,8 +55,8 @@ def write_flow(path: str | Path, flow: np.ndarray) -> None:
             unknown.
 
     Raises:
-        ValueError: If the suffix is another, the shape is wrong, or the file cannot hold the
-            vectors.
+        ValueError: If the suffix is neither of these, the shape is wrong, or the format cannot hold
+            the vectors.
     """
     path = Path(path)
     encode = _codec(path)[1]
@@ -91,7 +91,7 @@ def _read_flo(path: Path) -> np.ndarray:
 
 
 def _flo_size(header: bytes, path: Path) -> tuple[int, int]:
-    """Width and height, once the header is known to be one."""
+    """Check a .flo header, and return its width and height."""
     if len(header) < FLO_HEADER_BYTES:
         raise ValueError(f"{path}: {len(header)} bytes, shorter than a .flo header of 12")
     if header[:4] != FLO_TAG:
@@ -137,7 +137,7 @@ def _read_kitti(path: Path) -> np.ndarray:
 
 
 def _check_kitti_png(data: bytes, path: Path) -> None:
-    """Check what OpenCV does not: it decodes a truncated or an 8-bit file without a word."""
+    """Check what OpenCV does not check: it decodes truncated and 8-bit files without an error."""
     if data[:8] != PNG_SIGNATURE:
         raise ValueError(f"{path}: not a PNG file, starts with {data[:8]!r}")
     if len(data) < 33:

@@ -1,7 +1,7 @@
-"""Finding what is wrong with pairs of low-resolution and ground-truth frames.
+"""Finds out what is wrong with pairs of low-resolution and ground-truth frames.
 
-Missing, unreadable and mismatched files show when they are opened. A wrong kernel, a shift or a
-wrong frame shows when the low-resolution frame is compared with the reduced ground truth.
+Opening the files shows which are missing, unreadable or of mismatched sizes. Comparing the
+low-resolution frame with the reduced ground truth shows a wrong kernel, a shift or a wrong frame.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from iart_plugin.pictures import checked_size, read_picture
 from .degradation import bicubic_downsample
 from .preparation import DEGRADATIONS
 
-# Rounding to 8 bits alone leaves 59 dB, another implementation of the same kernel over 45 dB.
+# Rounding to 8 bits alone gives 59 dB; another implementation of the same kernel gives over 45 dB.
 SAME_KERNEL_DB = 42.0
 MAX_SHIFT = 6  # high-resolution pixels
 
@@ -43,12 +43,15 @@ class Comparison(NamedTuple):
 
     @property
     def explained(self) -> bool:
-        """Whether the frame is what this degradation gives, unshifted."""
+        """Whether this degradation, without a shift, gives the low-resolution frame."""
         return self.psnr >= SAME_KERNEL_DB and self.shift == (0, 0)
 
 
 def missing_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files that do not exist. Each folder is listed once, which is faster than one by one."""
+    """Yield the files that do not exist.
+
+    Each folder is listed only once, which is faster than checking every file.
+    """
     listed: dict[Path, set[str]] = {}
     for path in paths:
         folder = path.parent
@@ -107,7 +110,7 @@ def _find_shift(gt: np.ndarray, lq: np.ndarray, scale: int) -> Comparison:
 
 
 def even_sample(items: Sequence, count: int) -> list:
-    """At most ``count`` of ``items``, evenly spaced, the first and the last among them."""
+    """At most ``count`` of ``items``, evenly spaced, including the first and the last."""
     if len(items) <= count:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]

@@ -7,14 +7,14 @@ from iart_plugin.extras import advice
 
 
 def packaged_file(package: str, *parts: str) -> Path:
-    """Finds a data file of an installed package, which is not imported.
+    """Finds a data file in an installed package without importing the package.
 
     Args:
         package: the package's import name.
         parts: the path inside it.
 
     Raises:
-        FileNotFoundError: if the package or the file is not there, saying how to install it.
+        FileNotFoundError: if the package or the file is missing; the message gives advice.
     """
     spec = importlib.util.find_spec(package)
     if spec is not None and spec.submodule_search_locations:

@@ -1,7 +1,7 @@
-"""Turning downloaded data sets into what training reads: low-resolution frames, links, lmdb.
+"""Prepares downloaded data sets for training: makes low-resolution frames, links and lmdb.
 
-Every step can be interrupted and started again. Files that exist are kept, and a file exists only
-once it is complete.
+Everything can be interrupted and started again. Existing files are kept, because a file gets its
+name only when it is complete.
 """
 
 import os
@@ -26,7 +26,7 @@ DEGRADATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "BD": partial(gaussian_downsample, version="released"),
     "BD-13tap": partial(gaussian_downsample, version="13-tap"),
 }
-"""Names of the degradations: MATLAB's bicubic, and the two Gaussian ones in circulation."""
+"""The degradations by name: MATLAB's bicubic one, and the two Gaussian ones in use."""
 
 REDS4 = ("000", "011", "015", "020")
 """The clips of REDS' training part that are kept for testing."""
@@ -36,7 +36,7 @@ REDS_CLIP_LENGTH = 100
 
 SPACE_MARGIN = 1.05
 ESTIMATED_FRAMES = 8
-LMDB_COMMIT = 500  # frames in a transaction; an interruption loses as many at most
+LMDB_COMMIT = 500  # frames in a transaction; an interruption loses at most one transaction
 
 
 class FolderJob(NamedTuple):
@@ -98,9 +98,9 @@ def check_space(target: Path, needed: int, what: str) -> None:
     """Raise an error if the disk has too little space for what is about to be written.
 
     Args:
-        target: A folder that exists or will.
-        needed: The number of bytes.
-        what: What they are for, as the beginning of the message.
+        target: The folder to write to; it need not exist yet.
+        needed: The number of bytes that will be written.
+        what: What will be written, as the beginning of the message.
 
     Raises:
         OSError: if fewer bytes are free.
@@ -114,7 +114,7 @@ def check_space(target: Path, needed: int, what: str) -> None:
 
 
 def estimate_size(jobs: Sequence[FolderJob], degradation: str, scale: int = 4) -> int:
-    """The bytes that the frames of ``jobs`` will take, estimated from an even sample of them."""
+    """Estimate from a sample how many bytes the frames of ``jobs`` will take."""
     frames = [job.source / name for job in jobs for name in job.names]
     if not frames:
         return 0
@@ -156,14 +156,14 @@ def make_low_resolution(
 
 
 def _make_folder(job: FolderJob, *, degradation: str, scale: int) -> int:
-    cv2.setNumThreads(1)  # there is a process for every core already
+    cv2.setNumThreads(1)  # every core already has a process
     for name in job.names:
         write_png(job.target / name, _reduced(job.source / name, degradation, scale))
     return len(job.names)
 
 
 def _reduced(path: Path, degradation: str, scale: int) -> np.ndarray:
-    """A low-resolution frame, RGB."""
+    """Make a low-resolution frame, RGB."""
     image = read_picture(path)
     height, width = image.shape[:2]
     if height % scale or width % scale:
@@ -190,7 +190,7 @@ def read_frames(video: Path, count: int) -> Iterator[np.ndarray]:
 
 
 def back_and_forth(index: int, length: int) -> int:
-    """The frame that is shown at ``index`` when ``length`` frames are played back and forth."""
+    """The number of the frame at ``index`` if ``length`` frames are played back and forth."""
     period = max(2 * length - 2, 1)
     return min(index % period, -index % period)
 
@@ -239,11 +239,11 @@ def write_pair(root: Path, clip: str, index: int, gt: np.ndarray, scale: int = 4
 def link_folder(source: Path, link: Path) -> None:
     """Make ``link`` a relative link to ``source``, so that the tree can be moved as a whole.
 
-    Where the file system has no symbolic links, the files are hard-linked or copied, and ``link``
-    is there only when all of them are.
+    If the file system has no symbolic links, the files are hard-linked or copied instead, and
+    ``link`` appears only when all of them are complete.
 
     Raises:
-        FileExistsError: if ``link`` is something else already.
+        FileExistsError: if ``link`` is already a link to another folder.
     """
     if link.is_symlink() or link.exists():
         if link.resolve() == source.resolve() or not link.is_symlink():
@@ -251,7 +251,7 @@ def link_folder(source: Path, link: Path) -> None:
         raise FileExistsError(f"{link} shows {link.resolve()}, not {source}; remove it first")
     link.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # The system resolves `..` from the folder that a link leads to, not from the path's text.
+        # `..` in a path is resolved from the folder that a link points to, not from its text.
         shown = source.parent.resolve() / source.name
         link.symlink_to(os.path.relpath(shown, link.parent.resolve()), target_is_directory=True)
     except OSError:
@@ -267,7 +267,7 @@ def _hard_link(source: str, target: str) -> None:
 
 
 def write_meta(path: Path, folders: Sequence[str], root: Path) -> None:
-    """Write a meta file in BasicSR's form: ``<folder> <frames> (<h>,<w>,3)`` a line.
+    """Write a meta file for BasicSR, with a line ``<folder> <frames> (<h>,<w>,3)`` per folder.
 
     Sizes are read from each folder's first frame.
 
@@ -287,10 +287,10 @@ def write_meta(path: Path, folders: Sequence[str], root: Path) -> None:
 
 
 def make_lmdb(root: Path, output: Path, folders: Sequence[str]) -> None:
-    """Put a tree of PNG frames into an lmdb as BasicSR reads it.
+    """Put a tree of PNG frames into an lmdb database that BasicSR can read.
 
-    Keys are paths without suffix. ``meta_info.txt`` is written last: a database without it is
-    unfinished, and is continued.
+    Keys are paths without suffix. ``meta_info.txt`` is written last. A database without it is
+    unfinished, and the next call completes it.
 
     Args:
         root: Holds ``<folder>/*.png``.

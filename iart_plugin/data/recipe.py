@@ -1,4 +1,4 @@
-"""A record beside a folder's files of what they were made with, so that others do not join them."""
+"""Records what a folder's files were made with, so that other files are not mixed with them."""
 
 import json
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ RECIPE = "recipe.json"
 def record_recipe(
     folder: Path, recipe: Mapping[str, Any], *, files: str | None = None, grows: bool = False
 ) -> None:
-    """Write down what a folder's files are made with, or compare with what it says already.
+    """Record what a folder's files are made with, or compare it with the existing record.
 
     Args:
-        folder: Made if absent.
-        recipe: What JSON can hold.
-        files: A pattern. Files that it matches are refused where there is no recipe, because nobody
-            knows what they were made with.
-        grows: Whether entries may be added to a recipe that is there.
+        folder: The folder, which is made if it does not exist.
+        recipe: The settings that the files are made with, in values that JSON can hold.
+        files: A pattern. If there is no record, the folder must not hold files that match it,
+            because it is unknown what they were made with.
+        grows: Whether entries may be added to an existing record.
 
     Raises:
-        ValueError: If the folder's files were made with something else or nobody knows what, or
-            its record is damaged.
+        ValueError: If the folder's files were made with other or unknown settings, or the record is
+            damaged.
     """
     path = folder / RECIPE
     if path.exists():

@@ -1,6 +1,6 @@
 """MPI-Sintel with ground-truth flow for training and testing alignment (Sec. 5, Sec. B.1).
 
-:mod:`iart_plugin.data.sintel_files` says where the files are.
+:mod:`iart_plugin.data.sintel_files` describes the layout of the files.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,41 +23,41 @@ FLOW_SOURCES = ("gt", "spynet", "raft")
 class SintelFlowDataset(torch.utils.data.Dataset):
     """Clips of Sintel with low-resolution frames and the flow between them.
 
-    An item is a dict of
+    An item is a dict with these entries:
 
     * ``lq`` (t, 3, h, w) and ``gt`` (t, 3, scale h, scale w): RGB float32 in [0, 1];
     * ``flows`` (t - 1, 2, h, w): from frame i to frame i + 1, x then y, in low-resolution pixels,
-      so that ``warp(lq[i + 1], flows[i])`` lands on ``lq[i]``;
-    * ``valid`` (t - 1, 1, h, w): 1 where that match exists, 0 where frame i + 1 does not show the
-      pixel, or its vector is void; float32;
+      so that ``warp(lq[i + 1], flows[i])`` resembles ``lq[i]``;
+    * ``valid`` (t - 1, 1, h, w), float32: 1 where that match exists, 0 where frame i + 1 does not
+      show the pixel or the vector is not valid;
     * ``key``: ``<clip>/<number of the first frame>``.
 
     Args:
         root: The folder above ``training``.
         render: ``'clean'`` or ``'final'`` (with motion blur, fog and so on).
-        clips: ``'train'``, ``'test'`` or a sequence of names. The split is that of
-            ``root/split.json`` where there is one, else the paper's: ambush_5, market_6 and
-            mountain_1 for testing and the other 20 for training.
-        num_frames: Length of a window; every start in a clip is an item. ``None``: a clip is an
-            item.
+        clips: ``'train'``, ``'test'`` or a sequence of names. The split is read from
+            ``root/split.json`` if it exists. Otherwise it is the paper's: ambush_5, market_6 and
+            mountain_1 for testing, and the other 20 for training.
+        num_frames: Length of a window; there is an item for every possible start in a clip. With
+            ``None``, each clip is one item.
         scale: Factor between the two grids.
-        flow: ``'gt'``, or ``'spynet'`` or ``'raft'`` estimated between the low-resolution
-            frames. Estimates are computed once and kept in ``cache_dir``, which records the
-            weights that they are from.
+        flow: ``'gt'`` for ground truth, or ``'spynet'`` or ``'raft'`` for flow estimated between
+            the low-resolution frames. Estimates are computed once and kept in ``cache_dir``
+            together with a record of the weights.
         augment: Called with every item, for example
             :class:`~iart_plugin.data.augment.FlowAugmentation`.
-        on_missing: With ``'error'``, any missing file stops the construction by name; a set
-            without any folder of masks is taken as all valid. With
-            ``'skip'``, windows that lack a frame or a ground-truth flow are left out, a clip is
-            taken in its longest pieces, and a missing mask counts as all valid.
-        flow_weights: Weights of the flow network. SPyNet needs a file; for RAFT ``None`` means
-            torchvision's own download.
-        cache_dir: Where estimated flow is kept; by default below ``root/training``.
+        on_missing: With ``'error'``, the constructor raises an error that names the first missing
+            file, except that without any folder of masks all pixels are valid. With ``'skip'``,
+            windows that lack a frame or a ground-truth flow are left out, clips are split into
+            their longest complete pieces, and all pixels of a missing mask are valid.
+        flow_weights: Weights of the flow network. SPyNet needs a file; for RAFT, ``None`` means the
+            weights that torchvision downloads.
+        cache_dir: The folder of estimated flow; by default it is below ``root/training``.
 
     Raises:
         FileNotFoundError: If something that the arguments ask for is missing.
-        ValueError: If an argument is none of the above, no window is long enough, or ``cache_dir``
-            holds the flow of other weights or frames.
+        ValueError: If an argument has an unknown value, no window is long enough, or ``cache_dir``
+            holds flow of other weights or frames.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         return sample if self.augment is None else self.augment(sample)
 
     def _low(self, clip: str, number: int, high: np.ndarray) -> np.ndarray:
-        """The low-resolution frame, prepared or made now: uint8 RGB."""
+        """The low-resolution frame, read from a prepared file or made now: uint8 RGB."""
         path = self.files.path(prepared_name(self.files.render, self.scale), clip, number)
         if not path.exists():
             return bicubic_downsample(high, self.scale)
@@ -161,8 +161,8 @@ class SintelFlowDataset(torch.utils.data.Dataset):
     ) -> tuple[Tensor, Tensor]:
         """Flow ``(2, h, w)`` and validity ``(1, h, w)`` from frame ``number`` to the next.
 
-        ``size`` is that of the high-resolution frames, ``low_pair`` (2, 3, h, w) the two
-        low-resolution ones.
+        ``size`` is the height and width of the high-resolution frames, and ``low_pair``,
+        (2, 3, h, w), holds the two low-resolution frames.
         """
         void, hidden = (self._mask(kind, clip, number, size) for kind in ("invalid", "occlusions"))
         if self.estimated is None:
@@ -179,7 +179,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
         return flow_tensor, torch.from_numpy(valid[None].astype(np.float32))
 
     def _mask(self, kind: str, clip: str, number: int, size: tuple[int, int]) -> np.ndarray:
-        """A mask as bool ``(h, w)``; all False where the file is missing."""
+        """Read a mask as bool ``(h, w)``; it is all False if the file is missing."""
         path = self.files.path(kind, clip, number)
         if not path.exists():  # only with on_missing='skip', or beside estimated flow
             return np.zeros(size, dtype=bool)
@@ -189,7 +189,7 @@ class SintelFlowDataset(torch.utils.data.Dataset):
 
 
 def _read_whole(path: Path, *, grey: bool = False) -> np.ndarray:
-    """A picture whose checksums are right: OpenCV decodes a file that was cut short as well."""
+    """Read a picture after checking that it is complete, which OpenCV does not check."""
     checked_size(path)
     return read_picture(path, grey=grey)
 

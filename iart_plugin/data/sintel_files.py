@@ -1,4 +1,4 @@
-"""MPI-Sintel's files: its clips and their split, where everything is, and what is missing.
+"""The files of MPI-Sintel: its clips and their split, the paths, and which files are missing.
 
 The layout is Sintel's own, and :mod:`iart_plugin.data.synthetic` writes the same::
 
@@ -65,7 +65,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class SintelFiles:
-    """The files of a copy of Sintel and what of them is complete.
+    """The files of a copy of Sintel, and which windows of them are complete.
 
     Attributes:
         training: The folder ``training``.
@@ -86,14 +86,14 @@ class SintelFiles:
         return self.training / kind / clip / f"frame_{number:04d}.{suffix}"
 
     def windows(self, clip: str, num_frames: int | None) -> list[Window]:
-        """Every window of ``num_frames`` frames in a clip, or the clip's longest pieces for None.
+        """Every window of ``num_frames`` frames in a clip; for None, its longest complete pieces.
 
         Raises:
             FileNotFoundError: If a file is missing, unless missing files are skipped.
         """
         runs = self._complete_runs(clip)
         if num_frames is None:
-            # A frame that lost all its flow is no clip, unless the clip really has one frame.
+            # A single frame left over by missing flow is not a clip, but a one-frame clip is one.
             shortest = 2 if self.skips_missing else 1
             return [Window(clip, run[0], len(run)) for run in runs if len(run) >= shortest]
         return [
@@ -104,7 +104,7 @@ class SintelFiles:
         ]
 
     def _complete_runs(self, clip: str) -> list[list[int]]:
-        """Lists of consecutive frame numbers between which every flow needed is there."""
+        """Lists of consecutive frame numbers with all the flow that is needed between them."""
         folder = self.training / self.render / clip
         numbers = frame_numbers(folder)
         if not self.skips_missing:
@@ -124,7 +124,7 @@ class SintelFiles:
         count = max(numbers, default=1)
         wanted = [self.path(self.render, clip, n) for n in range(1, count + 1)]
         if self.has_true_flow:
-            # A set made without masks has no folder of them. A folder with gaps is a fault.
+            # A data set without masks has no mask folders. A mask folder with gaps is an error.
             masks = [kind for kind in MASKS if (self.training / kind).is_dir()]
             wanted += [
                 self.path(kind, clip, n) for n in range(1, count) for kind in ("flow", *masks)
@@ -147,8 +147,8 @@ def clip_names(root: Path, clips: str | Sequence[str]) -> list[str]:
     """The names of clips that ``'train'``, ``'test'`` or a list of names stands for.
 
     Raises:
-        ValueError: If there is no such part, a name is no folder's name, or ``root/split.json`` is
-            damaged.
+        ValueError: If the split has no such part, a name is not a folder's name, or
+            ``root/split.json`` is damaged.
     """
     if isinstance(clips, str):
         path = Path(root) / "split.json"
@@ -187,7 +187,7 @@ def _is_clip_name(name: object) -> bool:
 
 
 def truncated(root: str | Path, render: str, clip: str) -> str | None:
-    """Say so if one of Sintel's clips has not all its frames, which gaps alone do not show."""
+    """A message if one of Sintel's clips lacks frames at its end, which leave no gap; or None."""
     folder = Path(root) / "training" / render / clip
     expected = None if (Path(root) / "split.json").exists() else SINTEL_FRAMES.get(clip)
     found = len(frame_numbers(folder))
@@ -206,8 +206,8 @@ def prepare_low_resolution(
 ) -> Iterator[tuple[Path, bool]]:
     """Write the low-resolution frames of some clips beside the originals.
 
-    A frame that is there already, readable and of the right size, is kept, so that a stopped run
-    continues where it was.
+    Existing frames that are readable and of the right size are kept, so that a run that was stopped
+    can be resumed.
 
     Args:
         root: The folder above ``training``.

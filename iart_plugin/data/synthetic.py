@@ -1,18 +1,18 @@
 """Clips with exact optical flow and occlusions, in Sintel's layout, made from photographs.
 
 A clip is a stack of textured layers. Layer 0 fills the plane, and the others are smooth blobs.
-Every layer has its own motion, which is one homography for each frame: translation, rotation,
-scale, shear and perspective, smooth in time and never a whole number of pixels. Geometry gives the
-rest:
+Every layer has its own motion, given by one homography for each frame: translation, rotation,
+scale, shear and perspective, smooth in time and never a whole number of pixels. The rest follows
+from geometry:
 
 * a pixel shows the topmost layer at its centre, at layer coordinates ``p = H_t^-1 q``;
 * its flow is ``H_{t+1} p - q``, exact in float64;
 * it is occluded where another layer lies over ``H_{t+1} p`` in the next frame, or the frame ends.
 
-A pixel's colour is the mean over a grid of samples inside it, in the limit an exact box filter, so
-that anti-aliasing is the same at every sub-pixel shift. There is no motion blur. The photographs
-come with scikit-image, test clips show other photographs than training clips, and the seed decides
-everything. Your own photographs can be used as well: see :func:`load_photograph`.
+A pixel's colour is the mean over a grid of samples inside it. This approximates an exact box
+filter, so that anti-aliasing is the same at every sub-pixel shift. There is no motion blur. The
+photographs come with scikit-image, test clips show other photographs than training clips, and the
+seed decides everything. You can also use your own photographs: see :func:`load_photograph`.
 """
 
 import json
@@ -32,7 +32,7 @@ from iart_plugin.pictures import read_picture, write_png
 
 TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "brick", "grass", "rocket", "hubble_deep_field")
 TEST_PHOTOGRAPHS = ("motorcycle_left", "coffee", "gravel")
-LARGEST_TEXTURE = 720  # lines; a photograph of twice as many and more is sharp at this size
+LARGEST_TEXTURE = 720  # lines; photographs of at least twice as many are sharp at this size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +172,9 @@ def write_dataset(
     render: str = "clean",
     **clip_options,
 ) -> Iterator[tuple[str, bool]]:
-    """Write random clips in Sintel's layout, with ``split.json`` and what they were made with.
+    """Write random clips in Sintel's layout, with ``split.json`` and a record of the options.
 
-    Clips that are complete already are kept, so that a stopped run continues where it was.
+    Complete clips are kept, so that a run that was stopped can be resumed.
 
     Args:
         root: The folder to hold ``training``.
@@ -227,15 +227,15 @@ def write_clip(root: str | Path, name: str, clip: FlowClip, *, render: str = "cl
 
 @lru_cache(maxsize=16)
 def load_photograph(name: str | Path) -> np.ndarray:
-    """A picture to texture layers with, ``(h, w, 3)`` float32 in 0..255.
+    """Load a picture as a texture for layers, ``(h, w, 3)`` float32 in 0..255.
 
     Args:
-        name: One of scikit-image's own pictures, or a file as a :class:`~pathlib.Path`, which is
-            shrunk to :data:`LARGEST_TEXTURE` lines by averaging where it has more.
+        name: The name of a picture in scikit-image, or a file as a :class:`~pathlib.Path`. A file
+            whose shorter side exceeds :data:`LARGEST_TEXTURE` is shrunk to it by averaging.
 
     Raises:
-        ModuleNotFoundError: If scikit-image is asked for and not installed.
-        ValueError: If it ships no picture of that name, or the file is no picture.
+        ModuleNotFoundError: If scikit-image is needed but not installed.
+        ValueError: If scikit-image has no picture of that name, or the file is not a picture.
     """
     import cv2
 
@@ -284,8 +284,8 @@ def _flow_and_occlusion(
         mine = owner == index
         step = layer.motion[t + 1] @ np.linalg.inv(layer.motion[t])
         target[mine] = apply_homography(step, points[mine])
-    # A point moves with its layer's outline. Only a higher layer may hide it: the same layer
-    # would do so by rounding alone.
+    # A point moves with its layer's outline, so only a higher layer can hide it. Its own layer
+    # could seem to, because of rounding errors.
     hidden = _topmost(layers, t + 1, target) > owner
     hidden |= (target < -0.5).any(axis=1)
     hidden |= (target > np.array([width, height]) - 0.5).any(axis=1)

@@ -1,4 +1,4 @@
-"""Optical flow: where the networks' motion comes from, a network or the caller."""
+"""Optical flow between frames, estimated by a network or given by the caller."""
 
 from .estimator import FLOW_ESTIMATORS, build_flow_estimator
 from .given import given_flows

@@ -17,13 +17,13 @@ def build_flow_estimator(name: str, weights: str | os.PathLike | None = None) ->
 
     Args:
         name: a key of :data:`FLOW_ESTIMATORS`.
-        weights: a file. RAFT may go without: torchvision then downloads its own.
+        weights: the weights file. RAFT does not need one: torchvision then downloads its weights.
 
     Returns:
         The network in evaluation mode, its parameters frozen.
 
     Raises:
-        ValueError: if the name is unknown, or SPyNet has no weights: its flow would be noise.
+        ValueError: if the name is unknown, or SPyNet is given no weights.
     """
     if name not in FLOW_ESTIMATORS:
         raise ValueError(f"unknown flow network {name!r}: choose {' or '.join(FLOW_ESTIMATORS)}")

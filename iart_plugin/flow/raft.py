@@ -1,4 +1,4 @@
-"""RAFT (Teed & Deng, ECCV 2020) as torchvision has it: the precise, slow flow of Table 1."""
+"""RAFT (Teed & Deng, ECCV 2020) from torchvision: the more precise, slower flow of Table 1."""
 
 import os
 
@@ -10,15 +10,16 @@ from iart_plugin.ops.precision import full_precision
 
 MULTIPLE = 8
 SMALLEST_SIDE = 128
-"""RAFT looks up correlations on four levels of its 1/8 features: each needs two pixels a side."""
+"""The smallest side in pixels. RAFT needs two pixels per side on each of four levels of its
+features, which are at 1/8 of the frame's resolution."""
 
 
 class RAFT(nn.Module):
-    """torchvision's ``raft_large`` behind the interface of :class:`iart_plugin.flow.SPyNet`.
+    """torchvision's ``raft_large`` with the interface of :class:`iart_plugin.flow.SPyNet`.
 
     Args:
-        path: a file with torchvision's ``raft_large`` weights. ``None`` takes torchvision's own
-            download of ``C_T_SKHT_V2``; its weights are torchvision's to license.
+        path: a file with torchvision's ``raft_large`` weights. With ``None``, torchvision downloads
+            its ``C_T_SKHT_V2`` weights, to which torchvision's licence terms apply.
         num_updates: refinement steps.
 
     Raises:

@@ -1,4 +1,4 @@
-"""SPyNet (Ranjan & Black, CVPR 2017) as both frameworks use it, with either's checkpoints."""
+"""SPyNet (Ranjan & Black, CVPR 2017) as both frameworks have it; loads checkpoints of either."""
 
 import itertools
 import os
@@ -20,9 +20,9 @@ MULTIPLE = 2 ** (LEVELS - 1)
 """Sizes are rounded up to this, so that the coarsest level has whole pixels."""
 
 CHUNK_PIXELS = {"cpu": 2**15}
-"""How many pixels of frame pairs are estimated at once when nothing is trained, 700 bytes each, by
-type of device: more would be the peak of a whole run on small frames."""
-GPU_CHUNK_PIXELS = 2**18  # fills a GPU; more would be a film's peak in half precision
+"""How many pixels of frame pairs are estimated at once without gradients, by type of device. Each
+takes 700 bytes; with more of them, flow would need more memory than all else on small frames."""
+GPU_CHUNK_PIXELS = 2**18  # enough to keep a GPU busy; more would raise the peak in half precision
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -47,9 +47,9 @@ class _Level(nn.Module):
 class SPyNet(nn.Module):
     """Estimates optical flow coarse to fine over six levels.
 
-    Always in float32 or wider, also under autocast: a half-precision flow cannot place a pixel.
-    On NVIDIA GPUs since Ampere, float32 convolutions are PyTorch's TF32 unless
-    ``torch.backends.cudnn.allow_tf32`` is False.
+    It computes in float32 or wider even under autocast, because half precision cannot represent
+    sub-pixel positions. On NVIDIA GPUs since Ampere, PyTorch computes float32 convolutions in TF32
+    unless ``torch.backends.cudnn.allow_tf32`` is False.
 
     Args:
         path: a file with the weights, BasicSR's (``params``) or MMagic's layout, or None.
@@ -130,9 +130,9 @@ _MMAGIC_KEY = re.compile(r"(.*basic_module\.\d+\.basic_module)\.(\d+)\.conv\.(we
 
 
 def rename_spynet_key(key: str) -> str:
-    """The name here, which is BasicSR's, of a SPyNet key in either framework's checkpoint.
+    """The name in this package, which is BasicSR's, of a SPyNet key of either framework.
 
-    MMagic wraps every convolution in a module, whose ReLU the index does not count.
+    MMagic wraps every convolution and its ReLU in one module, so its indices do not count ReLUs.
     """
     match = _MMAGIC_KEY.fullmatch(key)
     return f"{match[1]}.{2 * int(match[2])}.{match[3]}" if match else key
@@ -144,7 +144,7 @@ def _accept_layouts(state_dict: dict[str, Tensor], prefix: str, *_) -> None:
 
 
 def clip_flows(flow_network: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
-    """Estimates the flows between the neighbouring frames of a clip, both ways.
+    """Estimates the flows between neighbouring frames of a clip in both directions.
 
     Args:
         flow_network: ``(current, reference) -> flow`` on batches of frames.
@@ -166,17 +166,17 @@ def clip_flows(flow_network: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def chunk_pixels(device: torch.device) -> int:
-    """How many pixels of frame pairs are estimated at once, or those of one pair if it has more."""
+    """How many pixels of frame pairs are estimated at once; one pair at a time may have more."""
     return CHUNK_PIXELS.get(device.type, GPU_CHUNK_PIXELS)
 
 
 def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> Tensor:
-    """Runs the network on as many pairs at once as fit a bounded memory; all when training.
+    """Runs the network on a limited number of pairs at a time; with gradients, on all at once.
 
     Args:
-        flow_network: The network of a pair.
-        current: (n, m, 3, h, w), which is never copied as a whole.
-        reference: the same.
+        flow_network: ``(current, reference) -> flow`` on batches of frames.
+        current: (n, m, 3, h, w); it is never copied as a whole.
+        reference: (n, m, 3, h, w); it is never copied as a whole.
 
     Returns:
         (n, m, 2, h, w).
@@ -195,7 +195,8 @@ def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> T
 def is_mirrored(clip: Tensor) -> bool:
     """Whether the second half of every clip in the batch is its first half reversed.
 
-    False while a graph is captured or shapes are traced: the answer only saves work.
+    It returns False while a graph is captured or shapes are traced. This only costs time, as the
+    answer is used to save work.
     """
     if is_traced(clip):
         return False
