@@ -1,8 +1,8 @@
 """Fused GPU kernels, written in Triton.
 
 Triton comes with PyTorch for CUDA and compiles the kernels on the user's card when they are first
-used. This package is the only place that imports it, and it does so only once
-:mod:`~iart_plugin.kernels.availability` has said that a kernel will be used. It imports nothing of
-the folders above it: ``ops`` and ``archs`` register the kernels as operators, each beside the
-reference form that it must equal, and choose between their forms.
+used. Only this package imports Triton, and only after
+:mod:`~iart_plugin.kernels.availability` has decided that a kernel will be used. It imports nothing
+from ``ops`` or ``archs``. These register the kernels as operators, each with a reference form that
+must give the same results, and choose which form to use.
 """

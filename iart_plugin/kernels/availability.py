@@ -1,8 +1,8 @@
-"""Whether the fused kernels can be used, and what happens if one of them fails.
+"""Decides whether the fused kernels can be used, and replaces those that fail.
 
-A network asks :func:`uses_kernel` with the tensors that a kernel would get. Where the answer is no
-it computes its other form. Each operator runs its kernel through :func:`attempt`, so that a kernel
-which Triton cannot compile or launch is replaced by the reference form, with one warning.
+A network calls :func:`uses_kernel` with the tensors that a kernel would get. If the answer is no,
+it uses another form. Each operator runs its kernel through :func:`attempt`. If Triton cannot
+compile or launch a kernel, the reference form replaces it, with one warning.
 """
 
 import importlib.util
@@ -31,14 +31,14 @@ _failures: dict[str, str] = {}
 
 
 class KernelWarning(UserWarning):
-    """Says once why a reference form computes what a fused kernel would."""
+    """The warning that says why a reference form is used instead of a fused kernel."""
 
 
 def uses_kernel(*tensors: Tensor) -> bool:
     """Whether a fused kernel computes on these tensors; on a GPU, warns once if none can.
 
     Args:
-        tensors: what the kernel would be given, in the dtype that it would be given in.
+        tensors: the tensors that the kernel would get, in the dtype in which it would get them.
     """
     if not is_fused():
         return False
@@ -58,7 +58,7 @@ def failures() -> dict[str, str]:
 
 
 def is_interpreted() -> bool:
-    """Whether Triton interprets kernels on the CPU, which is slow and serves the tests."""
+    """Whether Triton interprets kernels on the CPU, which is slow and meant for tests."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
 
 
@@ -75,7 +75,7 @@ _is_usable._dynamo_marked_constant = True
 
 @cache
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
-    """As :func:`reason_against`, but for what does not change while a process runs."""
+    """The part of :func:`reason_against` that does not change during a process."""
     if device.type == "cpu" and not is_interpreted():
         return "the fused kernels are for NVIDIA GPUs, and the device is a CPU"
     if device.type not in ("cuda", "cpu") or torch.version.hip is not None:
@@ -98,7 +98,7 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def attempt(kernel: str, launch: Callable[[], T], reference: Callable[[], T]) -> T:
-    """Runs a kernel; if Triton cannot compile or launch it, the reference form now and later.
+    """Runs a kernel; if it fails, uses the reference form for this call and all later ones.
 
     Args:
         kernel: a name for the warning and for :func:`failures`.
@@ -106,7 +106,7 @@ def attempt(kernel: str, launch: Callable[[], T], reference: Callable[[], T]) ->
         reference: computes the same results without it.
 
     Raises:
-        Exception: what ``launch`` raised, if it says that memory ran out.
+        Exception: the error of ``launch``, if it says that memory ran out.
     """
     if kernel in _failures:
         return reference()
@@ -126,11 +126,11 @@ def attempt(kernel: str, launch: Callable[[], T], reference: Callable[[], T]) ->
 def reference_gradients(
     reference: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: Tensor
 ) -> list[Tensor | None]:
-    """Computes by autograd what a kernel's backward pass would return.
+    """Computes with autograd the gradients that a kernel's backward pass would return.
 
     Args:
         reference: computes the operator's output from ``inputs``.
-        inputs: the operator's tensors; None where one is left out.
+        inputs: the operator's tensors; None for one that is not given.
         grad: the gradient of the output.
 
     Returns:

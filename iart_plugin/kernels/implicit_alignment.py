@@ -1,10 +1,11 @@
-"""Implicit alignment in one kernel a direction, from projected keys and values (Eq. 6-12, 16-18).
+"""Implicit alignment from projected keys and values (Eq. 6-12, 16-18): one kernel for each pass.
 
-A program aligns some pixels: it splits their positions, adds the encoding of the decimals to the
+A program aligns some pixels. It splits their positions, adds the encoding of the decimals to the
 current features, projects the queries of one head after another, and attends to the window's keys
-and values where they lie. The window's features never exist in memory. Going back, a program
-computes the same again, adds the gradients of keys and values to where they came from, and leaves
-the gradient of the query's weight to one matrix product over all pixels.
+and values, which it reads where they are stored. The gathered windows are never written to memory.
+In the backward pass a program computes all this again and adds the gradients of keys and values at
+the places that these were read from. The gradient of the query's weight is left to one matrix
+product over all pixels.
 
 Positions and angles are float32, and so are logits, softmax and sums.
 """
@@ -32,9 +33,9 @@ USES = {
 
 
 def _tiles(inputs_pad: int, width_pad: int, dtype: torch.dtype, is_backward: bool) -> dict:
-    """Chooses pixels and warps of a program, such that no registers spill on any card.
+    """Chooses the pixels and warps of a program such that no registers spill on any card.
 
-    ``tools/kernel_report.py`` shows whether they do.
+    ``tools/kernel_report.py`` checks this.
     """
     is_half = dtype.itemsize == 2
     if inputs_pad > 128 or width_pad > 32:
@@ -57,7 +58,7 @@ def _arguments(
     *,
     is_backward: bool,
 ) -> dict[str, Any]:
-    """Returns what both kernels are given: features, sizes, strides and tiles."""
+    """Returns the arguments that both kernels take: features, sizes, strides and tiles."""
     height, width = current.shape[2:]
     c, inputs = weight.shape
     inputs_pad, width_pad = padded(inputs), padded(c // num_heads)
@@ -95,7 +96,7 @@ def align(
     num_heads: int,
     window_size: int,
 ) -> Tensor:
-    """Aligns; arguments and result as in :func:`iart_plugin.ops.alignment_forms.align_windows`."""
+    """Does the same as :func:`iart_plugin.ops.alignment_forms.align_windows`."""
     n, c, height, width = current.shape
     arguments = _arguments(keys_values, current, weight, num_heads, window_size, is_backward=False)
     out = keys_values.new_empty(n, height, width, c)
@@ -128,11 +129,11 @@ def align_backward(
     num_heads: int,
     window_size: int,
 ) -> list[Tensor]:
-    """Computes the gradients of :func:`align` from ``grad`` (n, h, w, c), that of its result.
+    """Computes the gradients of :func:`align`; ``grad``, (n, h, w, c), is its result's gradient.
 
     Returns:
-        The gradients of all tensors from ``keys_values`` to ``outside``; empty ones for the flow
-        if the decimals are not encoded, and for a ``table`` and ``outside`` that are None.
+        The gradients of all tensors from ``keys_values`` to ``outside``. The flow's is empty if the
+        decimals are not encoded; those of ``table`` and ``outside`` are empty if these are None.
     """
     n, c, height, width = current.shape
     arguments = _arguments(keys_values, current, weight, num_heads, window_size, is_backward=True)

@@ -1,4 +1,4 @@
-"""The implicit alignment's backward kernel, which computes again what it needs."""
+"""The backward kernel of implicit alignment, which recomputes the forward pass's values."""
 
 import triton
 import triton.language as tl
@@ -24,9 +24,9 @@ def align_backward(
 ):  # fmt: skip
     """Computes the gradients of some pixels' alignment.
 
-    Those of keys, values, ``table`` and ``outside`` are added to what is there, which starts as
-    zeros. What the query's layer read and the gradient of what it gave go to ``all_tokens`` and
-    ``grad_query``, whose product over all pixels is the gradient of its weight.
+    The gradients of keys, values, ``table`` and ``outside`` are added to tensors that start as
+    zeros. The input of the query's layer is written to ``all_tokens``, and the gradient of its
+    output to ``grad_query``; their product over all pixels is the gradient of the layer's weight.
     """
     image = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
@@ -88,7 +88,7 @@ def _softmax(
     height, width, C: tl.constexpr, WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr,
     WINDOW: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """Finds what the softmax of one head's logits needs, and its gradient.
+    """Computes what the softmax of one head's logits and its gradient need.
 
     Returns:
         (M,) each: the largest logit, the sum of exponentials relative to it, and the weighted mean
@@ -116,7 +116,7 @@ def _add_shared(
     grad_table, grad_outside, grad_key, grad_value, is_head, is_inside, head, index,
     C: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Adds the gradients of what all pixels share: the window's table, and what lies outside."""
+    """Adds the gradients of the tensors that all pixels share: ``table`` and ``outside``."""
     d = tl.arange(0, grad_key.shape[1])
     if grad_table is not None:
         at = grad_table + index * 2 * C + head * WIDTH + d
@@ -130,7 +130,7 @@ def _add_shared(
 
 @triton.jit
 def _add_sums(at, grad_key, grad_value, mask, C: tl.constexpr, WIDTH: tl.constexpr):
-    """Adds the sums over pixels of two gradients (M, WIDTH) to memory, C apart."""
+    """Adds the sums over pixels of two gradients (M, WIDTH) to memory, the second C further on."""
     is_channel = tl.arange(0, grad_key.shape[1]) < WIDTH
     tl.atomic_add(at, tl.sum(tl.where(mask, grad_key, 0.0), 0), mask=is_channel, sem="relaxed")
     at += C

@@ -1,4 +1,4 @@
-"""The implicit alignment's kernel."""
+"""The forward kernel of implicit alignment."""
 
 import triton
 import triton.language as tl
@@ -16,7 +16,7 @@ def align(
 ):  # fmt: skip
     """Aligns some pixels (Eq. 8 to 17), one head after another.
 
-    The softmax is taken as the window goes by: relative to the largest logit so far.
+    The softmax is computed in one pass over the window, relative to the largest logit so far.
     """
     image = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)

@@ -1,4 +1,4 @@
-"""What both kernels of the implicit alignment are made of: positions, encodings, windows.
+"""The parts that both kernels of implicit alignment share: positions, encodings, windows.
 
 Positions and angles are float32, and so are keys and values once they are loaded.
 """
@@ -6,8 +6,8 @@ Positions and angles are float32, and so are keys and values once they are loade
 import triton
 import triton.language as tl
 
-# Half pi in three parts. The first two are so short that their products with some hundreds, the
-# number of quarter turns in an angle, are exact.
+# Half pi as a sum of three parts. The first two have so few digits that their products with the
+# number of quarter turns in an angle, at most some hundreds, are exact.
 HALF_PI_1 = tl.constexpr(1.5703125)
 HALF_PI_2 = tl.constexpr(4.837512969970703125e-4)
 HALF_PI_3 = tl.constexpr(7.54978995489188216e-8)
@@ -47,7 +47,7 @@ def encoding(
     is_x, index = channel_axis(channel, C, INPUTS)
     divisor = tl.load(divisors + channel, mask=channel < INPUTS, other=1.0)
     position = tl.where(is_x[None, :], x[:, None], y[:, None])
-    # In the order of the reference form: another one moves the fastest angles by 1e-5.
+    # Same order of operations as the reference form: another changes the fastest angles by 1e-5.
     angle = tl.div_rn(position * 6.283185307179586, divisor[None, :])
     return wave(angle, (index % 2)[None, :] + quarters)
 
@@ -64,7 +64,7 @@ def split_position(flow, image, pixel, valid, height, width, WINDOW: tl.constexp
     y = tl.load(flow + height * width, mask=valid, other=0.0) + (pixel // width).to(tl.float32)
     base_x, base_y = tl.floor(x), tl.floor(y)
     decimal_x, decimal_y = tl.div_rn(x - base_x, SIDE), tl.div_rn(y - base_y, SIDE)
-    # A cast of NaN or of a huge float to an integer is undefined, and would index anywhere.
+    # Casting NaN or a huge float to an integer is undefined, and could give any index.
     base_x = tl.where(base_x == base_x, base_x, 0.0)
     base_y = tl.where(base_y == base_y, base_y, 0.0)
     # Triton turns a size of one into a constant, which has no method ``to``.
@@ -78,7 +78,7 @@ def query_tokens(
     current, divisors, image, pixel, valid, x, y, stride_n, stride_c, stride_p,
     C: tl.constexpr, INPUTS: tl.constexpr, INPUTS_PAD: tl.constexpr,
 ):  # fmt: skip
-    """Eq. 16 and 17: what the query's layer reads, (M, INPUTS) in float32."""
+    """Eq. 16 and 17: the input of the query's layer, (M, INPUTS) in float32."""
     channel = tl.arange(0, INPUTS_PAD)
     at = current + image * stride_n + pixel[:, None] * stride_p + channel[None, :] * stride_c
     tokens = tl.load(at, mask=valid[:, None] & (channel < C)[None, :], other=0.0).to(tl.float32)

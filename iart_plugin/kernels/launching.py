@@ -1,8 +1,8 @@
-"""What every kernel's Python side shares: starting it, padded sizes, precision, the card's age.
+"""Starts kernels, and chooses padded sizes and the precision of products for all of them.
 
-A launcher takes tensors, allocates the results and calls :func:`launch`. With tensors on the meta
-device nothing starts, and what would have started is kept for :func:`recorded`; that is how
-``tools/kernel_report.py`` compiles every kernel for cards that are not there.
+A launcher takes tensors, allocates the results and calls :func:`launch`. Inside :func:`recorded`,
+launches are collected instead of started. With tensors on the meta device,
+``tools/kernel_report.py`` compiles every kernel in this way for cards that the machine lacks.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ _launches: list[Launch] | None = None
 
 @contextmanager
 def recorded(capability: tuple[int, int]) -> Iterator[list[Launch]]:
-    """Collects launches instead of starting them, as on a card of that compute capability."""
+    """Collects launches instead of starting them, as if on a card of this compute capability."""
     global _target, _launches
     before = _target, _launches
     _target, _launches = capability, []
@@ -74,7 +74,7 @@ def launch(kernel: Any, grid: Grid, device: torch.device, **arguments: Any) -> N
 
 
 def capability(device: torch.device) -> tuple[int, int]:
-    """The compute capability for which tiles are chosen; that of :func:`recorded` inside it."""
+    """The compute capability to choose tiles for; inside :func:`recorded`, the one given there."""
     if _target is not None:
         return _target
     return _capability(device) if device.type == "cuda" else (9, 0)
@@ -86,14 +86,15 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 
 def padded(size: int, least: int = 16) -> int:
-    """The next power of two, which is what Triton's tiles are made of; ``tl.dot`` wants 16."""
+    """The next power of two, as Triton's tiles need it, and at least 16, as ``tl.dot`` needs."""
     return max(least, 1 << (size - 1).bit_length())
 
 
 def dot_precision() -> str:
-    """How ``tl.dot`` multiplies float32: as PyTorch does, or in three TF32 products to match it.
+    """How ``tl.dot`` multiplies float32: in TF32 if PyTorch does so, else by three TF32 products.
 
-    A plain float32 product has no tensor cores and needs more registers than there are.
+    Three TF32 products match float32. A plain float32 product cannot use tensor cores and needs
+    more registers than there are.
     """
     matmul = torch.backends.cuda.matmul
     if hasattr(matmul, "fp32_precision"):  # reading allow_tf32 raises if this was set

@@ -1,7 +1,7 @@
-"""The MFSAB block on a GPU: what starts its kernels, forward and backward.
+"""Starts the kernels of the MFSAB block on a GPU, forward and backward.
 
-What the pass back needs is the block's input and the logsumexp of its logits; the rest is computed
-again. :mod:`iart_plugin.ops.mfsab_operator` makes one operator of this.
+The backward pass needs only the block's input and the logsumexp of its logits, and recomputes the
+rest. :mod:`iart_plugin.ops.mfsab_operator` turns both passes into one operator.
 """
 
 from collections.abc import Iterator
@@ -167,7 +167,7 @@ def _project_mlp_backward(
     scales: Tensor | None,
     shape: Shape,
 ) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-    """The gradients of the shortcut's input, the attended tokens, the matrices, the vectors."""
+    """Returns the gradients of the shortcut's input, attended tokens, matrices and vectors."""
     from .mfsab_backward import project_mlp_backward_kernel
 
     cut = token_tiles("project_mlp_backward", attended)
@@ -227,11 +227,11 @@ def _bias_gradient(read: dict[str, Any], shape: Shape) -> Tensor:
 def _qkv_gradient(
     attended: Tensor, read: dict[str, Any], shape: Shape
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients of queries, keys and values, and of keys and values in the padding."""
+    """Returns the gradients of queries, keys and values, and of padding's keys and values."""
     from .mfsab_attention_backward import key_value_gradient_kernel, query_gradient_kernel
 
     qkv, (down, across) = read["qkv"], shape.windows
-    # Nobody wants the other frames' queries.
+    # The queries of the other frames have a gradient of zero.
     qkv_gradient = torch.empty_like(qkv) if shape.frame < 0 else torch.zeros_like(qkv)
     padding = None
     if shape.is_padded:
@@ -278,7 +278,7 @@ def _norm_qkv_backward(
 
 
 def shipped() -> Iterator[Shipped]:
-    """Yields every use of the block in the networks that are shipped; rolled, which takes most."""
+    """Yields every use of the block in this package's networks, rolled, which needs the most."""
     networks = {"IA-RT": (3, 120), "the study's extractor": (1, 60), "the study's fusion": (2, 60)}
     kinds = {
         "float16": (torch.float16, False),

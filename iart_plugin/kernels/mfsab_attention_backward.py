@@ -1,9 +1,9 @@
 """The gradients of an MFSAB block's attention, in Triton kernels.
 
-Each kernel computes the logits again, and from them and their logsumexp the weights. There are no
-atomics, so results repeat exactly: queries, keys and values of a window have one program each head,
-and the gradient of the bias comes as one sum for each group of windows. Names as in
-:mod:`.mfsab_forward`.
+Each kernel recomputes the logits, and from these and their logsumexp the attention weights. No
+kernel uses atomics, so results are exactly reproducible. One program handles a window's queries, or
+its keys and values, in one head. The gradient of the bias is one sum for each group of windows.
+Names are as in :mod:`.mfsab_forward`.
 """
 
 import triton
@@ -17,11 +17,12 @@ def load_queries(
     qkv, qkv_bias, gradient, logsumexp, row, out_row, head, inside, wanted, HEADS: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr,
 ):  # fmt: skip
-    """What the gradient of attention needs of a tile of queries.
+    """Loads what the gradient of attention needs for a tile of queries.
 
     Returns:
-        Queries and the gradient of what they attended to, (tokens, DP); the logsumexp of their
-        logits, (tokens,), infinite where no query is, whose weights thus are zero.
+        The queries and the gradient of attention's output for them, both (tokens, DP), and the
+        logsumexp of their logits, (tokens,). It is infinite where there is no query, so that the
+        attention weights are zero there.
     """
     C: tl.constexpr = HEADS * D
     d = tl.arange(0, DP)

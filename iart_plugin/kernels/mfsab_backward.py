@@ -1,9 +1,9 @@
-"""The gradients of what an MFSAB block does token by token, in Triton kernels.
+"""The gradients of an MFSAB block's token-wise parts, in Triton kernels.
 
-Each kernel computes again what it needs of the pass forward. Gradients of weight matrices are left
-to cuBLAS, for which the kernels store both factors. Gradients of biases and of norms come as one
-row of sums for each program, to be added up: without atomics, results repeat exactly. Names as in
-:mod:`.mfsab_forward`.
+Each kernel recomputes what it needs from the forward pass. The gradients of weight matrices are
+left to cuBLAS; the kernels store both factors for it. For the gradients of biases and norms, each
+program writes one row of sums, and the rows are added up afterwards. This needs no atomics, so
+results are exactly reproducible. Names are as in :mod:`.mfsab_forward`.
 """
 
 import triton
@@ -21,7 +21,10 @@ def store_sums(sums, width, first, tile, column, columns):
 
 @triton.jit
 def norm_backward(gradient, normal, scale, weight, C: tl.constexpr):
-    """The gradient of a norm's input from that of its output; ``normal`` is as normalised."""
+    """Computes the gradient of a norm's input from its output's gradient.
+
+    ``normal`` and ``scale`` are the results of :func:`.mfsab_forward.normalised`.
+    """
     gradient = gradient * weight[None, :]
     mean = tl.sum(gradient, 1) / C
     along = tl.sum(gradient * normal, 1) / C
@@ -34,7 +37,10 @@ def mlp_backward(
     C: tl.constexpr, CP: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of the MLP's input ``inner`` from that of its output, ``outer``: (ROWS, CP)."""
+    """Computes the gradient of the MLP's input ``inner``, (ROWS, CP).
+
+    ``outer`` is the gradient of the MLP's output.
+    """
     channel = tl.arange(0, CP)
     inner_gradient = tl.zeros((ROWS, CP), tl.float32)
     for first in range(0, HIDDEN, COLUMNS):
@@ -71,7 +77,7 @@ def project_mlp_backward_kernel(
     rows, in_rows, out_rows, skipped, epsilon, clips, C: tl.constexpr, CP: tl.constexpr,
     HIDDEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The way back through :func:`.mfsab_forward.project_mlp_kernel`.
+    """The backward pass of :func:`.mfsab_forward.project_mlp_kernel`.
 
     Writes:
         normed: (rows, C), the input of the MLP.
@@ -142,7 +148,7 @@ def norm_qkv_backward_kernel(
     skipped, epsilon, C: tl.constexpr, CP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The way back through :func:`.mfsab_forward.norm_qkv_kernel`, plus the shortcut's gradient."""
+    """The backward pass of :func:`.mfsab_forward.norm_qkv_kernel`, plus the shortcut's gradient."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CP)
     inner_gradient = tl.zeros((ROWS, CP), tl.float32)

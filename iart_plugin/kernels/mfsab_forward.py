@@ -1,4 +1,4 @@
-"""The MFSAB block going forward, in three Triton kernels.
+"""The forward pass of the MFSAB block, in three Triton kernels.
 
 Tokens are rows of a (rows, C) matrix, frame by frame and channels last. :func:`norm_qkv_kernel`
 and :func:`project_mlp_kernel` work token by token. :func:`attention_kernel` finds the tokens of a
@@ -87,7 +87,7 @@ def load_heads(
 ):  # fmt: skip
     """Queries (part 0), keys (1) or values (2) of one head: (tokens, DP).
 
-    A token of the padding is zero after the norm, so the projection's bias is all that it has.
+    Padding is zero after the norm, so its queries, keys and values equal the projection's bias.
     """
     d = tl.arange(0, DP)
     column = part * C + head * D + d

@@ -158,10 +158,10 @@ WINDOW_TILES = {
     "key_value_gradient": ((64, 8, 1), (64, 8, 1), (16, 4, 1)),
     "bias_gradient": ((32, 4, 1), (32, 4, 1), (32, 4, 1)),
 }
-"""The cuts for 16-bit types, for float32 by TF32 and for float32 as it is. They spill no registers
-and need no more shared memory than a card has, from compute capability 8.0 to 9.0 and at every
-shipped size. Those of the kernels that work on windows are the side of a square tile of tokens,
-warps and stages."""
+"""The tiles of each kernel for 16-bit types, for float32 computed in TF32, and for full float32.
+They spill no registers and fit a card's shared memory, from compute capability 8.0 to 9.0 and at
+every shipped size. For kernels that work on windows, the three numbers are the side of a square
+tile of tokens, the warps and the stages."""
 
 
 def token_tiles(kernel: str, like: Tensor) -> Tiles:

@@ -1,4 +1,4 @@
-"""What every kernel takes of a card's registers and memory, found without a card.
+"""Finds out how many registers and how much memory every kernel needs, without a GPU.
 
 Each kernel's module yields its uses from ``shipped()``, see
 :class:`~iart_plugin.kernels.launching.Shipped`. A use is started with tensors that have no data,
@@ -28,7 +28,7 @@ CARDS = {80: 163, 86: 99, 89: 99, 90: 227}
 
 
 class Line(NamedTuple):
-    """A kernel on a card."""
+    """The report's line for a kernel on a card."""
 
     name: str
     kernel: str
@@ -40,7 +40,7 @@ class Line(NamedTuple):
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it, if anything."""
+        """Why the kernel does not fit the card; None if it does."""
         if self.spilled:
             return f"{self.spilled} bytes spilled"
         if self.shared > CARDS[self.card] * 1024:
@@ -91,7 +91,7 @@ def _line(name: str, launch: Launch, card: int) -> Line:
 
 
 def _compile(launch: Launch, card: int):
-    """Compiles a launch with what Triton knows of its arguments, as their divisibility."""
+    """Compiles a launch with all that Triton knows about its arguments, such as divisibility."""
     kernel, target = launch.kernel, GPUTarget("cuda", card, 32)
     backend = make_backend(target)
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
@@ -104,7 +104,7 @@ def _compile(launch: Launch, card: int):
 
 
 def _ptxas(ptx: str, card: int) -> str:
-    """What ptxas says of a kernel's registers, spills and memory."""
+    """The output of ptxas about a kernel's registers, spills and memory."""
     ptxas = next(Path(triton.__file__).parent.glob("backends/nvidia/bin/ptxas"))
     architecture = re.search(r"\.target (sm_\w+)", ptx)[1]
     with tempfile.TemporaryDirectory() as folder:
