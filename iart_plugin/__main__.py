@@ -26,11 +26,12 @@ COMMANDS = {
     ),
     "complexity": ("iart_plugin.commands.complexity", "count parameters and FLOPs, measure time"),
 }
-"""Each command's module, whose ``main(argv)`` returns the exit code, and what it does."""
+"""For each command, its module and what it does. The module's ``main(argv)`` returns the exit
+code."""
 
 
 def usage() -> str:
-    """What ``--help`` prints."""
+    """The text that ``--help`` prints."""
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {command:<{width}}{text}" for command, (_, text) in COMMANDS.items()]
     return "\n".join(
@@ -39,7 +40,7 @@ def usage() -> str:
 
 
 def main() -> int:
-    """Run the command that the first argument names; the exit code."""
+    """Run the command that the first argument names, and return its exit code."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(usage())

@@ -1,4 +1,4 @@
-"""Which optional extra of the package brings a module, and what is said where it is missing."""
+"""Which optional extra of the package installs a module, and the advice if it is missing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ EXTRAS = {
     "study": ("skimage", "scipy", "matplotlib"),
     "mmagic": ("mmagic", "mmengine", "mmcv", "mim"),
 }
-"""The modules that each extra is for."""
+"""The optional modules that each extra installs."""
 
 _EXTRA_OF = {module: extra for extra, modules in EXTRAS.items() for module in modules}
 
 
 def advice(module: str | None) -> str | None:
-    """The line that says how to install a missing module; None for one that no extra brings."""
+    """A line that says how to install a missing module; None if no extra installs it."""
     name = (module or "").partition(".")[0]
     if name not in _EXTRA_OF:
         return None
@@ -31,10 +31,10 @@ def advice(module: str | None) -> str | None:
 
 
 def require(*modules: str) -> None:
-    """Checks that modules which an extra brings can be imported, without importing them.
+    """Checks that optional modules are installed, without importing them.
 
     Raises:
-        ModuleNotFoundError: One is missing; the message names the extra.
+        ModuleNotFoundError: A module is missing; the message names the extra that installs it.
     """
     for module in modules:
         if importlib.util.find_spec(module) is None:

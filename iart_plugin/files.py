@@ -8,15 +8,15 @@ import shutil
 from pathlib import Path
 
 LEFT_OVER = ".*.part"
-"""Matches what a killed process has left of the files that it was writing."""
+"""A pattern for the temporary files that a killed process has left behind."""
 
 
 class AtomicFile:
     """A file (or a folder) that is written under a temporary name and renamed when it is complete.
 
     A reader sees the old file or the whole new one, never a part of it, and several processes may
-    write the same file at once. As a context manager it gives the temporary path, renames what was
-    written there at the end of the block, and removes it where the block fails::
+    write the same file at once. As a context manager it returns the temporary path. At the end of
+    the block it renames what was written there, or removes it if the block failed::
 
         with AtomicFile(path) as temporary:
             torch.save(state, temporary)
@@ -35,7 +35,7 @@ class AtomicFile:
         self.temporary = self.path.with_name(name)
 
     def commit(self, path: str | os.PathLike | None = None) -> None:
-        """Put the file on disk for good, then give it its name, or that of ``path``.
+        """Make sure the file is on the disk, then rename it to its own name or to ``path``.
 
         Raises:
             OSError: if the disk is full, or a folder stands where the file should go.
@@ -64,7 +64,7 @@ class AtomicFile:
 
 
 def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
-    """Write a file whole or not at all; text is encoded as UTF-8.
+    """Write a file completely or not at all; text is encoded as UTF-8.
 
     Raises:
         OSError: if the disk is full, or the folder cannot be written to.
@@ -74,6 +74,9 @@ def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
 
 
 def remove_left_overs(folder: Path) -> None:
-    """Remove what killed processes have left in a folder that no other process writes to now."""
+    """Remove the temporary files that killed processes have left in a folder.
+
+    No other process may be writing to the folder.
+    """
     for path in folder.glob(LEFT_OVER):
         path.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""One switch between the fast forms of the networks' parts and the plain ones, for debugging.
+"""Switches between the fast forms of the networks' parts and the plain ones, for debugging.
 
-Both compute the same to rounding. The plain forms are written as the equations read, in
+Both give the same results except for rounding. The plain forms are written like the equations, in
 :mod:`iart_plugin.ops.mfsab` and :mod:`iart_plugin.ops.alignment_forms`. The environment variable
-``IART_PLUGIN_FUSED=0`` starts with them.
+``IART_PLUGIN_FUSED=0`` selects the plain forms from the start.
 """
 
 import os
@@ -27,7 +27,7 @@ def set_fused(fused: bool) -> None:
 
 @contextmanager
 def fused(flag: bool) -> Iterator[None]:
-    """Chooses for as long as the context lasts."""
+    """Chooses the fast forms or the plain ones until the end of a ``with`` block."""
     before = is_fused()
     set_fused(flag)
     try:

@@ -1,4 +1,4 @@
-"""How an option that cannot be used is refused: the error, and the nearest known name."""
+"""The error for an option that cannot be used, and the search for the nearest known name."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Collection, Iterable
 
 
 class OptionError(ValueError):
-    """An option file, or what it names, cannot be used; the message says which and what to do."""
+    """An option file, or something that it names, cannot be used; the message says what to do."""
 
 
 def nearest(name: object, known: Collection[str]) -> str:
-    """The question "Did you mean …?" for a misspelt name; empty where nothing is known."""
+    """The question "Did you mean …?" for a misspelt name; empty if ``known`` is empty."""
     names = {known_name.lower(): known_name for known_name in known}
     found = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.0)
     return f"Did you mean '{names[found[0]]}'?" if found else ""
 
 
 def check_keys(given: Iterable[str], known: Collection[str], where: str) -> None:
-    """Refuse a key that nothing reads.
+    """Raise an error for a key that nothing reads.
 
     Args:
         given: the keys of a section.

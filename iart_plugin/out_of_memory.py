@@ -1,4 +1,4 @@
-"""How an error of any device says that memory ran out."""
+"""Recognises the errors by which any device reports that memory ran out."""
 
 import torch
 
@@ -9,7 +9,7 @@ _NO_MEMORY = (
     "bad allocation",
     "alloc_failed",  # of cuBLAS and cuDNN, CUBLAS_STATUS_ALLOC_FAILED
     "allocation_failed",  # of cuDNN 9
-    # What remains where there was no memory for a convolution's workspace, or for a handle.
+    # These are reported when there was no memory for a convolution's workspace, or for a handle.
     "unable to find an engine",
     "cublas_status_not_initialized",
     "cudnn_status_not_initialized",
@@ -17,7 +17,7 @@ _NO_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any device says that memory ran out."""
+    """Whether an error, of whatever device, says that memory ran out."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     text = str(error).lower()

@@ -17,14 +17,14 @@ from PIL import Image
 from iart_plugin.files import write_atomically
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-"""Suffixes of the picture files that are looked for, in lower case."""
+"""The file name suffixes of pictures, in lower case."""
 
 DEFAULT_PIXEL_LIMIT = 2**28
 PIXEL_LIMIT_VARIABLE = "IART_PLUGIN_MAX_PIXELS"
 """The environment variable that raises (or lowers) the number of pixels a picture may have."""
 
 _EXIF_ORIENTATION = 0x0112
-_TRANSPOSED = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
+_TRANSPOSED = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
 _ANIMATED_FORMATS = frozenset({"PNG", "WEBP", "TIFF", "GIF"})
 _NEW_SUBFILE_TYPE, _REDUCED = 0xFE, 1  # the TIFF tag and its bit that mark a thumbnail
 
@@ -34,12 +34,12 @@ class PictureTooLargeError(ValueError):
 
 
 def natural_order(paths: Iterable[Path]) -> list[Path]:
-    """Paths in the order in which people count: ``frame_9`` comes before ``frame_10``."""
+    """Sort paths in the order in which people count: ``frame_9`` comes before ``frame_10``."""
     return natsorted(paths, key=str, alg=ns.IGNORECASE)
 
 
 def pixel_limit() -> int:
-    """The number of pixels that a picture may have.
+    """The largest number of pixels that a picture may have.
 
     Raises:
         ValueError: if the environment variable is not a number.
@@ -51,7 +51,7 @@ def pixel_limit() -> int:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width as :func:`read_picture` gives them, read from the file's header.
+    """The height and width of the picture that :func:`read_picture` returns, read from the header.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -61,12 +61,12 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def picture_sizes(path: Path) -> list[tuple[int, int]]:
-    """The size of every picture in a file: of an animation's frames, or of a TIFF's pages.
+    """The size of every picture in a file, such as an animation's frames or a TIFF's pages.
 
-    The previews that some cameras and programs put behind a picture do not count.
+    The previews that some cameras and programs add after a picture do not count.
 
     Returns:
-        Heights and widths as :func:`read_picture` gives them, read from the headers.
+        (height, width) of each picture once it is turned upright, read from the headers.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -78,16 +78,16 @@ def picture_sizes(path: Path) -> list[tuple[int, int]]:
         if image is not None:
             count = image.n_frames if image.format in _ANIMATED_FORMATS else 1
             return [_upright_size(image)] * count
-    return [read_picture(path).shape[:2]]  # a format that OpenCV alone knows
+    return [read_picture(path).shape[:2]]  # a format that only OpenCV can read
 
 
 def read_picture(path: Path, *, deep: bool = False, grey: bool = False) -> np.ndarray:
-    """Read a picture without its transparency, upright as its EXIF orientation says.
+    """Read a picture without its transparency, turned upright by its EXIF orientation.
 
     Args:
         path: The file.
-        deep: Keep 16 bits a channel where the file has them; otherwise 8 bits are returned.
-        grey: Return the brightness alone.
+        deep: Keep 16 bits per channel if the file has them; otherwise the result has 8 bits.
+        grey: Return only the brightness.
 
     Returns:
         RGB (h, w, 3), or (h, w) for ``grey``: uint8, or uint16.
@@ -96,13 +96,13 @@ def read_picture(path: Path, *, deep: bool = False, grey: bool = False) -> np.nd
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be decoded, or has more pixels than :func:`pixel_limit`.
     """
-    data = np.fromfile(path, np.uint8)  # OpenCV's own reader cannot open every name on Windows
+    data = np.fromfile(path, np.uint8)  # on Windows, OpenCV's own reader cannot open some names
     with _header(io.BytesIO(data.tobytes()), path) as header:
         orientation = _orientation(header)
         if header is not None and header.format == "TIFF":
-            if orientation in _TRANSPOSED:  # which OpenCV cannot decode, and Pillow turns itself
+            if orientation in _TRANSPOSED:  # OpenCV cannot decode these; Pillow turns them upright
                 return np.asarray(header.convert("L" if grey else "RGB"))
-            orientation = 1  # OpenCV has turned it
+            orientation = 1  # OpenCV turns the others upright itself
     mode = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
     mode |= cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYDEPTH if deep else 0)
     image = cv2.imdecode(data, mode) if data.size else None
@@ -116,8 +116,8 @@ def read_pictures(path: Path) -> Iterator[tuple[np.ndarray, float | None]]:
     """Read every picture of an animation, or every page of a TIFF.
 
     Yields:
-        RGB (h, w, 3) uint8 (or uint16 of a TIFF with 16 bits a channel), and the seconds that it is
-        shown for where the file says so.
+        RGB (h, w, 3), uint8 (uint16 for a TIFF with 16 bits per channel), and how many seconds it
+        is shown, or None if the file does not say.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -129,14 +129,14 @@ def read_pictures(path: Path) -> Iterator[tuple[np.ndarray, float | None]]:
                 pixels = _tiff_page(path, page) if page.format == "TIFF" else None
                 if pixels is None:
                     pixels = np.asarray(page.convert("RGB"))
-                milliseconds = page.info.get("duration")  # WebP's is known once it is decoded
+                milliseconds = page.info.get("duration")  # for WebP, known only after decoding
                 yield pixels, milliseconds / 1000 if milliseconds else None
         except (OSError, SyntaxError, EOFError) as error:
             raise ValueError(f"{path}: one of its pictures cannot be read ({error})") from error
 
 
 def _tiff_page(path: Path, page: Image.Image) -> np.ndarray | None:
-    """A page with all of its bits, which Pillow would lose; None where OpenCV cannot read it."""
+    """Read a page of a TIFF with all its bits, which Pillow loses; None if OpenCV cannot."""
     mode = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     data, number = np.fromfile(path, np.uint8), page.tell()
     done, pages = cv2.imdecodemulti(data, mode, range=(number, number + 1))
@@ -153,10 +153,10 @@ def _pages(image: Image.Image) -> Iterator[Image.Image]:
 
 
 def checked_size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture that was read through to its end.
+    """Check that a picture is complete, and return its height and width.
 
-    A PNG is checked by its structure and checksums, which finds a truncated or damaged file without
-    decoding it; any other picture is decoded.
+    The structure and checksums of a PNG show whether it is truncated or damaged without decoding
+    it. Any other picture is decoded.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -190,8 +190,8 @@ def verify_png(data: bytes, path: Path) -> None:
 
 @contextlib.contextmanager
 def _header(file: io.IOBase, path: Path) -> Iterator[Image.Image | None]:
-    """The picture opened by Pillow, which decodes nothing yet; None where Pillow cannot open it."""
-    # Pillow's own limit cannot be told the file's name, nor raised for one picture.
+    """Open a picture with Pillow without decoding it; gives None if Pillow cannot open it."""
+    # Pillow's own size check is off: its error does not name the file, and its limit is global.
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         image = Image.open(file)
@@ -208,21 +208,21 @@ def _header(file: io.IOBase, path: Path) -> Iterator[Image.Image | None]:
 
 
 def _orientation(image: Image.Image | None) -> int:
-    """EXIF's orientation, 1 for a picture that is upright as it is stored."""
-    # Pillow decodes the whole of a PNG to look for an orientation behind its pixels.
+    """The EXIF orientation; 1 for a picture that is stored upright."""
+    # Asking a PNG for EXIF would make Pillow decode it all, to look for EXIF after the pixels.
     if image is None or (image.format == "PNG" and "exif" not in image.info):
         return 1
     return image.getexif().get(_EXIF_ORIENTATION, 1)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    # Pillow gives a TIFF's size as it will be when it is turned.
+    # For a TIFF, Pillow already gives the size that it has when it is turned upright.
     turned = image.format != "TIFF" and _orientation(image) in _TRANSPOSED
     return image.size if turned else image.size[::-1]
 
 
 def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
-    """A stored picture as EXIF's orientation (1 to 8) shows it."""
+    """Turn a stored picture upright, given its EXIF orientation (1 to 8)."""
     if orientation in _TRANSPOSED:
         image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -233,7 +233,7 @@ def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray, options: Sequence[int] = ()) -> bytes:
-    """The bytes of a PNG file.
+    """Encode a picture as the bytes of a PNG file.
 
     Args:
         image: uint8 or uint16, RGB (h, w, 3) or grey (h, w).
@@ -249,7 +249,7 @@ def encode_png(image: np.ndarray, options: Sequence[int] = ()) -> bytes:
 
 
 def write_png(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> None:
-    """Write a PNG file, under its name only when it is complete; missing folders are made.
+    """Write a PNG file, which gets its name only when it is complete; makes missing folders.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""What resuming a training needs in both frameworks."""
+"""A check that both frameworks need before they resume a training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from iart_plugin.option_errors import OptionError
 
 
 def check_same_everywhere(path: Path | None, folder: Path) -> None:
-    """Refuse to resume where the processes find different states: each would train at its own.
+    """Check that all processes of a training resume from the same saved state.
+
+    Otherwise each process would continue from a different iteration.
 
     Args:
-        path: the state that this process has chosen, None for none.
-        folder: where it looked, for the message.
+        path: the file of the state that this process has chosen; None if it found none.
+        folder: the folder that it searched, for the message.
 
     Raises:
         OptionError: on every process, if they did not all choose a file of the same name.

@@ -1,7 +1,7 @@
-"""Checks of a weights file: before it is loaded, and of the weights that were in it.
+"""Checks a weights file before it is loaded, and the weights that were in it afterwards.
 
-Nothing here trusts the file. Its headers are read first, and what they claim is held against a
-limit, so that a small file cannot fill the memory.
+Nothing here trusts the file. The size that its headers claim is compared with a limit first, so
+that a small compressed file cannot fill the memory.
 """
 
 import os
@@ -16,7 +16,7 @@ LIMIT_VARIABLE = "IART_PLUGIN_MAX_WEIGHTS_GIB"
 """The environment variable that raises :data:`DEFAULT_LIMIT_GIB`."""
 
 DEFAULT_LIMIT_GIB = 2.0
-"""How much a file may hold after decompression. The networks here take less than 0.1 GiB."""
+"""The most GiB that a file may hold once decompressed. The networks here need less than 0.1."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec"
 
@@ -24,27 +24,27 @@ ZIP_MAGIC = b"PK\x03\x04"
 
 
 INTEGERS = ("relative_position_index", "window_idx_offset")
-"""The last names of the only keys that are not weights: buffers of whole numbers."""
+"""The last part of the keys that may hold whole numbers: these are buffers, not weights."""
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class CheckpointMismatch(RuntimeError):
-    """A checkpoint cannot be read, does not fit a network, or nothing here recognises it."""
+    """A checkpoint cannot be read, does not fit a network, or holds no network that is known."""
 
 
 def kind_of_file(path: str) -> str:
-    """Tells by its content what a weights file is, and that nothing speaks against loading it.
+    """Checks that a weights file can be loaded, and finds its format from its content.
 
     Args:
-        path: the file, whatever it is called.
+        path: the file; apart from ``.safetensors``, its suffix does not matter.
 
     Returns:
         'safetensors', 'zip' (PyTorch's format since 1.6) or 'pickle' (its older one).
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointMismatch: if it is no file of weights, is damaged, or is too large.
+        CheckpointMismatch: if it is not a weights file, is damaged, or is too large.
     """
     if not os.path.exists(path):
         link = f"{path} is a link to a missing file" if os.path.islink(path) else ""
@@ -76,7 +76,7 @@ def kind_of_file(path: str) -> str:
 
 
 def _check_size(path: str, size: float) -> None:
-    """Refuses what would take more memory than is allowed."""
+    """Raises CheckpointMismatch if a file would take more memory than is allowed."""
     try:
         limit = float(os.environ.get(LIMIT_VARIABLE, DEFAULT_LIMIT_GIB))
     except ValueError as error:
@@ -89,7 +89,7 @@ def _check_size(path: str, size: float) -> None:
 
 
 def _check_zip(path: str) -> None:
-    """Refuses an archive that claims too much, is damaged, or holds a program."""
+    """Raises CheckpointMismatch if an archive is too large, is damaged, or holds a program."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -116,15 +116,15 @@ def _check_zip(path: str) -> None:
 
 
 def check_values(state: Mapping[str, Tensor], what: str = "the weights") -> None:
-    """Refuses weights that nothing can be computed with.
+    """Checks that a network could compute something with these weights.
 
     Args:
-        state: the weights; the released program's buffers of whole numbers may be among them.
-        what: what they are, for the message.
+        state: the weights; they may include the released program's buffers of whole numbers.
+        what: the name of the weights in the message.
 
     Raises:
-        CheckpointMismatch: if a tensor is empty, sparse, without data or of a type that is no
-            floating-point number, holds NaN or infinity, or if every weight is zero.
+        CheckpointMismatch: if a tensor is empty, sparse or without data, is not floating-point, or
+            holds NaN or infinity, or if all weights are zero.
     """
     for key, value in state.items():
         if value.layout != torch.strided or value.is_quantized or value.is_meta:

@@ -1,7 +1,7 @@
-"""Weight files as they lie on a disk: PyTorch's or safetensors, of either framework's layout.
+"""Reads and writes weight files: PyTorch's or safetensors, in the layout of either framework.
 
-Everything that reads weights reads them here, so that every command takes the same files and
-refuses the same ones, each in one line that names the file.
+All code that reads weights uses this module, so that every command accepts the same files. A file
+that is refused gives an error of one line that names it.
 """
 
 import hashlib
@@ -24,30 +24,31 @@ from iart_plugin.weight_checks import CheckpointMismatch, check_values, kind_of_
 State = dict[str, Tensor]
 
 CONTAINERS = ("params_ema", "params", "state_dict")
-"""Where a file may keep its weights, best first: BasicSR's two and MMagic's."""
+"""The entries of a file that may hold its weights, best first: BasicSR's two, and MMagic's."""
 
 GENERATOR, AVERAGED = "generator.", "generator_ema."
-"""In front of a network's keys in a training model of MMagic, and of its moving average's."""
+"""The prefixes of a network's keys in MMagic's training models: of the trained weights, and of
+their moving average."""
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net_g.", "netG.", "net.")
-"""In front of every key, in the files of programs that save a wrapped network."""
+"""Prefixes that all keys have in files of programs that save a wrapped network."""
 
 COUNTERS = ("steps", "step_counter")
-"""What training models count, beside a network's keys."""
+"""Keys of counters that training models save beside a network's weights."""
 
 OPTIONS = "options"
-"""Where a file of this package keeps what rebuilds its network: its constructor's options."""
+"""The entry in which this package saves the constructor's options, to rebuild the network."""
 
 
 class StoredWeights(NamedTuple):
-    """What a file holds of a network, its keys without prefix; at least one of the two sets.
+    """A network's weights from a file, under keys without prefix; at least one set is not None.
 
     Attributes:
         trained: the weights that the optimizer works on.
-        averaged: their exponential moving average.
+        averaged: the exponential moving average of the trained weights.
         options: the constructor's options that :func:`write_file` saved.
-        container: the entry of the file that held the best set, '' if it is the file.
-        prefix: what stood in front of the best set's keys.
+        container: the entry of the file that held the best set; '' if the file had no entries.
+        prefix: the prefix that the best set's keys had.
     """
 
     trained: State | None
@@ -58,12 +59,12 @@ class StoredWeights(NamedTuple):
 
     @property
     def best(self) -> State:
-        """The averaged weights where there are any, as both frameworks' testers prefer."""
+        """The averaged weights if there are any, which both frameworks' testers prefer too."""
         return self.trained if self.averaged is None else self.averaged
 
 
 def file_digest(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """The SHA-256 digest of a file, hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -72,7 +73,7 @@ def read_state_dict(path: str | os.PathLike) -> tuple[State, str, str]:
     """Reads the best set of a network's weights, see :func:`read_weight_sets`.
 
     Returns:
-        The state dict without prefix, the container and the prefix that it stood in.
+        The state dict without prefix, and the container and the prefix that it had in the file.
     """
     stored = read_weight_sets(path)
     return stored.best, stored.container, stored.prefix
@@ -82,13 +83,13 @@ def read_weight_sets(path: str | os.PathLike) -> StoredWeights:
     """Reads a network's weights from a ``.pth``, ``.pt`` or ``.safetensors`` file.
 
     Args:
-        path: the file, of BasicSR, MMagic, the released program or this package; other programs'
-            wrappers and prefixes are taken off too.
+        path: the file, from BasicSR, MMagic, the released program or this package. The prefixes of
+            other programs that wrap a network are removed too.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointMismatch: if the file holds no weights, several networks', or weights that
-            nothing can be computed with: of another type, not finite, all zero.
+        CheckpointMismatch: if the file holds no weights or those of several networks, or if the
+            weights are not floating-point, not finite or all zero.
     """
     path = os.fspath(path)
     loaded, kind = _read(path)
@@ -116,7 +117,7 @@ def _find_sets(loaded: Mapping[str, Any]) -> StoredWeights:
     container = _container(loaded)
     state, outer = _without_wrappers(_tensors(loaded, container))
     if isinstance(loaded.get("ema_state_dict"), Mapping):
-        # MMEngine's EMAHook saves the averaged weights as the state dict, the trained ones here.
+        # MMEngine's EMAHook saves the averaged weights as state_dict, the trained ones as this.
         averaged, prefix = _without_prefix(state)
         trained, _ = _without_prefix(_tensors(loaded, "ema_state_dict"))
         return StoredWeights(trained, averaged, {}, container, outer + prefix)
@@ -151,7 +152,7 @@ def _container(loaded: Mapping[str, Any]) -> str:
 
 
 def _tensors(loaded: Mapping[str, Any], container: str) -> State:
-    """The tensors of an entry of a file, or of the file itself for ''."""
+    """The tensors in an entry of a file, or in the file itself if ``container`` is ''."""
     state = loaded[container] if container else loaded
     if not isinstance(state, Mapping):
         raise CheckpointMismatch(
@@ -165,7 +166,7 @@ def _tensors(loaded: Mapping[str, Any], container: str) -> State:
 
 
 def _without_prefix(state: State) -> tuple[State, str]:
-    """A network's keys without what wraps them, and what that was."""
+    """Removes all prefixes from a network's keys, and returns what was removed."""
     state, prefix = _without_wrappers(state)
     if not any(key.startswith(GENERATOR) for key in state):
         return _without_counters(state), prefix
@@ -174,7 +175,7 @@ def _without_prefix(state: State) -> tuple[State, str]:
 
 
 def _part(state: State, prefix: str) -> tuple[State, str]:
-    """The network of a training model, which may hold others beside it."""
+    """Takes the network with this prefix out of a training model, which may hold others too."""
     inner = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
     roots = {key.partition(".")[0] for key in inner}
     stray = [key for key in state if key.partition(".")[0] in roots]
@@ -187,7 +188,7 @@ def _part(state: State, prefix: str) -> tuple[State, str]:
 
 
 def _without_wrappers(state: State) -> tuple[State, str]:
-    """Takes off prefixes that all keys have."""
+    """Removes the wrappers' prefixes that all keys have, and returns what was removed."""
     found = ""
     while prefix := next((p for p in WRAPPERS if any(key.startswith(p) for key in state)), ""):
         stray = [key for key in state if not key.startswith(prefix) and key not in COUNTERS]
@@ -205,16 +206,16 @@ def _without_counters(state: State) -> State:
 
 
 def _listed(names: Iterable[Any]) -> str:
-    """The first names of many, for messages."""
+    """The first three of some names, for messages."""
     names = [repr(name) for name in names]
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "") if names else "none"
 
 
 def read_options(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads the constructor's options that :func:`write_file` saved; {} where there are none.
+    """Reads the constructor's options that :func:`write_file` saved; {} if there are none.
 
     Raises:
-        CheckpointMismatch: if what is there are no options.
+        CheckpointMismatch: if the entry is there but does not hold options.
     """
     path = os.fspath(path)
     loaded, kind = _read(path)
@@ -222,7 +223,7 @@ def read_options(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _metadata(path: str) -> dict[str, Any]:
-    """The options in the metadata of a safetensors file."""
+    """Reads the options from the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -235,7 +236,7 @@ def _metadata(path: str) -> dict[str, Any]:
 
 
 def _options(loaded: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The options in what a file holds."""
+    """Takes the options out of a loaded file."""
     options = loaded.get(OPTIONS, {})
     if isinstance(options, Tensor):  # a weight that happens to have the name
         return {}
@@ -247,7 +248,7 @@ def _options(loaded: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def read_file(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads a file as it is, weights only.
+    """Reads a file's entries as they are, refusing anything but weights.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -257,7 +258,7 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(path: str) -> tuple[dict[str, Any], str]:
-    """A file as it is, and its kind; see :func:`read_file`."""
+    """Reads a file's entries, see :func:`read_file`, and its format, see :func:`kind_of_file`."""
     kind = kind_of_file(path)
     try:
         if kind == "safetensors":
@@ -273,9 +274,10 @@ def _read(path: str) -> tuple[dict[str, Any], str]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, in a line.
+    """Says in one line why a file cannot be read.
 
-    PyTorch's own text of what it does not unpickle advises to turn that protection off.
+    PyTorch's own message about objects that it refuses to unpickle is replaced, because it advises
+    turning that protection off.
     """
     text = str(error).strip()
     if "weights_only" in text or "add_safe_globals" in text:
@@ -295,11 +297,11 @@ def _unpickle(path: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        # MMEngine saves its log buffers beside the weights. Stand-ins are put in their place, so
-        # that its checkpoints open where it is not installed.
+        # MMEngine saves its log buffers beside the weights. Stand-ins replace them, so that its
+        # checkpoints can be opened without MMEngine.
         if not hasattr(torch.serialization, "safe_globals"):  # PyTorch before 2.5
             raise
-        # Leaving the context forbids all that it allowed, also what was allowed before.
+        # Leaving the context also forbids what was allowed before it, so that is not added to it.
         allowed = torch.serialization.get_safe_globals()
         added = [entry for entry in safe_globals() if entry not in allowed]
         with torch.serialization.safe_globals(added):
@@ -315,18 +317,18 @@ STATISTICS = ("min", "max", "current", "mean")
 
 
 def safe_globals(history_buffer: type = _LogBuffer) -> list[Any]:
-    """All that a checkpoint may call beside what PyTorch allows: the only such list.
+    """Lists all that a checkpoint may call beyond what PyTorch allows; there is no other list.
 
     Args:
-        history_buffer: what MMEngine's log buffers become: its own class, or a stand-in without
-            content where they are not needed.
+        history_buffer: the class that MMEngine's log buffers become: MMEngine's own, or an empty
+            stand-in if they are not needed.
 
     Returns:
         Entries for ``torch.serialization.safe_globals`` and ``add_safe_globals``.
     """
 
     def statistic(owner: Any, name: str) -> Any:
-        """Stands for ``getattr``: a buffer is stored with references to its own statistics."""
+        """Replaces ``getattr``, by which a stored buffer refers to its own statistics methods."""
         if owner is not history_buffer or name not in STATISTICS:
             raise pickle.UnpicklingError(f"a checkpoint may not read {name!r} of {owner!r}")
         return getattr(history_buffer, name, None)
@@ -355,12 +357,14 @@ def write_file(
     path: str | os.PathLike,
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes weights whole or not at all: ``.safetensors``, or BasicSR's ``params`` otherwise.
+    """Writes weights completely or not at all.
 
     Args:
         state: the weights.
-        path: the file.
-        options: what rebuilds the network, kept where shapes do not tell it all.
+        path: the file. ``.safetensors`` decides its format; any other name gives BasicSR's layout,
+            with the weights in the entry ``params``.
+        options: the constructor's options that rebuild the network, saved because the weights'
+            shapes do not tell all of them.
     """
     path = os.fspath(path)
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
@@ -375,7 +379,7 @@ def write_file(
 
 
 def save_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """``torch.save`` under a temporary name, then renamed: never half a file under ``path``."""
-    # Given a file instead of a path, PyTorch does not write the temporary name into it.
+    """Saves with ``torch.save`` so that ``path`` never names an incomplete file."""
+    # torch.save writes a path's name into the file; given an open file, it does not.
     with AtomicFile(path) as temporary, temporary.open("wb") as file:
         torch.save(dict(content), file)

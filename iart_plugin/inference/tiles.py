@@ -132,7 +132,7 @@ class Blend:
         self._frames[index][(..., *self._at)] += tile * self._mask
 
     def result(self) -> Iterator[Tensor]:
-        """Yield the frames (3, h, w) in order; each is removed from memory here when it is taken."""
+        """Yield the frames (3, h, w) in order, and free the memory of each as it is taken."""
         for index in sorted(self._frames):
             yield self._frames.pop(index).div_(self._weight)
 
