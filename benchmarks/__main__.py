@@ -2,10 +2,11 @@
 
     python -m benchmarks [--only NAME ...] [--threads N] [--device cpu|cuda] [--repeats N] [--long]
 
-The plain forms are those of ``iart_plugin.set_fused(False)``. Every row alternates its sides and
-takes the median of their times; memory is the growth of a fresh process's peak. Writes
-results/benchmarks.json, a list of {name, ratio, goal, unit, detail}, each row in place of an older
-one of its name, and results/benchmarks.png, cost against size.
+The plain forms are those of ``iart_plugin.set_fused(False)``. Every row runs the two things that it
+compares in turn and takes the median of their times. Memory is the growth of a fresh process's
+peak. The command writes results/benchmarks.json, a list of {name, ratio, goal, unit, detail}, in
+which each row replaces an older one of the same name. It also plots cost against size in
+results/benchmarks.png.
 """
 
 import argparse
@@ -40,7 +41,8 @@ T = TypeVar("T")
 class Row(NamedTuple):
     """A measured row.
 
-    ``ratio`` is the other side over ours, so more is better, unless the unit says otherwise.
+    ``ratio`` is the other form's cost divided by ours, so more is better, unless the unit says
+    otherwise.
     """
 
     name: str
@@ -68,7 +70,7 @@ def clip(frames: int, height: int, width: int, device: torch.device) -> Tensor:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long ``work`` takes; by events on a GPU."""
+    """How many seconds ``work`` takes, measured by events on a GPU."""
     if device.type == "cuda":
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
@@ -82,7 +84,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def compare(settings: Settings, *works: Callable[[], object]) -> tuple[list[float], list]:
-    """Alternates pieces of work after a round to warm up: median times, the first results."""
+    """Runs pieces of work in turn; returns their median times and the results of the warm-up."""
     results = [work() for work in works]
     times = [[seconds(work, settings.device) for work in works] for _ in range(settings.repeats)]
     return [median(column) for column in zip(*times, strict=True)], results
@@ -95,7 +97,7 @@ def iart(settings: Settings, **options) -> nn.Module:
 
 
 def plainly(work: Callable[[], T]) -> Callable[[], T]:
-    """The same work by the plain forms."""
+    """Returns a function that does the same work with the plain forms."""
 
     def plain() -> T:
         with fused(False):
@@ -142,7 +144,7 @@ def training_step(settings: Settings) -> list[Row]:
         return [p.grad for p in network.parameters()]
 
     (theirs, ours), results = compare(settings, plainly(step), step)
-    # Together: that of the alignment's key bias is zero but for rounding.
+    # All together, because the gradient of the alignment's key bias is zero except for rounding.
     plain, fast = (torch.cat([p.flatten() for p in gradients]) for gradients in results)
     difference = ((plain - fast).norm() / plain.norm()).item()
     detail = f"{theirs:.1f} s against {ours:.1f} s; gradients differ by {difference:.1e}"
@@ -151,7 +153,7 @@ def training_step(settings: Settings) -> list[Row]:
 
 
 def against_basicvsr(settings: Settings) -> list[Row]:
-    """IA-CNN without its extractor's share against BasicSR's BasicVSR of the same trunks."""
+    """Compares this package's BasicVSR with BasicSR's."""
     import iart_plugin.basicsr  # noqa: F401  isort: skip  mends BasicSR's import
     from basicsr.archs.basicvsr_arch import BasicVSR
 
@@ -239,7 +241,10 @@ def peak(
 
 
 def peak_memory(size: tuple[int, int, int], goal: float, *, train: bool = False) -> Measure:
-    """The plain form once, the fast one's median: holes in the heap can add a third to it."""
+    """Measures the plain form once and the fast form several times, as its peak varies by a third.
+
+    The variation comes from holes in the heap; the median is reported.
+    """
 
     def measure(settings: Settings) -> list[Row]:
         options = TRAINED_NETWORK if train else {}
@@ -257,9 +262,10 @@ def peak_memory(size: tuple[int, int, int], goal: float, *, train: bool = False)
 
 
 def long_clips(settings: Settings) -> list[Row]:
-    """Features on disk; the clip's flow, 16 bytes a pixel, is the declared cost in memory.
+    """Compares the peaks of a long and a short clip, with features stored on disk.
 
-    Medians: what the allocator leaves between its blocks differs by a third from run to run.
+    The clip's flow, 16 bytes per pixel, has to be in memory and is subtracted. Medians are taken,
+    because holes in the heap make peaks differ by a third between measurements.
     """
     rows = []
     side = 32
@@ -281,7 +287,7 @@ def long_clips(settings: Settings) -> list[Row]:
 
 
 def cost(settings: Settings) -> list[Row]:
-    """Time against frames and against pixels, drawn; the rows say how far from proportional."""
+    """Plots time against frames and pixels; the rows say how far it is from proportional."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -336,8 +342,8 @@ def half_precision(settings: Settings) -> list[Row]:
 
 TRAINED = (3, 64, 64)
 TRAINED_NETWORK = {"depths": [2, 2], "num_heads": [6, 6]}
-"""What a training step is measured on. The plain form keeps 250 MB of attention weights a block at
-64x64: with all 18 blocks of 4 branches, more than most machines have."""
+"""The clip and network of the training step. At 64x64 the plain form keeps 250 MB of attention
+weights per block; with all 18 blocks of 4 branches, this would be more than most machines have."""
 
 ROWS: dict[str, Measure] = {
     "iart-64": iart_forward(5, 64, 64),

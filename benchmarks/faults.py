@@ -1,8 +1,8 @@
-"""Every write, rename, fsync, encode and mux call of an upscaling run fails once, in three ways.
+"""Makes every write, rename, fsync, encode and mux call of an upscaling run fail, in three ways.
 
     python -m benchmarks.faults
 
-The test suite tries a share of them. Needs a system whose processes fork, and pytest.
+The test suite tries only a part of them. Needs a system on which processes can fork, and pytest.
 """
 
 import os

@@ -3,9 +3,9 @@
     python -m benchmarks --device cuda [--only TEXT ...] [--tiny]
     python -m benchmarks.gpu --docs      # draws benchmarks/results/ into docs/speed.md
 
-Needs PyTorch, and the tree, alone. Takes the median of a few repeats after a round to warm up,
-which also compiles the kernels. Keeps what it found, with the card and versions, in
-benchmarks/results/, and prints where the time went, by kernel.
+Needs only PyTorch and this source tree. A warm-up, which also compiles the kernels, is followed by
+a few repeats, and the median is taken. The results are kept with the card and versions in
+benchmarks/results/. The time that each kernel took is printed.
 """
 
 import argparse
@@ -74,7 +74,7 @@ class Row(NamedTuple):
 
 
 def median_ms(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Milliseconds that ``work`` takes, and the GiB that it has at most beside what there was."""
+    """Measures the milliseconds that ``work`` takes, and its additional peak memory in GiB."""
     work()
     is_gpu = device.type == "cuda"
     if is_gpu:
@@ -127,7 +127,7 @@ def precision(kind: str, device: torch.device) -> Iterator[None]:
 
 
 def prepared(network: nn.Module, device: torch.device) -> nn.Module:
-    """On the device, in evaluation, convolutions' weights channels last."""
+    """Moves a network to the device, in evaluation mode and with channels-last weights."""
     return network.eval().to(device).to(memory_format=torch.channels_last)
 
 

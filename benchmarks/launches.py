@@ -2,12 +2,12 @@
 
     python -m benchmarks.launches [--only TEXT]
 
-Every network runs with tensors that have sizes and a device of 'cuda', but no data. Counted are the
-operations that start a kernel, the bytes that they read and write, and the largest sum of bytes
-that are alive at a time beside the weights. An operation that PyTorch starts several kernels for
-counts once, and what a library allocates while it works is not seen. Backward passes
-are not counted, because PyTorch's engine for them asks for a driver. Prints a table of the fast
-forms beside the reference forms, a frame each.
+Every network runs with tensors that have sizes and the device 'cuda', but no data. This counts the
+operations that start a kernel, the bytes that they read and write, and the peak of the bytes in use
+beside the weights. An operation for which PyTorch starts several kernels counts once, and memory
+that a library allocates while it works is not counted. Backward passes are not counted, because
+PyTorch's engine for them needs a driver. Prints a table of the fast and the reference forms, with
+numbers per frame.
 """
 
 import argparse

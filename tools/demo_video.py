@@ -1,4 +1,4 @@
-"""A video in, a video out: a piece of Big Buck Bunny, made small, upscaled with its sound.
+"""Makes a part of the video Big Buck Bunny small and upscales it again, keeping its sound.
 
     python tools/demo_video.py [--frames 12] [--model basicvsr|ia-cnn]
 
@@ -62,7 +62,7 @@ def make_small(source: Path, target: Path, count: int) -> None:
 
 
 def shrunk(frame: av.VideoFrame) -> av.VideoFrame:
-    """A part of a frame, small, at its own time."""
+    """A part of a frame, made small, with the frame's timestamp."""
     small = bicubic_downsample(np.ascontiguousarray(frame.to_ndarray(format="rgb24")[CROP]))
     picture = av.VideoFrame.from_ndarray(small, "rgb24")
     picture.pts, picture.time_base = frame.pts, frame.time_base

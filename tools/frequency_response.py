@@ -4,7 +4,7 @@
 
 Trains implicit alignment to resample, with several seeds and two spectra, and measures it beside
 nearest, bilinear and bicubic, and sinc and sinc^2 (Sec. 3.3 of the paper). Each measurement is kept
-in a file, so a stopped run continues where it was.
+in a file, so a run that was stopped can be resumed.
 """
 
 import argparse

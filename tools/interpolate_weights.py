@@ -2,9 +2,9 @@
 
     python tools/interpolate_weights.py START.pth TRAINED.pth 0.3 OUT.pth
 
-0 gives START, 1 gives TRAINED (its averaged weights where it has them). Part of the way shows what
-a short training found: what it learnt grows with the share, the noise that its steps left in the
-weights with the share's square.
+0 gives START, and 1 gives TRAINED (its averaged weights if it has them). A share in between shows
+what a short training found: the effect of what it learnt grows with the share, and the effect of
+the noise that its steps left in the weights grows with the square of the share.
 """
 
 import argparse

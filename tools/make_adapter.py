@@ -2,8 +2,8 @@
 
     python tools/make_adapter.py IA_CNN.pth BASICVSR.pth adapter.safetensors
 
-``iart_plugin.archs.load_ia_cnn(adapter, basicvsr)`` puts the two together again. Of a training
-checkpoint the averaged weights are taken. Weights that training left alone are not stored.
+``iart_plugin.archs.load_ia_cnn(adapter, basicvsr)`` puts the two together again. If a checkpoint
+has averaged weights, these are used. Weights that training did not change are not stored.
 """
 
 import argparse

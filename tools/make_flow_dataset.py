@@ -2,7 +2,7 @@
 
     python tools/make_flow_dataset.py datasets/synthetic_flow
 
-The clips need scikit-image (for its photographs). A stopped run continues where it was.
+The clips need scikit-image (for its photographs). A run that was stopped can be resumed.
 """
 
 import argparse

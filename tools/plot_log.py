@@ -39,8 +39,8 @@ class Record(NamedTuple):
 def read_basicsr(path: Path) -> Iterator[Record]:
     """The records of one BasicSR log.
 
-    A validation belongs to the iteration logged before it, in a resumed run's log to the one at
-    which that was taken up where none is.
+    A validation belongs to the last iteration logged before it. If a resumed run has logged none
+    yet, it belongs to the iteration at which the run was resumed.
     """
     iteration, dataset = 0, ""
     for line in path.read_text(errors="replace").splitlines():
@@ -62,8 +62,8 @@ def read_basicsr(path: Path) -> Iterator[Record]:
 def read_mmengine(path: Path) -> Iterator[Record]:
     """The records of one scalars.json.
 
-    A validation's step is 0 where MMEngine counts epochs: it belongs to the iteration before it,
-    and is left out where none was logged.
+    If MMEngine counts epochs, a validation's step is 0. It then belongs to the last iteration
+    logged before it, and is left out if there is none.
     """
     iteration = 0
     for line in path.read_text().splitlines():
@@ -107,7 +107,7 @@ def read_run(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
     logs = find_logs(run)
     for path in logs:
         records = list((read_mmengine if path.suffix == ".json" else read_basicsr)(path))
-        # A validation replaces one of the same iteration, and only what follows that.
+        # A validation replaces one of the same iteration, but not that iteration's other values.
         repeated = (r.iteration + (r.panel == "validation") for r in records)
         first = min(repeated, default=math.inf)
         for panel in curves.values():

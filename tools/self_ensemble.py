@@ -3,10 +3,10 @@ r"""Write what a network gives on average over the eight flips and transposition
     python tools/self_ensemble.py basicvsr WEIGHTS datasets/clips/train/BIx4 \
         datasets/clips/train/ensemble --precision bf16
 
-The average is better than each of the eight, and less noisy a target for training than the ground
-truth: an option file takes it as ``dataroot_gt``. Every folder of PNG frames is one clip; frames
-that repeat, as in clips that are played back and forth, are computed once. Clips that are there
-already are kept, so the command can be interrupted and given again.
+The average is better than each of the eight results, and as a training target it is less noisy than
+the ground truth: an option file takes it as ``dataroot_gt``. Every folder of PNG frames is one
+clip. Repeated frames, as in clips that are played back and forth, are computed once. Complete clips
+are kept, so a run that was stopped can be resumed.
 """
 
 from __future__ import annotations
