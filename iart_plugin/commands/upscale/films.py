@@ -20,7 +20,7 @@ _HOLDS_EVERYTHING = ".mkv"
 
 
 def split_output(given: list[str], output: str | None) -> tuple[list[str], str]:
-    """Inputs and output, of which the last name is the output where ``-o`` is not given.
+    """Separate inputs from the output; without ``-o``, the last name is the output.
 
     Raises:
         ValueError: There is no output.
@@ -33,7 +33,7 @@ def split_output(given: list[str], output: str | None) -> tuple[list[str], str]:
 
 
 def plan_films(inputs: list[str], output: str, options: UpscaleOptions) -> list[UpscaleOptions]:
-    """The options of each run: one, or one for each film that the inputs name.
+    """Return the options of every run, one for each film that the inputs name.
 
     For a folder of films, a folder of frame folders or a glob of films, every film gets a run. The
     output is then a folder, and every result in it has the name of its source.
@@ -61,7 +61,7 @@ def plan_films(inputs: list[str], output: str, options: UpscaleOptions) -> list[
 
 
 def _films(given: str) -> list[str]:
-    """What an input stands for; the input itself unless it is a collection of films."""
+    """Return the films that an input names, or the input itself if it is no collection of films."""
     path = Path(given)
     if path.is_dir() and not _has_images(path):
         found = [p for p in path.iterdir() if not p.name.startswith(".")]
@@ -88,7 +88,7 @@ def _has_images(path: Path) -> bool:
 
 
 def _result_name(film: Path) -> str:
-    """A film stays in its container where that can be written; frames become frames."""
+    """Name a result: a film keeps its container if that can be written, frames become frames."""
     if film.is_dir():
         return film.resolve().name
     if film.suffix.lower() in SUFFIXES:

@@ -1,4 +1,4 @@
-"""The last step: one file of all segments, or the folder of images, under the output's name."""
+"""The last stage puts all segments into one file, or moves the images to the output's folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def finish(job: Job, times: list[int]) -> None:
 
 
 def _place_images(job: Job, times: list[int]) -> None:
-    """Move the images to their folder, where the images of an earlier result give way."""
+    """Move the images to the output's folder, and delete the images of an earlier result there."""
     work, output = job.work, job.output
     write_timestamps(work.images / TIMESTAMPS, times, job.source.info.time_base)
     made = {name for segment in work.segments() for name in images_of(segment)}
@@ -56,7 +56,7 @@ def _place_images(job: Job, times: list[int]) -> None:
 
 
 def _mux(job: Job, segments: list[Path], output: Path, *, trim: bool = False) -> None:
-    """Write one file of segments and other streams, then give it its name."""
+    """Write the segments and the other streams into one file, then give it the output's name."""
     file = AtomicFile(job.work.path / "assembled")
     try:
         assemble(segments, job.encoding, file.temporary, extras=job.extras, trim=trim)
@@ -66,7 +66,7 @@ def _mux(job: Job, segments: list[Path], output: Path, *, trim: bool = False) ->
 
 
 def _check_room(folder: Path, segments: list[Path]) -> None:
-    """The segments' size is known by now, so a file that cannot fit is not begun."""
+    """Refuse to begin a file that does not fit; the size of all segments is known by now."""
     size = sum(p.stat().st_size for p in segments)
     free = shutil.disk_usage(folder).free
     if free < size:
@@ -77,7 +77,7 @@ def _check_room(folder: Path, segments: list[Path]) -> None:
 
 
 def leave_partial(job: Job, output: SegmentedOutput) -> Path | None:
-    """Put what there is of a stopped run in a playable file; None where there is nothing to play.
+    """Write the finished part of a stopped run as a playable file; None if nothing is finished.
 
     The run can be resumed all the same.
     """

@@ -17,12 +17,12 @@ class UpscaleOptions:
     Attributes:
         input: A video file, a folder of images, a glob, or ``-`` for standard input.
         output: A video file, a folder for PNG images, or ``-`` for standard output.
-        model: A name in :data:`iart_plugin.inference.MODELS`, or "auto" for the network that the
-            weights are of.
-        weights: The checkpoint; the best of the known weights that are here if None.
+        model: A name in :data:`iart_plugin.inference.MODELS`, or "auto" to recognise the network
+            from the weights.
+        weights: The checkpoint. If None, the best of the known weights that are found is taken.
         clean_passes: How often a ``real-*`` network cleans a frame at most; None means 3.
-        clean_threshold: The mean change, of [0, 1], from which on a frame is cleaned again, None
-            for 5/255.
+        clean_threshold: A frame is cleaned again while its mean change, in [0, 1], is above this;
+            None means 5/255.
         device: "auto", "cuda", "cuda:1", "mps" or "cpu".
         precision: "auto", "fp32", "bf16" or "fp16".
         self_ensemble: Average over the eight flips and turns.

@@ -41,7 +41,7 @@ class Output(Protocol):
 
 
 def upscale_frames(job: Job, output: Output, progress: Progress) -> list[int]:
-    """Take the source's frames through the network to an output; the frames' times."""
+    """Take the source's frames through the network to an output, and return their times."""
     times: list[int] = []
     engine = job.engine()
     with closing(_decoded(job)) as frames:
@@ -56,7 +56,7 @@ def upscale_frames(job: Job, output: Output, progress: Progress) -> list[int]:
 
 
 def _decoded(job: Job) -> Iterator[Frame]:
-    """The source's frames that are wanted, read ahead while the network works."""
+    """Yield the frames that are wanted; a thread reads ahead while the network works."""
     frames = iter(job.source)
     if job.selection is not None:
         frames = job.selection.take(frames, job.source.info.time_base)
@@ -74,7 +74,7 @@ def _noted(frames: Iterator[tuple[Frame, bool]], times: list[int]) -> Iterator[t
 def _upscaled(
     job: Job, engine: Engine, clip: Clip[Frame], progress: Progress
 ) -> Iterator[tuple[Frame, np.ndarray]]:
-    """The frames that a clip keeps, each with its upscaled picture."""
+    """Yield the frames that a clip keeps, each with its upscaled picture."""
     arrays = Clip(clip.start, clip.stop, clip.first, [frame.rgb for frame in clip.frames])
     height, width = arrays.frames[0].shape[:2]
     passes = engine.tiling.count(height, width) * (8 if engine.self_ensemble else 1)

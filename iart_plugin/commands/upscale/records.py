@@ -1,4 +1,4 @@
-"""What decides a run's bits, written down so that another run is not taken for it."""
+"""The record of everything that decides a run's result, so that only the same run is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iart_plugin.video.reader import ImageSource, VideoSource
 def record_of_source(
     source: VideoSource | ImageSource, encoding: Encoding | None
 ) -> dict[str, Any]:
-    """What is read, and how it is written."""
+    """The part of the record that describes the source and the encoding."""
     return {
         "input": source_identity(source),
         "encoding": "png" if encoding is None else encoding.as_dict(),
@@ -21,7 +21,7 @@ def record_of_source(
 
 
 def plan_record(plan: Plan, segment: int) -> dict[str, Any]:
-    """The part of a plan that decides the output's bits."""
+    """The part of the plan that decides the output's contents."""
     return {
         "chunk": plan.chunk,
         "first_chunk": plan.first_chunk,
@@ -33,7 +33,7 @@ def plan_record(plan: Plan, segment: int) -> dict[str, Any]:
 
 
 def source_identity(source: VideoSource | ImageSource) -> dict[str, Any]:
-    """What tells a source from another without reading it all: names, sizes and times of change."""
+    """Identifies a source, without reading it all, by names, sizes and times of change."""
     if isinstance(source, ImageSource):
         digest = hashlib.sha256()
         for path in source.paths:

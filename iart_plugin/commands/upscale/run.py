@@ -1,4 +1,4 @@
-"""Carrying a job out, and what is left where it is stopped."""
+"""Carries a job out, and saves what is finished if the run is stopped."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _carry_out(job: Job) -> Result:
 
 
 def run(job: Job) -> int:
-    """Do the work; the number of frames.
+    """Do the work and return the number of frames.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; finished segments are kept.
@@ -111,7 +111,7 @@ def run(job: Job) -> int:
 
 
 def _begin(job: Job) -> None:
-    """Empty the run's folder, or see what is there to go on from."""
+    """Empty the run's folder, or check what a resumed run finds there."""
     try:
         job.target.refuse_to_overwrite(job.options)  # the folder's last run may have finished now
         if job.options.resume and job.work.exists():
@@ -129,7 +129,7 @@ def _begin(job: Job) -> None:
 
 
 def _upscale(job: Job) -> list[int]:
-    """Make this process's segments; the times of all frames."""
+    """Make this process's segments and return the times of all frames."""
     progress = _progress(job)
     output = SegmentedOutput(job, progress)
     try:
@@ -147,7 +147,7 @@ def _upscale(job: Job) -> list[int]:
 
 
 def _stopped(job: Job, output: SegmentedOutput, error: BaseException) -> BaseException:
-    """The error to raise, which says what is left and how to go on."""
+    """Return the error to raise, which says what is kept and how to resume."""
     from_pipe = is_pipe(job.options.input)
     is_interruption = isinstance(error, KeyboardInterrupt)
     no_room = isinstance(error, OSError) and error.errno == errno.ENOSPC
@@ -207,7 +207,7 @@ def _run_to_pipe(job: Job) -> int:
 
 
 def _progress(job: Job) -> Progress:
-    """A bar over this process's share of the frames."""
+    """Return a progress bar that counts this process's share of the frames."""
     total = job.frames
     if total is not None and job.group.size > 1:
         total = sum(

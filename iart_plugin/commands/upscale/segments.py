@@ -28,8 +28,8 @@ class SegmentedOutput:
     """Encodes this process's segments that are not there yet, in a thread of its own.
 
     Args:
-        job: What the run does.
-        progress: Is told of the frames that are there already.
+        job: The job that is carried out.
+        progress: The bar, which is told how many frames an earlier run has finished.
     """
 
     def __init__(self, job: Job, progress: Progress) -> None:
@@ -44,7 +44,7 @@ class SegmentedOutput:
             job.source.divert(self._spool)
 
     def wants(self, clip: Clip[Frame]) -> bool:
-        """Whether a clip's segment is this process's work and not there yet."""
+        """Whether this process has to make a clip's segment, and it does not exist yet."""
         number = clip.start // self.job.segment
         if number != self.number:
             self._complete()
@@ -59,23 +59,23 @@ class SegmentedOutput:
         return True
 
     def write(self, frame: Frame, picture: np.ndarray) -> None:
-        """Have a picture encoded."""
+        """Give a picture to the thread that encodes."""
         self._thread.call(self._sink.write, frame, picture)
 
     def close(self) -> None:
-        """Complete the last segment, and what was put aside of a pipe."""
+        """Complete the last segment, and the file of the pipe's other streams."""
         self._complete()
         self._thread.finish()
         self.close_spool()
 
     def close_spool(self) -> None:
-        """Complete what was put aside of a pipe."""
+        """Complete the file that keeps the other streams of a pipe."""
         if self._spool is not None:
             spool, self._spool = self._spool, None
             spool.close()
 
     def stop(self) -> None:
-        """After a failure. What was encoded of a segment is worth keeping, for a look."""
+        """Stop after a failure; the encoded part of a segment is kept and can be watched."""
         with contextlib.suppress(BaseException):
             self._thread.finish()
         sink, self._sink = self._sink, None
@@ -101,7 +101,7 @@ class SegmentedOutput:
 
 
 class PipeOutput:
-    """One endless segment to standard output, sent by a thread.
+    """Sends all frames to standard output, in a thread of its own.
 
     Args:
         job: What the run does.
@@ -112,20 +112,20 @@ class PipeOutput:
         self._thread = InOrder(_WAITING)
 
     def wants(self, clip: Clip[Frame]) -> bool:
-        """Always: a pipe takes every frame."""
+        """Always true, because a pipe takes every frame."""
         return True
 
     def write(self, frame: Frame, picture: np.ndarray) -> None:
-        """Have a picture sent."""
+        """Give a picture to the thread that sends."""
         self._thread.call(self._sink.write, frame, picture)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Wait until the last picture is sent."""
         self._thread.finish()
         self._sink.close()
 
     def stop(self) -> None:
-        """After a failure: what was sent was sent."""
+        """Stop after a failure; what was sent cannot be taken back."""
         with contextlib.suppress(BaseException):
             self._thread.finish()
         with contextlib.suppress(Exception):
@@ -133,7 +133,7 @@ class PipeOutput:
 
 
 def drop_damaged(job: Job) -> None:
-    """Of a run to be continued, delete what is not complete; it is made again."""
+    """Delete the segments of a resumed run that are damaged, so that they are made again."""
     for folder in (job.work.path, job.work.images):
         remove_left_overs(folder)
     for path in job.work.segments():

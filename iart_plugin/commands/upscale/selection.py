@@ -15,7 +15,7 @@ from .options import UpscaleOptions
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames of a film are made; the result begins at time 0.
+    """Says which frames of a film are upscaled; the result begins at time 0.
 
     Attributes:
         start: Seconds on the film's clock from which on frames are taken.
@@ -29,7 +29,7 @@ class Selection:
 
     @classmethod
     def of(cls, options: UpscaleOptions) -> Selection | None:
-        """What the options select; None where they select everything."""
+        """Return the selection that the options ask for, or None if they select everything."""
         if options.start is None and options.end is None and options.frames is None:
             return None
         return cls(options.start or Fraction(0), options.end, options.frames)
@@ -64,7 +64,7 @@ class Selection:
         return min(counts, default=None)
 
     def cut(self, extras: Any) -> None:
-        """Have a source's other streams begin where the film does."""
+        """Cut the source's other streams so that they begin with the first selected frame."""
         whole, start = extras.packets, self.start
 
         def packets(source: Any, streams: list) -> Iterator[Any]:
@@ -81,5 +81,5 @@ class Selection:
         extras.packets = packets
 
     def record(self) -> list[str]:
-        """Plain values, for the record of a run."""
+        """Return plain values for the record of a run."""
         return [str(value) for value in (self.start, self.end, self.frames)]
