@@ -25,7 +25,7 @@ for name in ("basicsr", "mmagic", "mmengine", "mmcv", "av", "psutil", "natsort",
              "torchvision"):
     sys.modules[name] = None  # as if it were not installed
 from benchmarks import gpu
-gpu.main(["--device", "cpu", "--tiny", "--only", "parts", "--output", sys.argv[1]])
+gpu.main(["--device", "cpu", "--tiny", "--only", "parts", "films", "--output", sys.argv[1]])
 """
 
 
@@ -39,6 +39,7 @@ def test_the_gpus_benchmark_needs_pytorch_alone(tmp_path):
     text = page.read_text()
     assert "old" not in text
     assert "SPyNet, a pair of 16x24" in text
+    assert "upscale by IA-RT, 4 frames" in text
     assert text.endswith("more\n")
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-from iart_plugin.data.packaged import packaged_file
-
 _IART = "https://github.com/kai422/IART"
 _BASICSR = "https://github.com/XPixelGroup/BasicSR/blob/master/docs/ModelZoo.md"
 _REAL = "https://github.com/open-mmlab/mmagic/tree/main/configs/real_basicvsr"
@@ -114,6 +112,8 @@ def find(weights: KnownWeights) -> Path | None:
                 return folder / file
     if weights.package:
         try:
+            from iart_plugin.data.packaged import packaged_file
+
             return packaged_file(weights.package, f"{weights.name}.pth")
         except FileNotFoundError:
             return None

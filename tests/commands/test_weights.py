@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from iart_plugin.commands import weights as command
-from iart_plugin.inference import known_weights
 from iart_plugin.inference.known_weights import KNOWN, best_here, find
 from iart_plugin.inference.models import load_model
 from iart_plugin.weight_files import file_digest
@@ -26,7 +25,7 @@ def empty(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setattr(known_weights, "packaged_file", missing)
+    monkeypatch.setattr("iart_plugin.data.packaged.packaged_file", missing)
     (tmp_path / "weights").mkdir()
     return tmp_path / "weights"
 
