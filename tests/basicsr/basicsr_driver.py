@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.programs import run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
@@ -168,15 +169,11 @@ def run(
     tool: str, option_file: Path, *arguments: str, processes: int = 1, fails: bool = False
 ) -> str:
     """Run a tool in the option file's folder and return what it printed."""
-    done = subprocess.run(
+    done = run_program(
         command(tool, option_file, *arguments, processes=processes),
-        cwd=option_file.parent,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        option_file.parent,
+        environment(),
         timeout=300,
-        check=False,
     )
     assert (done.returncode != 0) == fails, done.stdout[-4000:]
     return done.stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import random
 import re
-import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -21,6 +20,7 @@ from iart_plugin.basicsr import pipeline, random_state, resume, training_data
 from iart_plugin.basicsr.resume import load_resume_state
 from iart_plugin.option_errors import OptionError
 from tests.basicsr.basicsr_driver import SMALL_IART, environment, saved_weights, write_options
+from tests.programs import run_program
 
 KILLS = 10
 
@@ -267,15 +267,11 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, opt
         folders[name].mkdir()
         script = Path(__file__).with_name("kill_and_resume.py")
         file = write_options(opt, folders[name] / "train.yml")
-        done = subprocess.run(
+        done = run_program(
             [sys.executable, str(script), str(file), str(kills), "5"],
-            cwd=folders[name],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            folders[name],
+            environment(),
             timeout=400,
-            check=False,
         )
         assert done.returncode == 0, done.stdout[-3000:]
         moments = [int(v) for v in re.findall(r"newest state (\d+)", done.stdout)]
@@ -295,20 +291,16 @@ def test_every_fault_while_a_checkpoint_is_saved_is_survived(tmp_path, options) 
     opt["logger"].update(print_freq=10, save_checkpoint_freq=1)
     opt["val"].update(val_freq=1, metrics=None)
     script = Path(__file__).with_name("fail_and_resume.py")
-    done = subprocess.run(
+    done = run_program(
         [
             sys.executable,
             str(script),
             str(write_options(opt, tmp_path / "train.yml")),
             "alternating",
         ],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        tmp_path,
+        environment(),
         timeout=400,
-        check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert "21 faults, each survived" in done.stdout

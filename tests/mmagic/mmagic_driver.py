@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.programs import run_program
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "mmagic"
@@ -41,16 +42,7 @@ def environment() -> dict[str, str]:
 
 def run(command: Sequence[str | Path], cwd: Path) -> str:
     """Runs a command; returns its output, or fails the test with the end of it."""
-    result = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    result = run_program(command, cwd, environment(), timeout=280)
     if result.returncode:
         pytest.fail(f"{command} returned {result.returncode}:\n{result.stdout[-4000:]}")
     return result.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import iart_plugin.mmagic  # noqa: F401  registers
 from iart_plugin.mmagic.config_checks import check_config, check_data
 from iart_plugin.option_errors import OptionError
 from tests.mmagic.mmagic_driver import CONFIGS, TINY, environment, tool
+from tests.programs import run_program
 
 SHIPPED = CONFIGS / "ia_cnn" / "ia-cnn_c64b30_8xb1-300k_reds4.py"
 DATASET = "train_dataloader.dataset."
@@ -82,16 +82,7 @@ def test_data_that_cannot_be_read(shipped, workspace, monkeypatch, changes, mess
 
 def refused(command: list, cwd: Path) -> str:
     """What a command prints that ends with an error."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = run_program(command, cwd, environment(), timeout=280)
     assert done.returncode == 1, done.stdout[-4000:]
     assert "Traceback" not in done.stdout
     return done.stdout.rstrip().splitlines()[-1]

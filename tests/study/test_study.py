@@ -16,19 +16,10 @@ from iart_plugin.study.clips import StudyClips
 from iart_plugin.study.report import _level, collect, paired_test, write_report
 from iart_plugin.study.run import DEFAULT_ROWS, SETTINGS, Job, Study, build_row, recorded, run
 from iart_plugin.study.scale import Scale
+from tests.study.tiny import SCALE
 
 pytest.importorskip("skimage", reason="the clips are made from its photographs")
 
-SCALE = Scale(
-    iterations=4,
-    batch_size=2,
-    num_frames=2,
-    crop_size=8,
-    embed_dim=8,
-    mid_channels=4,
-    depths=(1,),
-    search_iterations=0,
-)
 DATA = {"num_train": 1, "num_test": 2, "num_frames": 3, "height": 40, "width": 40, "samples": 2}
 
 

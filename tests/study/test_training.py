@@ -8,19 +8,8 @@ import pytest
 import torch
 
 from iart_plugin.study import ROWS
-from iart_plugin.study.scale import Scale
 from iart_plugin.study.training import add_flow_noise, evaluate, matched_pixels, psnr, train
-
-SCALE = Scale(
-    iterations=4,
-    batch_size=2,
-    num_frames=2,
-    crop_size=8,
-    embed_dim=8,
-    mid_channels=4,
-    depths=(1,),
-    search_iterations=0,
-)
+from tests.study.tiny import SCALE
 
 
 @pytest.fixture
