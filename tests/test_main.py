@@ -60,12 +60,14 @@ def test_a_missing_module_names_its_extra(tmp_path):
     )
 
 
-def test_an_adapter_without_its_framework_names_the_extra():
-    program = "import sys; sys.modules['basicsr'] = None; import iart_plugin.basicsr"
+@pytest.mark.parametrize("framework", ["basicsr", "vapoursynth"])
+def test_an_adapter_without_its_framework_names_the_extra(framework):
+    program = f"import sys; sys.modules['{framework}'] = None; import iart_plugin.{framework}"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT
     )
-    assert "basicsr is not installed: pip install 'iart_plugin[basicsr]'" in result.stderr
+    expected = f"{framework} is not installed: pip install 'iart_plugin[{framework}]'"
+    assert expected in result.stderr
 
 
 def test_advice_is_for_what_an_extra_brings():

@@ -9,7 +9,7 @@ among processes, therefore gives the same chunks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -118,3 +118,33 @@ def iter_clips(
         stop = min(chunk_end(), end)
         yield emit(stop)
         start = stop
+
+
+def clip_around(
+    frame: int, length: int, begins_scene: Callable[[int], bool], *, chunk: int, overlap: int
+) -> Clip[int]:
+    """Find the clip that keeps a frame, as :func:`iter_clips` cuts it if it reads from frame 0.
+
+    It asks only about frames near the given one, so that frames can be wanted in any order.
+
+    Args:
+        frame: Index of the frame.
+        length: The number of frames in the stream.
+        begins_scene: Whether the frame with an index begins a new scene.
+        chunk: The largest number of frames in a chunk.
+        overlap: Warm-up frames on each side; there are fewer at the ends of a scene.
+
+    Returns:
+        The clip; its ``frames`` are indices.
+    """
+    start, stop = frame, frame + 1
+    while start % chunk and not begins_scene(start):
+        start -= 1
+    while stop < length and stop % chunk and not begins_scene(stop):
+        stop += 1
+    first, end = start, stop
+    while first > max(0, start - overlap) and not begins_scene(first):
+        first -= 1
+    while end < min(length, stop + overlap) and not begins_scene(end):
+        end += 1
+    return Clip(start, stop, first, list(range(first, end)))

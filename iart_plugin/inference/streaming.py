@@ -51,8 +51,8 @@ def upscale(
         (4h, 4w, 3) arrays, one per frame, in the dtype of ``frames``.
 
     Raises:
-        ValueError: A frame is not (h, w, 3), options do not fit each other, or the weights give
-            values that are not finite.
+        ValueError: A frame is not (h, w, 3) or not finite, options do not fit each other, or the
+            weights give values that are not finite.
         MemoryError: Not even one frame in the smallest tiles fits.
     """
     network = load_model(model, weights).network if isinstance(model, str) else model
@@ -79,16 +79,25 @@ def upscale(
     return generate()
 
 
+def check_frame(index: int, frame: np.ndarray) -> None:
+    """Check that a frame can be upscaled.
+
+    Raises:
+        ValueError: It is not (h, w, 3), is not uint8, uint16 or float, or holds NaN or infinity.
+    """
+    if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+        raise ValueError(f"frame {index} is {frame.shape}; frames must be (h, w, 3)")
+    if frame.dtype.kind != "f" and frame.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"frame {index} is {frame.dtype}; use uint8, uint16 or float in [0, 1]")
+    if frame.dtype.kind == "f" and not np.isfinite(frame).all():
+        raise ValueError(f"frame {index} holds pixels that are NaN or infinite; replace them first")
+
+
 def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield a copy of each frame, after checking that all have one shape and dtype."""
     expected: tuple[tuple[int, ...], np.dtype] | None = None
     for index, frame in enumerate(frames):
-        if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-            raise ValueError(f"frame {index} is {frame.shape}; frames must be (h, w, 3)")
-        if frame.dtype.kind != "f" and frame.dtype not in (np.uint8, np.uint16):
-            raise ValueError(
-                f"frame {index} is {frame.dtype}; use uint8, uint16 or float in [0, 1]"
-            )
+        check_frame(index, frame)
         expected = expected or (frame.shape, frame.dtype)
         if (frame.shape, frame.dtype) != expected:
             raise ValueError(

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from iart_plugin.inference.chunks import Clip, iter_clips
+from iart_plugin.inference.chunks import Clip, clip_around, iter_clips
 
 
 def cut(count, cuts=(), *, chunk, overlap):
@@ -75,3 +75,14 @@ def test_the_first_chunk_may_be_shorter():
     stream = (i for i in range(25))
     next(iter_clips(((i, False) for i in stream), chunk=10, overlap=2, first_chunk=4))
     assert next(stream) == 6
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_clip_around_a_frame_is_the_stream_s_clip(seed):
+    rng = random.Random(seed)
+    count, chunk, overlap = rng.randint(1, 60), rng.randint(1, 12), rng.randint(0, 9)
+    cuts = {i for i in range(count) if rng.random() < 0.1}  # a cut at frame 0 changes nothing
+    for clip in cut(count, cuts, chunk=chunk, overlap=overlap):
+        for frame in range(clip.start, clip.stop):
+            found = clip_around(frame, count, cuts.__contains__, chunk=chunk, overlap=overlap)
+            assert found == clip

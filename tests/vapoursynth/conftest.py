@@ -1,0 +1,3 @@
+"""The clips are tiny."""
+
+from tests.threads import one_thread  # noqa: F401
