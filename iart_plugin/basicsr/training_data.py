@@ -8,21 +8,18 @@ are the same for any number of workers, and for any number of processes with the
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import random
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
 from torch.utils.data import Dataset
 
-from iart_plugin.basicsr.random_state import random_state, set_random_state
+from iart_plugin.basicsr.random_state import seeded
 from iart_plugin.option_errors import OptionError
 
 
@@ -79,20 +76,6 @@ class SeededDataset(Dataset):
         if isinstance(getattr(self.dataset, "neighbor_list", None), list):
             self.dataset.neighbor_list.sort()
         return sample
-
-
-@contextlib.contextmanager
-def seeded(*entropy: int) -> Iterator[None]:
-    """Make random numbers depend on ``entropy`` only in this block, and restore the state after."""
-    before = random_state()
-    words = np.random.SeedSequence(entropy).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))  # noqa: NPY002  what data sets use
-    torch.random.default_generator.manual_seed(int(words[2]))
-    try:
-        yield
-    finally:
-        set_random_state(before)
 
 
 class TrainingData:
