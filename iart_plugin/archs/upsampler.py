@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from iart_plugin.fused import is_fused
 from iart_plugin.ops.tracing import is_traced
 
+from .hub import HubNetwork
+
 SCALE = 4
 NEGATIVE_SLOPE = 0.1
 STRIP_BYTES = 2**23
@@ -25,7 +27,7 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if is_gain else x
 
 
-class UpsamplingNetwork(nn.Module):
+class UpsamplingNetwork(nn.Module, HubNetwork):
     """Base of the networks: the layers that turn features into a frame four times as large.
 
     Networks inherit these layers instead of holding them in a submodule, because released files
