@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 
@@ -12,7 +12,7 @@ import vapoursynth as vs
 from iart_plugin.inference.devices import Network, own_device, pick_device, pick_precision
 from iart_plugin.inference.engine import SCALE, make_engine
 from iart_plugin.inference.host_memory import free_host_memory
-from iart_plugin.inference.memory import FIRST_CHUNK, Plan, choose_plan
+from iart_plugin.inference.memory import FIRST_CHUNK, choose_plan
 from iart_plugin.inference.models import load_model
 from iart_plugin.inference.scenes import SceneDetector
 from iart_plugin.option_errors import as_arguments
@@ -30,7 +30,7 @@ def upscale(
     precision: str | None = None,
     chunk: int | None = None,
     warm_up: int = 10,
-    tile: int | tuple[int, int] | None = None,
+    tile: int | Sequence[int] | None = None,
     overlap: int = 24,
     self_ensemble: bool = False,
 ) -> vs.VideoNode:
@@ -52,7 +52,7 @@ def upscale(
             most 48. The first frame that is asked for waits until its whole chunk is made.
         warm_up: Frames that are read before and after a chunk, so that the recurrence has settled.
         tile: Sides of a tile in low-resolution pixels; chosen to fit the free memory if None, 0 for
-            whole frames. A single number means a square.
+            whole frames. A pair is height and width.
         overlap: Low-resolution pixels that neighbouring tiles share.
         self_ensemble: Whether to average over flips and quarter turns, at eight times the work.
 
@@ -76,14 +76,15 @@ def upscale(
         precision = pick_precision(precision, where)
         plan = choose_plan(
             clip.height, clip.width, network, device=where, precision=precision, chunk=chunk,
-            longest=_longest_chunk(clip), warm_up=warm_up, tile=tile, overlap=overlap,
+            longest=_longest_chunk(clip), warm_up=warm_up,
+            tile=tuple(tile) if isinstance(tile, Sequence) else tile, overlap=overlap,
             self_ensemble=self_ensemble,
         )  # fmt: skip
         engine = make_engine(network, plan, where, precision, self_ensemble)
-    return _larger_clip(clip, plan, RandomAccess(clip, engine, plan))
+    return _larger_clip(clip, RandomAccess(clip, engine, plan))
 
 
-def _larger_clip(clip: vs.VideoNode, plan: Plan, results: RandomAccess) -> vs.VideoNode:
+def _larger_clip(clip: vs.VideoNode, results: RandomAccess) -> vs.VideoNode:
     """The clip whose frames are computed when they are asked for."""
     size = {"width": SCALE * clip.width, "height": SCALE * clip.height}
     blank = clip.std.BlankClip(**size, keep=True)

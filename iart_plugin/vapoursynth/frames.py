@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ class RandomAccess:
         self._made: deque[tuple[int, list[np.ndarray]]] = deque(maxlen=KEPT_CHUNKS)
         # Neighbouring chunks share warm-up frames, which are not decoded twice.
         window = min(clip.num_frames, plan.chunk + 2 * plan.warm_up + 2)
-        self._source = lru_cache(maxsize=window)(self._read)
+        self._source = lru_cache(maxsize=window)(partial(_read, clip))
 
     def __getitem__(self, index: int) -> np.ndarray:
         """The upscaled frame (4h, 4w, 3) of an index."""
@@ -80,11 +80,17 @@ class RandomAccess:
     def _begins_scene(self, index: int) -> bool:
         return self._source(index).begins_scene or self._source(index - 1).ends_scene
 
-    def _read(self, index: int) -> _Source:
-        # VapourSynth gives its thread to others while get_frame() waits. A future from
-        # get_frame_async() would keep it, and block where there is a single thread.
-        with self._clip.get_frame(index) as frame:
-            rgb, props = picture(frame), frame.props
-            marks = [bool(props.get(f"_SceneChange{side}", 0)) for side in ("Prev", "Next")]
-        check_frame(index, rgb)
-        return _Source(rgb, *marks)
+
+def _read(clip: vs.VideoNode, index: int) -> _Source:
+    """Read a frame of the source.
+
+    Raises:
+        ValueError: It holds pixels that are NaN or infinite.
+    """
+    # VapourSynth gives its thread to others while get_frame() waits. A future from
+    # get_frame_async() would keep it, and block where there is a single thread.
+    with clip.get_frame(index) as frame:
+        rgb, props = picture(frame), frame.props
+        marks = [bool(props.get(f"_SceneChange{side}", 0)) for side in ("Prev", "Next")]
+    check_frame(index, rgb)
+    return _Source(rgb, *marks)

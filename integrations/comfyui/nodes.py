@@ -53,14 +53,17 @@ class IARTLoadModel:
         return {"required": {"weights": (files, {"default": AUTO, "tooltip": tooltip})}}
 
     @classmethod
-    def VALIDATE_INPUTS(cls, weights: str) -> bool | str:
-        """Whether the file is there, or what to do; a workflow may name another machine's file."""
+    def VALIDATE_INPUTS(cls, weights: str = AUTO) -> bool | str:
+        """Whether the file is there, or what to do; a workflow may name another machine's file.
+
+        ComfyUI leaves ``weights`` out if another node makes the name.
+        """
         if weights == AUTO or folder_paths.get_full_path(FOLDER, weights):
             return True
         return f"there is no {weights} in {_folder()}: put it there, or choose another file"
 
     @classmethod
-    def IS_CHANGED(cls, weights: str) -> str:
+    def IS_CHANGED(cls, weights: str = AUTO) -> str:
         """A text that changes with the file, so that a replaced file is loaded again."""
         path = None if weights == AUTO else folder_paths.get_full_path(FOLDER, weights)
         if path is None:

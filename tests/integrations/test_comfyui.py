@@ -120,6 +120,11 @@ def test_a_file_that_is_gone_is_named(nodes, comfyui, weights):
         loader().load("gone.pth")
 
 
+def test_a_name_that_another_node_makes_is_not_checked_before(nodes):
+    loader = nodes["IARTLoadModel"]
+    assert loader.VALIDATE_INPUTS() is True and loader.IS_CHANGED() == "auto"
+
+
 def test_a_replaced_file_is_loaded_again(nodes, comfyui, weights):
     loader = nodes["IARTLoadModel"]
     before = loader.IS_CHANGED(weights)

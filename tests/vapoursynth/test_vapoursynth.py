@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections import Counter
 
 import cv2
@@ -22,9 +23,13 @@ from iart_plugin.vapoursynth import mark_scenes, upscale  # noqa: E402
 COUNT, CHUNK, WARM_UP = 10, 4, 1
 
 
+def tiny_network():
+    return IACNN(num_feat=8, num_block=1, num_heads=2).eval()
+
+
 @pytest.fixture
 def network():
-    return IACNN(num_feat=8, num_block=1, num_heads=2).eval()
+    return tiny_network()
 
 
 @pytest.fixture
@@ -100,8 +105,8 @@ def test_half_floats_stay_half_floats(frames, network):
 
 
 def test_tiles_equal_the_library(frames, network):
-    options = {"tile": (8, 8), "overlap": 4}
-    clip = small(clip_of(frames[:3]), network, **options)
+    options = {"tile": (8, 10), "overlap": 4}
+    clip = small(clip_of(frames[:3]), network, tile=[8, 10], overlap=4)
     for frame, wanted in zip(clip.frames(), expected(frames[:3], network, **options), strict=True):
         np.testing.assert_array_equal(array_of(frame), wanted)
 
@@ -167,6 +172,15 @@ def test_two_clips_share_nothing(frames, network):
     for index in (0, 5, 1):
         for clip, results in zip((first, second), wanted, strict=True):
             np.testing.assert_array_equal(array_of(clip.get_frame(index)), results[index])
+
+
+def test_a_clip_that_is_gone_keeps_no_memory(frames):
+    network = tiny_network()
+    clip = small(clip_of(frames), network)
+    clip.get_frame(3).close()
+    gone = weakref.ref(network)
+    del clip, network
+    assert gone() is None
 
 
 @pytest.mark.parametrize("options", [{}, {"chunk": 10**9}, {"chunk": 1, "warm_up": 0}])
