@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,21 +16,23 @@ from typing import NamedTuple
 import pytest
 
 from iart_plugin.__main__ import COMMANDS
+from tests.videos import Clip, pictures, write_clip
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*$")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r'^```(\w*)(?: title="(.+?)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)")
 PATH = re.compile(r"`([a-z_]+/(?:[\w.-]+/)*[\w-]+\.(?:py|yml|md|txt))`")
 
 
 class Block(NamedTuple):
-    """A fenced block of a page."""
+    """A fenced block of a page; its title is the file that the reader writes or changes."""
 
     page: str
     line: int
     language: str
+    title: str | None
     text: str
     excuse: str | None
 
@@ -48,6 +52,8 @@ def blocks() -> list[Block]:
 
 
 BLOCKS = blocks()
+FOLLOWED = ("docs/extending.md",)
+"""Pages whose blocks are steps that build on each other."""
 SHELL = ("", "bash", "sh", "shell", "console")
 
 
@@ -57,12 +63,14 @@ def named(block: Block) -> str:
 
 
 def test_every_block_says_its_kind():
-    kinds = {*SHELL, "python", "yaml", "text", "ini", "toml"}
+    kinds = {*SHELL, "python", "yaml", "text", "ini", "toml", "diff"}
     assert not [named(block) for block in BLOCKS if block.language not in kinds]
 
 
 @pytest.mark.parametrize(
-    "block", [b for b in BLOCKS if b.language == "python" and not b.excuse], ids=named
+    "block",
+    [b for b in BLOCKS if b.language == "python" and not b.excuse and b.page not in FOLLOWED],
+    ids=named,
 )
 def test_python_runs(block, tmp_path, basicvsr_weights):
     (tmp_path / "BasicVSR_Vimeo90K_BIx4.pth").symlink_to(basicvsr_weights)
@@ -70,6 +78,50 @@ def test_python_runs(block, tmp_path, basicvsr_weights):
         [sys.executable, "-c", block.text], capture_output=True, text=True, cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("page", FOLLOWED)
+def test_a_page_can_be_followed_literally(page, tmp_path):
+    for folder in ("iart_plugin", "tests"):
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    write_clip(tmp_path / "in.mp4", Clip(frames=pictures(3)))
+    binaries = Path(sys.executable).parent
+    environment = os.environ | {
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(tmp_path),
+    }
+    for block in BLOCKS:
+        if block.page != page or block.excuse:
+            continue
+        if block.title:
+            write_step(block, tmp_path / block.title)
+            continue
+        starts = {"python": [sys.executable, "-c"], "bash": ["bash", "-ec"]}
+        result = subprocess.run(
+            [*starts[block.language], block.text],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert result.returncode == 0, f"{named(block)}: {result.stdout}{result.stderr}"
+    assert (tmp_path / "out.mp4").is_file()
+
+
+def write_step(block: Block, path: Path) -> None:
+    """Writes a new file, or replaces lines of one as a block with - and + says."""
+    if block.language != "diff":
+        assert not path.exists(), f"{named(block)}: {block.title} exists"
+        path.write_text(block.text, encoding="utf-8")
+        return
+    text = path.read_text(encoding="utf-8")
+    for old, new in re.findall(r"^-(.*\n)((?:^\+.*\n)+)", block.text, re.MULTILINE):
+        assert text.count(old) == 1, f"{named(block)}: {block.title} has no single line {old}"
+        text = text.replace(old, re.sub(r"^\+", "", new, flags=re.MULTILINE))
+    path.write_text(text, encoding="utf-8")
 
 
 def help_of(command: tuple[str, ...], monkeypatch, capsys) -> str:

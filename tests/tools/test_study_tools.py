@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -94,3 +95,27 @@ def test_frequency_response_page(call, tmp_path):
     _, output = call("frequency_response", *coarse, *places)  # reads what was kept
     assert "step" not in output.replace("steps", "")
     assert (tmp_path / "frequency_response.md").read_text() == text
+
+
+def test_method_is_drawn(call, tmp_path):
+    chosen = ("--only", "window", "attention")
+    _, output = call("draw_method", *chosen, "--steps", 1, "--output", tmp_path)
+    drawn = {path.name for path in tmp_path.glob("*.svg")}
+    assert drawn == {f"{name}{theme}.svg" for name in chosen[1:] for theme in ("", "-dark")}
+    assert "set to bilinear, off by 0.0054 at most" in output  # as the page says
+
+
+def test_gallery_is_what_its_tool_writes():
+    spec = importlib.util.spec_from_file_location("make_gallery", TOOLS / "make_gallery.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    docs = TOOLS.parent / "docs"
+    page = (docs / "gallery.md").read_text(encoding="utf-8")
+    figures = re.findall(r"^Bicubic: ([\d.]+) dB\. IA-CNN: ([\d.]+) dB\.", page, re.MULTILINE)
+    frames = int(re.search(r"clip of (\d+) frames", page)[1])
+    rows = [{"bicubic": bicubic, "ia-cnn": network} for bicubic, network in figures]
+    assert page == tool.page_text(rows, frames)
+    pictures = list((docs / "gallery").glob("*.jpg"))
+    assert len(pictures) == 3 * len(tool.CLIPS)
+    assert sum(path.stat().st_size for path in pictures) < 3_000_000
+    assert len(tool.camera_move(2)) == 2 and tool.camera_move(1)[0].shape == (400, 400, 3)
