@@ -8,16 +8,18 @@ video makes both chroma planes half a level too low.
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Literal
 
 import av
 import cv2
 import numpy as np
 
+from .chroma import enlarged_rows, reduced_rows, with_margin
 from .colour import JPEG_RANGE, MATRIX_RGB, Colour, pixel_depth
+from .strips import ROWS, Scratch, Strips
 
 # H.273 matrix coefficients: the code -> (K_R, K_B).
 _LUMA_WEIGHTS = {
@@ -32,8 +34,6 @@ _LUMA_WEIGHTS = {
 _PLANAR = re.compile(
     r"(?:yuv|yuvj|yuva)(444|440|422|420|411|410)p(\d+le)?|gbrp(\d+le)?|gray(\d+le)?"
 )
-_STRIP = 64  # rows that are converted at a time: few enough for a processor's cache
-_REACH = 16  # the filters reach at most this many rows beyond a strip; divisible by subsamplings
 _PLANAR_DEPTHS = (8, 9, 10, 12, 14, 16)
 
 
@@ -135,6 +135,7 @@ class ToRGB:
     def __init__(self, colour: Colour, *, centred: bool = False) -> None:
         self._colour, self._centred = colour, centred
         self._repack: dict[str, _Repacker] = {}
+        self._strips = Strips()
         if colour.matrix != MATRIX_RGB:
             _weights(colour)
 
@@ -150,16 +151,35 @@ class ToRGB:
             stored = np.dstack([planes[2], planes[0], planes[1]])
             if layout.depth in (8, 16):
                 return stored
-            return _rounded(stored.astype(np.float32) * (white / layout.highest), white)
+            return _rounded(stored.astype(np.float32) * (white / layout.highest / 2), white)
+        rgb = np.empty((*planes[0].shape, 3), np.uint8 if white == 255 else np.uint16)
+        self._strips.run(partial(self._fill, rgb, planes, layout), len(rgb))
+        return rgb
+
+    def _fill(
+        self, rgb: np.ndarray, planes: list[np.ndarray], layout: _Layout, top: int, scratch: Scratch
+    ) -> None:
+        """Convert one strip of the planes, which starts at row ``top``, and write it to ``rgb``."""
+        white = np.iinfo(rgb.dtype).max
+        rgb, luma = rgb[top : top + ROWS], planes[0][top : top + ROWS]
         offsets, scales = _codes(self._colour, layout.depth)
         if layout.kind == "grey":
-            grey = (planes[0].astype(np.float32) - offsets[0]) * (white / scales[0])
-            return np.repeat(_rounded(grey, white)[..., None], 3, 2)
-        size = planes[0].shape
-        chroma = [_enlarged(p.astype(np.float32), size, layout, self._centred) for p in planes[1:]]
-        samples = cv2.merge([planes[0].astype(np.float32), *chroma])
+            grey = (luma.astype(np.float32) - offsets[0]) * (white / scales[0] / 2)
+            rgb[:] = _rounded(grey, white)[..., None]
+            return
+        components = [scratch("luma", *luma.shape)]
+        np.copyto(components[0], luma)
+        down, across = factors = layout.down, layout.across
+        for number, plane in enumerate(planes[1:]):
+            large = scratch(("large", number), -(-len(luma) // down), down, plane.shape[1], across)
+            enlarged_rows(plane, top, factors, self._centred and down > 1, large, scratch)
+            large = large.reshape(-1, plane.shape[1] * across)
+            components.append(large[: luma.shape[0], : luma.shape[1]])
         matrix = white * np.linalg.inv(_rgb_to_ycc(self._colour)) / scales
-        return _rounded(cv2.transform(samples, _affine(matrix, -matrix @ offsets)), white)
+        matrix = _affine(matrix, -matrix @ offsets) / 2  # :func:`_rounded` doubles
+        samples, halves = scratch("samples", *rgb.shape), scratch("halves", *rgb.shape)
+        cv2.merge(components, samples)
+        _rounded(cv2.transform(samples, matrix, halves), white, rgb)
 
 
 class FromRGB:
@@ -184,6 +204,7 @@ class FromRGB:
         else:
             _weights(colour)
         self._repack = _Repacker(pix_fmt, self.colour)
+        self._strips = Strips()
 
     def __call__(self, rgb: np.ndarray) -> av.VideoFrame:
         """A frame in the encoder's format, tagged; ``rgb`` is (h, w, 3) uint8 or uint16."""
@@ -203,39 +224,40 @@ class FromRGB:
         height, width = rgb.shape[:2]
         frame = av.VideoFrame(width, height, self._planar)
         planes = _plane_views(frame, self._layout)
-        with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
-            list(pool.map(lambda top: self._fill(planes, rgb, top), range(0, height, _STRIP)))
+        self._strips.run(partial(self._fill, planes, rgb), height)
         return frame
 
-    def _fill(self, planes: list[np.ndarray], rgb: np.ndarray, top: int) -> None:
+    def _fill(self, planes: list[np.ndarray], rgb: np.ndarray, top: int, scratch: Scratch) -> None:
         """Convert one strip of ``rgb``, which starts at row ``top``, and write it to the planes."""
-        layout, bottom = self._layout, top + _STRIP
+        layout, bottom = self._layout, top + ROWS
         if layout.kind == "rgb":
             for plane, channel in zip(planes, (1, 2, 0), strict=True):
                 plane[top:bottom] = self._scaled(rgb[top:bottom, :, channel])
             return
-        # The low-pass filter of chroma also reads rows above and below the strip.
-        above = min(top, _REACH)
-        part = rgb[top - above : bottom + _REACH].astype(np.float32)
         offsets, scales = _codes(self.colour, layout.depth)
         matrix = _rgb_to_ycc(self.colour) * scales[:, None] / np.iinfo(rgb.dtype).max
-        luma = cv2.transform(part[above : above + _STRIP], _affine(matrix, offsets)[:1])
-        planes[0][top:bottom] = _rounded(luma, layout.highest)
+        matrix = _affine(matrix, offsets) / 2  # :func:`_rounded` doubles
         if layout.kind == "grey":
+            part = rgb[top:bottom].astype(np.float32)
+            _rounded(cv2.transform(part, matrix[:1]), layout.highest, planes[0][top:bottom])
             return
-        chroma = _reduced(cv2.transform(part, _affine(matrix, offsets)[1:]), layout)
-        first, last = top // layout.down, -(-bottom // layout.down)
-        chroma = chroma[above // layout.down :][: last - first]
-        for plane, channel in zip(
-            planes[1:], cv2.split(_rounded(chroma, layout.highest)), strict=True
-        ):
-            plane[first:last] = channel
+        # The low-pass filter of chroma also reads rows above and below the strip.
+        part, margin = with_margin(rgb, top, ROWS, layout.down, scratch)
+        samples = cv2.transform(part, matrix, scratch("samples", *part.shape))
+        luma, *chroma = (scratch(name, *part.shape[:2]) for name in ("luma", "blue", "red"))
+        cv2.split(samples, [luma, *chroma])
+        shown = min(ROWS, rgb.shape[0] - top)
+        _rounded(luma[margin : margin + shown], layout.highest, planes[0][top:bottom])
+        rows = slice(top // layout.down, -(-bottom // layout.down))
+        for plane, samples in zip(planes[1:], chroma, strict=True):
+            small = reduced_rows(samples, (layout.down, layout.across), scratch)
+            _rounded(small, layout.highest, plane[rows])
 
     def _scaled(self, samples: np.ndarray) -> np.ndarray:
         white, highest = np.iinfo(samples.dtype).max, self._layout.highest
         if white == highest:
             return samples
-        return _rounded(samples.astype(np.float32) * (highest / white), highest)
+        return _rounded(samples.astype(np.float32) * (highest / white / 2), highest)
 
 
 CHROMA_LOCATION = "left"
@@ -274,10 +296,18 @@ def _affine(matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return np.column_stack([matrix, offset])
 
 
-def _rounded(values: np.ndarray, highest: int) -> np.ndarray:
-    """The nearest codes from 0 to ``highest``."""
+def _rounded(halves: np.ndarray, highest: int, codes: np.ndarray | None = None) -> np.ndarray:
+    """The codes from 0 to ``highest`` that are nearest to twice the given numbers.
+
+    OpenCV's fastest function that rounds and saturates is a sum, and doubling is exact.
+
+    Args:
+        halves: float32.
+        highest: The largest code.
+        codes: Where to write them, if it is given.
+    """
     depth = cv2.CV_8U if highest <= 255 else cv2.CV_16U
-    codes = cv2.addWeighted(values, 1, values, 0, 0, dtype=depth)  # rounds and saturates
+    codes = cv2.add(halves, halves, codes, dtype=depth)
     return codes if highest in (255, 65535) else np.minimum(codes, highest, out=codes)
 
 
@@ -289,41 +319,3 @@ def _plane_views(frame: av.VideoFrame, layout: _Layout) -> list[np.ndarray]:
         samples = samples[: plane.height * (plane.line_size // samples.itemsize)]
         views.append(samples.reshape(plane.height, -1)[:, : plane.width])
     return views
-
-
-def _enlarged(
-    plane: np.ndarray, size: tuple[int, int], layout: _Layout, centred: bool
-) -> np.ndarray:
-    """A chroma plane at the size of luma, by cubic interpolation at the luma samples' positions."""
-    if layout.across == layout.down == 1:
-        return plane
-    middle = (0.5 / layout.across - 0.5) if centred and layout.down > 1 else 0.0
-    where = np.array([
-        [1 / layout.across, 0, middle],
-        [0, 1 / layout.down, 0.5 / layout.down - 0.5],
-    ])  # fmt: skip
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(plane, where, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _reduced(chroma: np.ndarray, layout: _Layout) -> np.ndarray:
-    """Chroma (h, w, 2) at the size of its planes, through a cubic low-pass filter."""
-    one, border = np.ones(1), cv2.BORDER_REPLICATE
-    if layout.across > 1:
-        kernel, anchor = _low_pass(layout.across, centred=False)
-        chroma = cv2.sepFilter2D(chroma, -1, kernel, one, None, (anchor, 0), 0, border)
-        chroma = chroma[:, :: layout.across]
-    if layout.down > 1:
-        kernel, anchor = _low_pass(layout.down, centred=True)
-        chroma = cv2.sepFilter2D(chroma, -1, one, kernel, None, (0, anchor), 0, border)
-        chroma = chroma[:: layout.down]
-    return np.ascontiguousarray(chroma)
-
-
-def _low_pass(factor: int, *, centred: bool) -> tuple[np.ndarray, int]:
-    """Filter taps for reduction by ``factor``, and the index of the tap at the sample itself."""
-    places = np.arange(1 - 2 * factor, 2 * factor + (factor - 1 if centred else 0))
-    x = np.abs((places - ((factor - 1) / 2 if centred else 0)) / factor)
-    taps = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
-    taps[x >= 2] = 0
-    return taps / taps.sum(), 2 * factor - 1

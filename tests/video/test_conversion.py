@@ -12,6 +12,8 @@ from iart_plugin.video.conversion import FromRGB, ToRGB, planar_format
 WEIGHTS = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114),
            7: (0.212, 0.087), 9: (0.2627, 0.0593)}  # fmt: skip
 LIMITED, FULL = 1, 2
+SUBSAMPLING = {"420": (2, 2), "422": (1, 2), "411": (1, 4), "440": (2, 1), "410": (4, 4),
+               "444": (1, 1)}  # fmt: skip
 
 
 def format_name(sampling: str, depth: int) -> str:
@@ -81,7 +83,7 @@ def decoded(codes: np.ndarray, matrix: int, range_: int, depth: int) -> np.ndarr
     """The inverse of :func:`to_codes`, by solving its equations."""
     zero = to_codes(np.zeros((1, 3)), matrix, range_, depth)[0]
     columns = to_codes(np.eye(3), matrix, range_, depth) - zero
-    return np.linalg.solve(columns.T, codes - zero)
+    return np.linalg.solve(columns.T, (codes.T - zero).T)
 
 
 @pytest.mark.parametrize("range_", [LIMITED, FULL])
@@ -147,6 +149,53 @@ def test_every_size(sampling, size):
     back = ToRGB(colour)(FromRGB(name, colour)(picture))
     assert back.shape == picture.shape
     assert np.abs(back.astype(int) - picture).max() <= 4
+
+
+def keys_cubic(x: np.ndarray, a: float) -> np.ndarray:
+    x = np.abs(x)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return np.where(x < 1, near, np.where(x < 2, a * (x**3 - 5 * x**2 + 8 * x - 4), 0))
+
+
+def resampling(wanted: int, given: int, step: float, first: float, a: float) -> np.ndarray:
+    """The matrix (wanted, given) that samples a line at ``first + step * i``; edges go on."""
+    width = max(step, 1)
+    matrix = np.zeros((wanted, given))
+    for i in range(wanted):
+        place = first + step * i
+        near = np.arange(int(place - 2 * width) - 1, int(place + 2 * width) + 2)
+        taps = keys_cubic((near - place) / width, a)
+        np.add.at(matrix[i], near.clip(0, given - 1), taps / taps.sum())
+    return matrix
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv420p10le", "yuv422p12le", "yuv411p", "yuv440p",
+                                  "yuv410p", "yuv444p", "yuv444p16le"])  # fmt: skip
+@pytest.mark.parametrize("size", [(131, 37), (64, 18), (70, 5)])
+def test_noise_is_exact_to_rounding_both_ways(name, size):
+    """Against the same filters in float64 and without strips, at every sample."""
+    deep, depth = "le" in name, int(name[7:-2]) if "le" in name else 8
+    white, top, random = (65535 if deep else 255), 2**depth - 1, np.random.RandomState(1)
+    rgb = random.randint(0, white + 1, (*size, 3)).astype(np.uint16 if deep else np.uint8)
+    frame = FromRGB(name, Colour(1, LIMITED))(rgb)
+    made = samples_of(frame)
+    codes = to_codes(rgb.reshape(-1, 3) / white, 1, LIMITED, depth).reshape(*size, 3)
+    down, across = SUBSAMPLING[name[3:6]]
+    for plane, wanted in zip(made, np.moveaxis(codes, 2, 0), strict=True):
+        if plane is not made[0]:
+            rows, columns = plane.shape
+            middle = (down - 1) / 2
+            wanted = resampling(rows, size[0], down, middle, -0.5) @ wanted
+            wanted = wanted @ resampling(columns, size[1], across, 0, -0.5).T
+        assert np.abs(plane - wanted.clip(0, top)).max() <= 0.5 + 5e-7 * 2**depth
+
+    middle = (1 / down - 1) / 2
+    vertical = resampling(size[0], made[1].shape[0], 1 / down, middle, -0.75)
+    horizontal = resampling(size[1], made[1].shape[1], 1 / across, 0, -0.75)
+    full = [made[0], *(vertical @ plane @ horizontal.T for plane in made[1:])]
+    wanted = decoded(np.stack(full, -1).reshape(-1, 3).T, 1, LIMITED, depth) * white
+    shown = ToRGB(Colour(1, LIMITED))(frame).reshape(-1, 3).T
+    assert np.abs(shown - wanted.clip(0, white)).max() <= 0.5 + 1e-6 * white
 
 
 def test_planar_names():
