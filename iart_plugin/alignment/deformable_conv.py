@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from iart_plugin.ops.aligner import Alignment
 from iart_plugin.ops.precision import full_precision, wide_dtype
-from iart_plugin.ops.warp import check_flow, warp
+from iart_plugin.ops.warp import check_flow, warp, without_nan
 
 from .offsets import OffsetNetwork, convolutions, groups_of
 
@@ -75,12 +75,15 @@ class DeformableConvAlignment(Alignment):
         with full_precision(flow.device):
             # torchvision wants y then x, point after point.
             guide = flow.to(dtype).flip(1).repeat(1, count, 1, 1)
+            offsets, unknown = without_nan(guide + self.offsets.bounded(residue.to(dtype)))
             out = deform_conv2d(
                 projected.to(dtype),
-                guide + self.offsets.bounded(residue.to(dtype)),
+                offsets,
                 self.weight.to(dtype),
                 self.bias.to(dtype),
                 padding=KERNEL_SIZE // 2,
                 mask=modulation.to(dtype).sigmoid(),
             )
+        if unknown is not None:
+            out = out.masked_fill(unknown, torch.nan)
         return out.to(projected.dtype)

@@ -19,7 +19,7 @@ class FiniteStepsHook(Hook):
     """Skips a step whose loss or gradient is not finite, and ends a training with many such steps.
 
     MMEngine would take the step and so turn every weight into NaN. Computing the gradient may also
-    crash the process: on a CPU, PyTorch's ``grid_sample`` would index memory by a flow of NaN.
+    crash the process in an operation that indexes memory by a NaN.
 
     Args:
         max_skipped: skipped steps in a row after which the training stops.

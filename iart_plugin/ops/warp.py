@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .constants import kept
 from .precision import full_precision, wide_dtype
+from .tracing import is_traced
 
 MODES = ("nearest", "bilinear", "bicubic")
 PADDINGS = ("zeros", "border")
@@ -48,6 +49,21 @@ def check_flow(x: Tensor, flow: Tensor) -> None:
         )
 
 
+def without_nan(position: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Makes positions safe for PyTorch's samplers, which on a CPU would index memory by NaN.
+
+    Args:
+        position: (n, c, h, w).
+
+    Returns:
+        The positions with 0 for NaN; and the pixels with a NaN, (n, 1, h, w) bool, or None if there
+        are none. Whoever samples writes NaN to these pixels, so that the NaN is noticed.
+    """
+    if position.device.type != "cpu" or is_traced(position) or not position.isnan().any():
+        return position, None
+    return position.nan_to_num(nan=0.0), position.isnan().any(1, keepdim=True)
+
+
 def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
     """Samples ``x`` at every pixel's position plus its flow (Eq. 2).
 
@@ -58,7 +74,8 @@ def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zer
         padding: outside the frame, 'zeros' or the nearest pixel of the 'border'.
 
     Returns:
-        (n, c, h, w) in ``x``'s dtype. Positions are computed in float32 at least.
+        (n, c, h, w) in ``x``'s dtype. Positions are computed in float32 at least. Pixels whose flow
+        is NaN are NaN.
 
     Raises:
         ValueError: if a name is unknown or the shapes do not match.
@@ -71,6 +88,7 @@ def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zer
     height, width = x.shape[-2:]
     dtype = wide_dtype(x, flow)
     position = flow.to(dtype) + kept(pixel_grid, height, width, device=x.device, dtype=dtype)
+    position, unknown = without_nan(position)
     # The released weights were trained with align_corners=True. It is undefined for a single row
     # or column; False samples the same points there.
     size = per_axis(width, height, position)
@@ -86,4 +104,6 @@ def warp(x: Tensor, flow: Tensor, *, mode: str = "bilinear", padding: str = "zer
             padding_mode=padding,
             align_corners=align_corners,
         )
+    if unknown is not None:
+        out = out.masked_fill(unknown, torch.nan)
     return out.to(x.dtype)

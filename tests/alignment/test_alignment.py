@@ -93,3 +93,16 @@ def test_flow_of_another_size():
     for name in ("none", "flow_warp", "patch"):
         with pytest.raises(ValueError, match="does not match"):
             build(name)(torch.zeros(1, 8, 4, 4), None, torch.zeros(1, 2, 4, 5))
+
+
+@pytest.mark.parametrize("name", sorted(ALIGNMENTS))
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -1e30, 1e9])
+def test_flow_that_is_no_number_ends_no_process(name, value):
+    """Neither pass reads memory at such a place, and NaN stays NaN, so that the loss shows it."""
+    aligner = build(name)
+    reference, current = torch.rand(2, 1, 8, 16, 16).requires_grad_().unbind()
+    flow = torch.rand(1, 2, 16, 16)
+    flow[:, :, 2:9] = value
+    out = aligner(reference, current, flow.requires_grad_())
+    assert out[:, :, 4].isnan().all() or name == "none" or value == value
+    out.sum().backward()

@@ -86,3 +86,22 @@ def test_encoding_of_the_origin_and_odd_channels():
     assert encoding.tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
     with pytest.raises(ValueError, match="even"):
         sinusoidal_encoding(torch.zeros(2), 7)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_nan_in_the_flow_is_passed_on(mode, padding):
+    """No memory is indexed by NaN, in either pass: the pixel is NaN, and the others are right."""
+    x = torch.rand(1, 3, 16, 16, requires_grad=True)
+    flow = torch.rand(1, 2, 16, 16)
+    wanted = warp(x, flow, mode=mode, padding=padding)
+    flow[0, 1, 5, 6] = torch.nan
+    flow.requires_grad_()
+    out = warp(x, flow, mode=mode, padding=padding)
+    assert out[..., 5, 6].isnan().all()
+    known = torch.ones(16, 16, dtype=torch.bool)
+    known[5, 6] = False
+    assert torch.equal(out[..., known], wanted[..., known])
+    out[..., known].sum().backward()
+    assert x.grad.isfinite().all()
+    warp(x, torch.full_like(flow, torch.nan), mode=mode, padding=padding).sum().backward()
