@@ -29,8 +29,12 @@ INTEGERS = ("relative_position_index", "window_idx_offset")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class CheckpointMismatch(RuntimeError):
-    """A checkpoint cannot be read, does not fit a network, or holds no network that is known."""
+class CheckpointMismatch(RuntimeError, ValueError):
+    """A checkpoint cannot be read, does not fit a network, or holds no network that is known.
+
+    It is a RuntimeError, as PyTorch's own errors about weights are, and a ValueError, as all errors
+    of this package about bad input are.
+    """
 
 
 def kind_of_file(path: str) -> str:

@@ -23,9 +23,7 @@ def one_line(error: BaseException) -> str:
         text = f"{name}{error.strerror}"
     else:
         text = " ".join(str(error).split())
-    from iart_plugin.weight_checks import CheckpointMismatch  # here, since it imports PyTorch
-
-    expected = isinstance(error, (ValueError, OSError, MemoryError, CheckpointMismatch))
+    expected = isinstance(error, (ValueError, OSError, MemoryError))
     return text if expected and text else f"{type(error).__name__}: {text}"
 
 
@@ -52,8 +50,8 @@ def command_parser(name: str, text: str) -> argparse.ArgumentParser:
 def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
     """Let a command's ``main(argv)`` end with one line and an exit code if the input is bad.
 
-    Only errors that the input causes are shown like this: ``ValueError`` and ``OSError``. Any other
-    error is a fault of the program, and its trace is shown.
+    Only errors that the input causes are shown like this: ``ValueError``, of which unusable weights
+    are a kind, and ``OSError``. Any other error is a fault of the program, and its trace is shown.
     """
 
     @functools.wraps(main)

@@ -18,7 +18,7 @@ from torch import Tensor
 from iart_plugin.archs.conversion import behind, mmagic_file
 from iart_plugin.archs.keys import check_fit, recognise
 from iart_plugin.archs.upsampler import UpsamplingNetwork
-from iart_plugin.weight_checks import check_values
+from iart_plugin.weight_checks import CheckpointMismatch, check_values
 from iart_plugin.weight_files import OPTIONS, read_options, read_state_dict
 
 SCHEMES = ("", "http://", "https://")
@@ -54,15 +54,18 @@ class CheckpointFitHook(Hook):
         """Checks a file before it is loaded.
 
         Raises:
-            CheckpointMismatch: if it does not fit, or holds NaN or whole numbers.
+            CheckpointMismatch: naming the file, if it does not fit, or holds NaN or whole numbers.
         """
         generator = _generator(runner)
         if not isinstance(generator, UpsamplingNetwork):
             return
         state = checkpoint.get("state_dict", checkpoint)
         weights, options = behind("generator.", state), checkpoint.get(OPTIONS)
-        check_fit(generator, weights, strict=not self.partial, options=options)
-        check_values(weights)
+        try:
+            check_fit(generator, weights, strict=not self.partial, options=options)
+            check_values(weights)
+        except CheckpointMismatch as error:
+            raise CheckpointMismatch(f"{runner._load_from}: {error}") from error
 
 
 def _generator(runner: Runner) -> Any:

@@ -66,7 +66,7 @@ def _write(
     info = after.info
     scale = info.width // before.info.width
     encoding = comparison_encoding(path, before.info, info.colour, mode, scale, quality)
-    packets = path.with_name(path.name + ".packets")
+    packets = AtomicFile(path).temporary
     segment = VideoSegment(packets, encoding)
     middle = (info.frames or 1) // 2
     try:

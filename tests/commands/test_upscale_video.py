@@ -266,6 +266,17 @@ def test_comparison_has_an_encoder_of_its_own(tmp_path):
     assert len(read_back(tmp_path / "out.compare.mp4").frames) == 3
 
 
+def test_comparison_leaves_other_files_alone(tmp_path):
+    source = write_clip(tmp_path / "in.mp4", Clip(pictures(2)))
+    others = [tmp_path / f"out.compare.mp4{end}" for end in (".packets", ".part", ".tmp")]
+    for other in others:
+        other.write_text("somebody's")
+    upscale(source, tmp_path / "out.mp4", compare="side")
+    assert all(other.read_text() == "somebody's" for other in others)
+    made = {"in.mp4", "out.mp4", "out.compare.mp4", "out.compare.png"}
+    assert {p.name for p in tmp_path.iterdir()} == made | {other.name for other in others}
+
+
 def test_comparison_that_fails_leaves_nothing(tmp_path, monkeypatch):
     source = write_clip(tmp_path / "in.mp4", Clip(pictures(3)))
 

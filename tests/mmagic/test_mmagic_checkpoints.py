@@ -123,7 +123,7 @@ def test_bare_state_dict(tmp_path):
 def _runner(model: nn.Module):
     from types import SimpleNamespace
 
-    return SimpleNamespace(model=model)
+    return SimpleNamespace(model=model, _load_from="given.pth")
 
 
 def test_wrong_network_is_refused(tmp_path):
@@ -132,7 +132,9 @@ def test_wrong_network_is_refused(tmp_path):
     path = tmp_path / "ia_rt.pth"
     torch.save({"params": _network(IART, RT, 5).state_dict()}, path)
     hook = iart_plugin.mmagic.CheckpointFitHook()
-    with pytest.raises(CheckpointMismatch, match="it holds a IART, the network is a IACNN"):
+    with pytest.raises(
+        CheckpointMismatch, match="given.pth: .* it holds a IART, the network is a IACNN"
+    ):
         hook.after_load_checkpoint(_runner(_build(CNN)), _load_checkpoint(str(path)))
 
 
@@ -147,6 +149,16 @@ def test_alignment_that_the_file_records_is_compared(tmp_path, suffix):
         hook.after_load_checkpoint(_runner(_build(CNN)), _load_checkpoint(str(path)))
     fitting = _runner(_build(CNN | {"num_heads": 4}))
     hook.after_load_checkpoint(fitting, _load_checkpoint(str(path)))
+
+
+def test_a_resumed_checkpoint_of_other_heads_is_refused():
+    """The sizes of the weights do not show the number of heads."""
+    hook, trained = iart_plugin.mmagic.CheckpointFitHook(), _build(CNN | {"num_heads": 4})
+    checkpoint = {"state_dict": trained.state_dict(), "optimizer": {}}
+    hook.before_save_checkpoint(_runner(trained), checkpoint)
+    hook.after_load_checkpoint(_runner(trained), checkpoint)
+    with pytest.raises(CheckpointMismatch, match="num_heads=4, the network's num_heads=2"):
+        hook.after_load_checkpoint(_runner(_build(CNN)), checkpoint)
 
 
 def test_part_of_the_network_is_refused_unless_asked_for(tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -20,6 +21,9 @@ from iart_plugin.commands.console import (
 )
 
 from .options import UpscaleOptions
+
+if TYPE_CHECKING:
+    from .distributed import Group
 
 OLDEST_PYAV = 18  # colour tags of frames and copied streams' flags do not work before
 
@@ -156,7 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_all(
     inputs: list[str], output: str | None, options: UpscaleOptions, *, verbose: bool
 ) -> int:
-    """Run one film after another; a bad one does not stop the others."""
+    """Run one film after another. A bad one does not stop the others, unless processes share it."""
+    from .distributed import Group
     from .films import plan_films, split_output
 
     try:
@@ -166,17 +171,28 @@ def _run_all(
     except (OSError, ValueError) as error:
         logger.error("%s", one_line(error), exc_info=verbose)
         return EXIT_ERROR
+    group = Group.join()
+    try:
+        return _run_films(runs, group, verbose=verbose)
+    finally:
+        group.leave()
+
+
+def _run_films(runs: list[UpscaleOptions], group: Group, *, verbose: bool) -> int:
     bad = []
     for film in runs:
-        if len(runs) > 1 and film.resume and is_finished(film):
+        if len(runs) > 1 and film.resume and group.share(is_finished(film)):
             logger.info("%s is there already", film.output)
             continue
-        code = _run(film, verbose=verbose)
+        code = _run(film, group, verbose=verbose)
         if code == EXIT_INTERRUPTED:
             return code
         bad += [film.input] if code else []
+        if bad and group.size > 1:  # the other processes may be waiting for this one
+            break
     if bad and len(runs) > 1:
-        logger.error("%d of %d films failed: %s", len(bad), len(runs), ", ".join(bad))
+        left = ", and the films after it are left out" if group.size > 1 else ""
+        logger.error("%d of %d films failed: %s%s", len(bad), len(runs), ", ".join(bad), left)
     return EXIT_ERROR if bad else 0
 
 
@@ -188,12 +204,12 @@ def is_finished(options: UpscaleOptions) -> bool:
     return target.path.exists() and not target.work.exists()
 
 
-def _run(options: UpscaleOptions, *, verbose: bool) -> int:
+def _run(options: UpscaleOptions, group: Group, *, verbose: bool) -> int:
     from .run import Interrupted, upscale_video
 
     try:
         with logging_redirect_tqdm([logger]):
-            result = upscale_video(options)
+            result = upscale_video(options, group)
     except Interrupted as error:
         logger.error("%s", error)
         return EXIT_INTERRUPTED
@@ -203,7 +219,7 @@ def _run(options: UpscaleOptions, *, verbose: bool) -> int:
     except Exception as error:
         logger.error("%s", one_line(error), exc_info=verbose)
         return EXIT_ERROR
-    if not options.dry_run:
+    if group.is_first and not options.dry_run:
         logger.info("wrote %s: %d frames", result.output, result.frames)
         if result.comparison:
             logger.info("wrote %s", result.comparison)

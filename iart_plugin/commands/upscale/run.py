@@ -45,23 +45,30 @@ class Result:
     comparison: Path | None = None
 
 
-def upscale_video(options: UpscaleOptions) -> Result:
+def upscale_video(options: UpscaleOptions, group: Group | None = None) -> Result:
     """Upscale a video or images by 4 as told, and put the result where told.
+
+    Args:
+        options: What to upscale, and how.
+        group: The processes that share the work. By default those that the environment describes
+            join for this run.
 
     Raises:
         ValueError: Options or input that cannot be used; says which.
         OSError: Files that cannot be read or written, or a full disk.
         Interrupted: Ctrl-C or SIGTERM; finished work is kept.
     """
-    group = Group.join()
-    try:
-        job = prepare(options, group)
+    if group is None:
+        group = Group.join()
         try:
-            return _carry_out(job)
+            return upscale_video(options, group)
         finally:
-            job.source.close()
+            group.leave()
+    job = prepare(options, group)
+    try:
+        return _carry_out(job)
     finally:
-        group.leave()
+        job.source.close()
 
 
 def _carry_out(job: Job) -> Result:
