@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
+from iart_plugin import __version__
 from iart_plugin.__main__ import COMMANDS
 from tests.videos import Clip, pictures, write_clip
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = ("docs", "model_cards")
+PAGES = [ROOT / "README.md", *(p for name in FOLDERS for p in sorted((ROOT / name).glob("*.md")))]
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*$")
 FENCE = re.compile(r'^```(\w*)(?: title="(.+?)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)")
@@ -204,4 +207,23 @@ def test_links_and_paths_lead_somewhere(page):
 
 def test_the_site_lists_every_page():
     listed = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+    pages = [page.name for page in (ROOT / "docs").glob("*.md")]
+    of_the_top = ["contributing.md", "security.md", "code_of_conduct.md"]  # docs/hooks.py
+    assert sorted(listed) == sorted(pages + of_the_top)
+
+
+def test_the_changelog_begins_with_the_version():
+    page = (ROOT / "docs" / "changelog.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (\S+)", page, re.MULTILINE)[1] == __version__
+
+
+def test_results_quote_the_papers_table():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    quoted = page.partition("## The paper's figures")[2].partition("## Ours")[0]
+    for name in ("ia_cnn", "ia_rt"):
+        metafile = yaml.safe_load((ROOT / f"configs/mmagic/{name}/metafile.yml").read_text())
+        for model in metafile["Models"]:
+            if model["Metadata"].get("Results From") == "the paper, Table 2":
+                for result in model["Results"]:
+                    psnr, ssim = result["Metrics"].values()
+                    assert f"{psnr:.2f} / {ssim:.4f}" in quoted, model["Name"]
