@@ -28,12 +28,9 @@ def random_block(
     c, hidden, tokens = channels, 2 * channels, frames * window[0] * window[1]
     weights = BlockWeights(
         normal(heads, tokens, tokens),
-        *(normal(c, mean=1), normal(c)),
-        *(normal(3 * c, c), normal(3 * c)),
-        *(normal(c, c), normal(c)),
-        *(normal(c, mean=1), normal(c)),
-        *(normal(hidden, c), normal(hidden)),
-        *(normal(c, hidden), normal(c)),
+        *(normal(3 * c, c), normal(c, c), normal(hidden, c), normal(c, hidden)),
+        *(normal(c, mean=1), normal(c), normal(3 * c)),
+        *(normal(c, mean=1), normal(c), normal(c), normal(c), normal(hidden)),
     )
     scales = 0.5 + torch.rand(2, clips, generator=generator, dtype=torch.float64)
     return normal(clips, frames, height, width, c, std=1), weights, scales.to(device, dtype)

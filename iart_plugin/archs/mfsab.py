@@ -16,12 +16,15 @@ from torch.utils.checkpoint import checkpoint
 
 from iart_plugin.fused import is_fused
 from iart_plugin.kernels.availability import uses_kernel
-from iart_plugin.kernels.mfsab_sizes import MAX_CHANNELS, BlockWeights
+from iart_plugin.kernels.mfsab_sizes import MAX_CHANNELS, BlockWeights, PackedWeights, pack
 from iart_plugin.ops.mfsab import Windows, reference_block
 from iart_plugin.ops.mfsab_operator import kernel_block
 from iart_plugin.ops.mfsab_windows import windowed_block
 from iart_plugin.ops.precision import compute_dtype, is_autocast, wide_dtype
 from iart_plugin.ops.tracing import is_traced
+
+Prepared = BlockWeights | PackedWeights
+"""A block's weights as its forms for reference and CPUs, or its kernels, take them."""
 
 MLP_RATIO = 2
 MAX_DROP_PATH = 0.1
@@ -126,21 +129,24 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, MLP_RATIO * dim)
 
-    def prepare(self) -> BlockWeights:
-        """Gathers the bias and casts the matrices for products, so that many calls can share it."""
+    def prepare(self) -> Prepared:
+        """Gathers the bias and casts the matrices for products, so that many calls can share it.
+
+        The result decides the form: weights that are packed are for the kernels.
+        """
         dtype = compute_dtype(self.attn.qkv.weight)
-        return BlockWeights(
-            self.attn.bias().to(dtype),
-            *(self.norm1.weight, self.norm1.bias),
-            *(self.attn.qkv.weight.to(dtype), self.attn.qkv.bias),
-            *(self.attn.proj.weight.to(dtype), self.attn.proj.bias),
-            *(self.norm2.weight, self.norm2.bias),
-            *(self.mlp.fc1.weight.to(dtype), self.mlp.fc1.bias),
-            *(self.mlp.fc2.weight.to(dtype), self.mlp.fc2.bias),
+        qkv, proj, fc1, fc2 = self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2
+        weights = BlockWeights(
+            *(self.attn.bias(), qkv.weight, proj.weight, fc1.weight, fc2.weight),
+            *(self.norm1.weight, self.norm1.bias, qkv.bias),
+            *(self.norm2.weight, self.norm2.bias, proj.bias, fc2.bias, fc1.bias),
         )
+        if uses_kernel(weights.bias.device, dtype) and len(self.norm1.bias) <= MAX_CHANNELS:
+            return pack(weights, dtype)
+        return BlockWeights(*(x.to(dtype) if x.dim() > 1 else x for x in weights))
 
     def forward(
-        self, x: Tensor, weights: BlockWeights, frame: int | None = None, in_place: bool = False
+        self, x: Tensor, weights: Prepared, frame: int | None = None, in_place: bool = False
     ) -> Tensor:
         """Applies the block to all frames, or computes the result of one frame only.
 
@@ -155,7 +161,7 @@ class Block(nn.Module):
         """
         scales = self.drop_path.draw(2, len(x), x.device)
         arguments = x, weights, self.windows, frame, scales
-        if uses_kernel(weights.qkv_weight) and x.shape[-1] <= MAX_CHANNELS:
+        if isinstance(weights, PackedWeights):
             return kernel_block(*arguments)
         if is_fused() and not is_traced(x):
             return windowed_block(*arguments, in_place=in_place)
@@ -174,9 +180,7 @@ class ResidualGroup(nn.Module):
             for i, rate in enumerate(drop_path)
         )
 
-    def forward(
-        self, x: Tensor, weights: Sequence[BlockWeights], frame: int | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, weights: Sequence[Prepared], frame: int | None = None) -> Tensor:
         """Maps (n, t, h, w, c) tokens to the same shape, or to the wanted frame's."""
         for i, block in enumerate(self.blocks):
             is_last = i == len(self.blocks) - 1
@@ -204,9 +208,7 @@ class Layer(nn.Module):
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
         self.use_checkpoint = use_checkpoint
 
-    def forward(
-        self, x: Tensor, weights: Sequence[BlockWeights], frame: int | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, weights: Sequence[Prepared], frame: int | None = None) -> Tensor:
         """Maps (n, t, h, w, c) tokens to the same shape, or to the wanted frame's.
 
         Without gradients ``x`` is overwritten.
@@ -282,11 +284,11 @@ class MFSABBackbone(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
 
-    def prepare(self) -> list[list[BlockWeights]]:
+    def prepare(self) -> list[list[Prepared]]:
         """Prepares the weights of all blocks, by layer, for use until the weights change."""
         return [[block.prepare() for block in layer.residual_group.blocks] for layer in self.layers]
 
-    def forward(self, x: Tensor, weights: list[list[BlockWeights]] | None = None) -> Tensor:
+    def forward(self, x: Tensor, weights: list[list[Prepared]] | None = None) -> Tensor:
         """Refines the output frame.
 
         Args:

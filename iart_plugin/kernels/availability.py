@@ -1,6 +1,6 @@
 """Decides whether the fused kernels can be used, and replaces those that fail.
 
-A network calls :func:`uses_kernel` with the tensors that a kernel would get. If the answer is no,
+A network calls :func:`uses_kernel` with the device and dtypes that a kernel would get. If the answer is no,
 it uses another form. Each operator runs its kernel through :func:`attempt`. If Triton cannot
 compile or launch a kernel, the reference form replaces it, with one warning.
 """
@@ -34,15 +34,14 @@ class KernelWarning(UserWarning):
     """The warning that says why a reference form is used instead of a fused kernel."""
 
 
-def uses_kernel(*tensors: Tensor) -> bool:
-    """Whether a fused kernel computes on these tensors; on a GPU, warns once if none can.
+def uses_kernel(device: torch.device, *dtypes: torch.dtype) -> bool:
+    """Whether a fused kernel computes on tensors there; on a GPU, warns once if none can.
 
     Args:
-        tensors: the tensors that the kernel would get, in the dtype in which it would get them.
+        device: where the tensors are that the kernel would get.
+        *dtypes: the dtypes in which it would get them.
     """
-    if not is_fused():
-        return False
-    return all(_is_usable(tensor.device, tensor.dtype) for tensor in tensors)
+    return is_fused() and all(_is_usable(device, dtype) for dtype in dtypes)
 
 
 def reason_against(device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:

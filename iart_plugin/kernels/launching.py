@@ -97,9 +97,9 @@ def dot_precision() -> str:
     more registers than there are.
     """
     matmul = torch.backends.cuda.matmul
-    if hasattr(matmul, "fp32_precision"):  # reading allow_tf32 raises if this was set
-        is_tf32 = matmul.fp32_precision == "tf32"
-    else:
+    try:
+        is_tf32 = matmul.fp32_precision == "tf32"  # reading allow_tf32 raises if this was set
+    except AttributeError:  # an older PyTorch
         is_tf32 = matmul.allow_tf32
     return "tf32" if is_tf32 else "tf32x3"
 

@@ -12,26 +12,28 @@ import torch
 from torch import Tensor
 
 from .launching import Shipped, launch
-from .mfsab_sizes import BlockWeights, Shape, token_tiles, window_tiles
+from .mfsab_sizes import BlockWeights, Shape, token_tiles, unpack, window_tiles
 
 BIAS_PROGRAMS = 1024
 """About how many programs share the work on the gradient of the bias."""
 
 
 def forward(
-    x: Tensor, weights: BlockWeights, scales: Tensor | None, shape: Shape
+    x: Tensor, matrices: Tensor, vectors: Tensor, scales: Tensor | None, shape: Shape
 ) -> tuple[Tensor, Tensor]:
     """Computes a block.
 
     Args:
         x: (n, t, h, w, c) contiguous.
-        weights: the block's.
+        matrices: the block's, see :class:`~.mfsab_sizes.PackedWeights`.
+        vectors: the block's, likewise.
         scales: (2, n) factors of what attention and the MLP add, or None.
         shape: the sizes.
 
     Returns:
         The output, (n, t or 1, h, w, c), and the logsumexp of the logits, (tokens, heads).
     """
+    weights = unpack(matrices, vectors, shape)
     qkv = _norm_qkv(x, weights, shape)
     attended, logsumexp = _attention(qkv, weights, shape)
     del qkv
@@ -42,20 +44,26 @@ def backward(
     gradient: Tensor,
     x: Tensor,
     logsumexp: Tensor,
-    weights: BlockWeights,
+    matrices: Tensor,
+    vectors: Tensor,
     scales: Tensor | None,
     shape: Shape,
-) -> list[Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Computes a block's gradients.
 
     Returns:
-        The gradients of the input, of ``MATRICES``, and of ``VECTORS`` joined in float32.
+        The gradients of the input, of the matrices, and in float32 of the vectors.
     """
+    weights = unpack(matrices, vectors, shape)
+    found = torch.empty_like(matrices), torch.empty_like(vectors, dtype=torch.float32)
+    gradients = unpack(*found, shape)
+    before_attention = 5 * shape.channels  # the first vectors' length
     qkv = _norm_qkv(x, weights, shape)
     attended, _ = _attention(qkv, weights, shape)
-    shortcut, upper, matrices, vectors = _project_mlp_backward(
-        gradient, x, attended, weights, scales, shape
+    shortcut, upper, sums = _project_mlp_backward(
+        gradient, x, attended, weights, gradients, scales, shape
     )
+    torch.sum(sums, 0, out=found[1][before_attention:])
     read = {
         "qkv": qkv,
         "qkv_bias": weights.qkv_bias,
@@ -66,12 +74,13 @@ def backward(
         **shape.on_windows(),
     }
     qkv_gradient, padding = _qkv_gradient(attended, read, shape)
-    bias = _bias_gradient(read, shape)
-    del qkv, attended, upper, read
-    x_gradient, qkv_weight, inner = _norm_qkv_backward(qkv_gradient, x, shortcut, weights, shape)
+    _bias_gradient(read, gradients.bias, shape)
+    del qkv, attended, upper, read, sums
+    x_gradient, sums = _norm_qkv_backward(qkv_gradient, x, shortcut, weights, gradients, shape)
+    torch.sum(sums, 0, out=found[1][:before_attention])
     if padding is not None:
-        inner[-len(padding) :] += padding
-    return [x_gradient, bias, qkv_weight, *matrices, torch.cat((inner, vectors))]
+        gradients.qkv_bias[shape.channels :] += padding
+    return x_gradient, *found
 
 
 def _norm_qkv(x: Tensor, weights: BlockWeights, shape: Shape) -> Tensor:
@@ -154,7 +163,7 @@ def _after_attention(
         "scales": scales,
         "rows": len(attended),
         "clips": shape.clips,
-        "HIDDEN": len(weights.fc1_bias),
+        "HIDDEN": shape.hidden,
         **shape.selection(),
     }
 
@@ -164,14 +173,20 @@ def _project_mlp_backward(
     x: Tensor,
     attended: Tensor,
     weights: BlockWeights,
+    gradients: BlockWeights,
     scales: Tensor | None,
     shape: Shape,
-) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-    """Returns the gradients of the shortcut's input, attended tokens, matrices and vectors."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Writes the matrices' gradients.
+
+    Returns:
+        The gradients of the shortcut's input and of the attended tokens, and the sums whose total
+        over all programs is the gradient of the vectors.
+    """
     from .mfsab_backward import project_mlp_backward_kernel
 
     cut = token_tiles("project_mlp_backward", attended)
-    programs, hidden = -(-len(attended) // cut.rows), len(weights.fc1_bias)
+    programs, hidden = -(-len(attended) // cut.rows), shape.hidden
     normed, out_gradient, projected_gradient, attended_gradient = (
         torch.empty_like(attended) for _ in range(4)
     )
@@ -194,16 +209,14 @@ def _project_mlp_backward(
         **_after_attention(x, attended, weights, scales, shape),
         **shape.on_tokens(cut),
     )
-    matrices = [
-        projected_gradient.t() @ attended,
-        middle_gradient.t() @ normed,
-        out_gradient.t() @ middle,
-    ]
-    return shortcut, attended_gradient, matrices, sums.sum(0)
+    torch.mm(projected_gradient.t(), attended, out=gradients.proj_weight)
+    torch.mm(middle_gradient.t(), normed, out=gradients.fc1_weight)
+    torch.mm(out_gradient.t(), middle, out=gradients.fc2_weight)
+    return shortcut, attended_gradient, sums
 
 
-def _bias_gradient(read: dict[str, Any], shape: Shape) -> Tensor:
-    """The gradient of the bias on the logits, (heads, tokens, tokens)."""
+def _bias_gradient(read: dict[str, Any], gradient: Tensor, shape: Shape) -> None:
+    """Writes the gradient of the bias on the logits, (heads, tokens, tokens)."""
     from .mfsab_attention_backward import bias_gradient_kernel
 
     bias = read["bias"]
@@ -216,12 +229,10 @@ def _bias_gradient(read: dict[str, Any], shape: Shape) -> Tensor:
     sums = bias.new_empty(groups, heads, queries, tokens, dtype=torch.float32)
     arguments = {"bias_gradient": sums, "windows": windows, **read, **how}
     launch(bias_gradient_kernel, (pairs, groups), bias.device, **arguments)
-    summed = sums.sum(0).to(bias.dtype)
-    if shape.frame < 0:
-        return summed
-    whole = torch.zeros_like(bias)
-    whole[:, shape.frame * queries : (shape.frame + 1) * queries] = summed
-    return whole
+    first = max(shape.frame, 0) * queries
+    if shape.frame >= 0:
+        gradient.zero_()  # the queries of the other frames have none
+    gradient[:, first : first + queries] = sums.sum(0)
 
 
 def _qkv_gradient(
@@ -247,9 +258,14 @@ def _qkv_gradient(
 
 
 def _norm_qkv_backward(
-    gradient: Tensor, x: Tensor, shortcut: Tensor, weights: BlockWeights, shape: Shape
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the block's input, of the projection's matrix, of the vectors."""
+    gradient: Tensor,
+    x: Tensor,
+    shortcut: Tensor,
+    weights: BlockWeights,
+    gradients: BlockWeights,
+    shape: Shape,
+) -> tuple[Tensor, Tensor]:
+    """Writes the matrix' gradient; returns the block's input's, and the sums for the vectors'."""
     from .mfsab_backward import norm_qkv_backward_kernel
 
     cut = token_tiles("norm_qkv_backward", gradient)
@@ -274,7 +290,8 @@ def _norm_qkv_backward(
         **shape.selection(),
         **shape.on_tokens(cut),
     )
-    return x_gradient, gradient.t() @ normed, sums.sum(0)
+    torch.mm(gradient.t(), normed, out=gradients.qkv_weight)
+    return x_gradient, sums
 
 
 def shipped() -> Iterator[Shipped]:
@@ -308,16 +325,9 @@ def _start_in(frames: int, channels: int, dtype: torch.dtype) -> None:
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    weights = BlockWeights(
-        empty(heads, tokens, tokens, dtype=dtype),
-        *(empty(c), empty(c)),
-        *(empty(3 * c, c, dtype=dtype), empty(3 * c)),
-        *(empty(c, c, dtype=dtype), empty(c)),
-        *(empty(c), empty(c)),
-        *(empty(hidden, c, dtype=dtype), empty(hidden)),
-        *(empty(c, hidden, dtype=dtype), empty(c)),
-    )
-    shape = Shape(2, frames, 180, 320, c, heads, (8, 8), True, -1)
+    matrices = empty(heads * tokens**2 + 4 * c * c + 2 * hidden * c, dtype=dtype)
+    vectors = empty(9 * c + hidden)
+    shape = Shape(2, frames, 180, 320, c, heads, hidden, (8, 8), True, -1)
     x, scales = empty(2, frames, 180, 320, c), empty(2, 2)
-    out, logsumexp = forward(x, weights, scales, shape)
-    backward(out, x, logsumexp, weights, scales, shape)
+    out, logsumexp = forward(x, matrices, vectors, scales, shape)
+    backward(out, x, logsumexp, matrices, vectors, scales, shape)

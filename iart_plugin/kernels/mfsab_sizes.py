@@ -1,7 +1,9 @@
 """The sizes of an MFSAB block, its weights, and how its kernels are cut into tiles."""
 
+from math import prod
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .launching import dot_precision, padded
@@ -13,33 +15,58 @@ EPSILON = 1e-5
 
 
 class BlockWeights(NamedTuple):
-    """A block's weights: matrices in the dtype of products, vectors as they are stored.
+    """A block's weights: matrices in the dtype of products, then vectors as they are stored.
+
+    The vectors before and after attention lie together, as the kernels sum up their gradients.
 
     Attributes:
         bias: (heads, tokens, tokens), added to the logits of every window, query by key.
     """
 
     bias: Tensor
+    qkv_weight: Tensor
+    proj_weight: Tensor
+    fc1_weight: Tensor
+    fc2_weight: Tensor
     norm1_weight: Tensor
     norm1_bias: Tensor
-    qkv_weight: Tensor
     qkv_bias: Tensor
-    proj_weight: Tensor
-    proj_bias: Tensor
     norm2_weight: Tensor
     norm2_bias: Tensor
-    fc1_weight: Tensor
-    fc1_bias: Tensor
-    fc2_weight: Tensor
+    proj_bias: Tensor
     fc2_bias: Tensor
+    fc1_bias: Tensor
 
 
-MATRICES = ("bias", "qkv_weight", "proj_weight", "fc1_weight", "fc2_weight")
-VECTORS = (
-    *("norm1_weight", "norm1_bias", "qkv_bias"),
-    *("norm2_weight", "norm2_bias", "proj_bias", "fc2_bias", "fc1_bias"),
-)
-"""A block's weights in the order in which their gradients are given."""
+MATRICES = 5
+"""How many of a block's weights are matrices."""
+
+
+class PackedWeights(NamedTuple):
+    """A block's weights in two tensors, because PyTorch takes time for each tensor of an operator.
+
+    The entries follow each other without gaps. With 8 x 8 windows and channels that are a multiple
+    of 4, each entry starts at a multiple of 16 bytes, as fast loads need it; vectors in half
+    precision need a multiple of 8.
+
+    Attributes:
+        matrices: the matrices of :class:`BlockWeights`, one after the other.
+        vectors: the vectors, likewise.
+        heads: attention heads.
+        hidden: channels between the MLP's two layers.
+    """
+
+    matrices: Tensor
+    vectors: Tensor
+    heads: int
+    hidden: int
+
+
+def pack(weights: BlockWeights, dtype: torch.dtype) -> PackedWeights:
+    """Joins a block's weights, and casts the matrices to a dtype."""
+    matrices = torch.cat([matrix.flatten() for matrix in weights[:MATRICES]]).to(dtype)
+    vectors = torch.cat(weights[MATRICES:])
+    return PackedWeights(matrices, vectors, len(weights.bias), len(weights.fc1_bias))
 
 
 class Shape(NamedTuple):
@@ -52,6 +79,7 @@ class Shape(NamedTuple):
         width: columns of a frame.
         channels: channels of a token.
         heads: attention heads.
+        hidden: channels between the MLP's two layers.
         window: (rows, columns) of a window.
         shift: whether the frames are rolled.
         frame: the frame that is wanted; all if negative.
@@ -63,6 +91,7 @@ class Shape(NamedTuple):
     width: int
     channels: int
     heads: int
+    hidden: int
     window: tuple[int, int]
     shift: bool
     frame: int
@@ -81,6 +110,11 @@ class Shape(NamedTuple):
     def is_padded(self) -> bool:
         """Whether some windows reach beyond the frame."""
         return self.height % self.window[0] != 0 or self.width % self.window[1] != 0
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of a window."""
+        return self.frames * self.window[0] * self.window[1]
 
     def rows(self, frames: int) -> int:
         """The tokens of all clips in so many frames."""
@@ -128,6 +162,17 @@ class Shape(NamedTuple):
             "out_rows": self.wanted * pixels,
             "skipped": max(self.frame, 0) * pixels,
         }
+
+
+def unpack(matrices: Tensor, vectors: Tensor, shape: Shape) -> BlockWeights:
+    """Gives views of the entries of :class:`PackedWeights`, or of the gradients of both tensors."""
+    c, heads, hidden, tokens = shape.channels, shape.heads, shape.hidden, shape.tokens
+    shapes = ((heads, tokens, tokens), (3 * c, c), (c, c), (hidden, c), (c, hidden))
+    parts = matrices.split_with_sizes([prod(shape) for shape in shapes])
+    return BlockWeights(
+        *(part.view(shape) for part, shape in zip(parts, shapes, strict=True)),
+        *vectors.split_with_sizes([c, c, 3 * c, c, c, c, c, hidden]),
+    )
 
 
 class Tiles(NamedTuple):

@@ -179,7 +179,11 @@ class ImplicitAlignment(Alignment):
             self.num_heads,
             self.window_size,
         )
-        form = implicit_alignment if uses_kernel(keys_values) else align_windows
+        form = (
+            implicit_alignment
+            if uses_kernel(keys_values.device, keys_values.dtype, arguments[2].dtype)
+            else align_windows
+        )
         return form(*arguments).permute(0, 3, 1, 2)  # channels last
 
     def _window_table(self) -> Tensor:

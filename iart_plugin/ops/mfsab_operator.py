@@ -13,7 +13,7 @@ from torch import Tensor
 
 from iart_plugin.kernels import mfsab as kernels
 from iart_plugin.kernels.availability import attempt, reference_gradients
-from iart_plugin.kernels.mfsab_sizes import MATRICES, VECTORS, BlockWeights, Shape
+from iart_plugin.kernels.mfsab_sizes import PackedWeights, Shape, unpack
 
 from .mfsab import Windows
 from .mfsab_windows import windowed_block
@@ -25,38 +25,46 @@ kernel needs the logsumexp that the forward kernel computes."""
 
 def kernel_block(
     x: Tensor,
-    weights: BlockWeights,
+    weights: PackedWeights,
     windows: Windows,
     frame: int | None = None,
     scales: Tensor | None = None,
 ) -> Tensor:
     """Computes a block with the kernels; the same as :func:`.mfsab.reference_block`."""
+    matrices, vectors, heads, hidden = weights
     frame = -1 if frame is None else frame
-    return _block(x, list(weights), scales, list(windows.size), windows.shift, frame)[0]
+    sizes = heads, hidden, list(windows.size), windows.shift, frame
+    return _block(x, matrices, vectors, scales, *sizes)[0]
 
 
 @torch.library.custom_op("iart_plugin::mfsab_block", mutates_args=())
 def _block(
     x: Tensor,
-    weights: Sequence[Tensor],
+    matrices: Tensor,
+    vectors: Tensor,
     scales: Tensor | None,
+    heads: int,
+    hidden: int,
     window: Sequence[int],
     shift: bool,
     frame: int,
 ) -> tuple[Tensor, Tensor]:
     """Computes a block's output and the logsumexp of its logits, (tokens, heads)."""
-    block, shape = BlockWeights(*weights), _shape(x, weights, window, shift, frame)
+    shape = _shape(x, heads, hidden, window, shift, frame)
+
+    def launch() -> tuple[Tensor, Tensor]:
+        return kernels.forward(x.contiguous(), matrices, vectors, scales, shape)
 
     @torch.no_grad()
     def reference() -> tuple[Tensor, Tensor]:
-        return _by_windows(x, block, scales, shape), _logsumexp(x, shape)
+        return _by_windows(x, matrices, vectors, scales, shape), _logsumexp(x, shape)
 
-    return attempt(NAME, lambda: kernels.forward(x.contiguous(), block, scales, shape), reference)
+    return attempt(NAME, launch, reference)
 
 
 @_block.register_fake
-def _(x, weights, scales, window, shift, frame):
-    shape = _shape(x, weights, window, shift, frame)
+def _(x, matrices, vectors, scales, *sizes):
+    shape = _shape(x, *sizes)
     return x.new_empty(shape.clips, shape.wanted, *x.shape[2:]), _logsumexp(x, shape)
 
 
@@ -65,71 +73,63 @@ def _block_backward(
     gradient: Tensor,
     x: Tensor,
     logsumexp: Tensor,
-    weights: Sequence[Tensor],
+    matrices: Tensor,
+    vectors: Tensor,
     scales: Tensor | None,
+    heads: int,
+    hidden: int,
     window: Sequence[int],
     shift: bool,
     frame: int,
-) -> list[Tensor]:
-    """Computes the gradients of the input, of each matrix, and of all vectors in one tensor.
-
-    The vectors' gradients are concatenated in the order of ``VECTORS``, in float32.
-    """
-    block, shape = BlockWeights(*weights), _shape(x, weights, window, shift, frame)
-    tensors = gradient.contiguous(), x.contiguous(), logsumexp
-    return kernels.backward(*tensors, block, scales, shape)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes the gradients of the input, of the matrices, and in float32 of the vectors."""
+    shape = _shape(x, heads, hidden, window, shift, frame)
+    tensors = gradient.contiguous(), x.contiguous(), logsumexp, matrices, vectors, scales
+    return kernels.backward(*tensors, shape)
 
 
 @_block_backward.register_fake
-def _(gradient, x, logsumexp, weights, scales, window, shift, frame):
-    block = BlockWeights(*weights)._asdict()
-    length = sum(len(block[name]) for name in VECTORS)
-    parts = (x, *(block[name] for name in MATRICES))
-    return [*(part.new_empty(part.shape) for part in parts), logsumexp.new_empty(length)]
+def _(gradient, x, logsumexp, matrices, vectors, *_):
+    vectors_gradient = torch.empty_like(vectors, dtype=torch.float32)
+    return x.new_empty(x.shape), torch.empty_like(matrices), vectors_gradient
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    x, weights, scales, *ctx.how = inputs
-    ctx.save_for_backward(x, output[1], scales, *weights)
+    x, matrices, vectors, scales, *ctx.sizes = inputs
+    ctx.save_for_backward(x, output[1], matrices, vectors, scales)
     ctx.mark_non_differentiable(output[1])
 
 
 def _gradients(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple:
-    x, logsumexp, scales, *weights = ctx.saved_tensors
-
-    def launch() -> list[Tensor]:
-        x_gradient, *matrices, vectors = _block_backward(
-            gradient, x, logsumexp, weights, scales, *ctx.how
-        )
-        block = BlockWeights(*weights)._asdict()
-        vectors = vectors.split([len(block[name]) for name in VECTORS])
-        found = dict(zip(MATRICES + VECTORS, (*matrices, *vectors), strict=True))
-        return [x_gradient, *(found[name].to(weight.dtype) for name, weight in block.items())]
+    saved = ctx.saved_tensors  # activation checkpointing allows to read them once
+    x, _, matrices, vectors, scales = saved
 
     def reference() -> list[Tensor]:
-        shape = _shape(x, weights, *ctx.how)
+        shape = _shape(x, *ctx.sizes)
         return reference_gradients(
-            lambda x, *weights: _by_windows(x, BlockWeights(*weights), scales, shape),
-            [x, *weights],
-            gradient,
+            lambda *tensors: _by_windows(*tensors, scales, shape), [x, matrices, vectors], gradient
         )
 
-    x_gradient, *others = attempt(NAME, launch, reference)
-    return x_gradient, others, None, None, None, None
+    x_gradient, matrices_gradient, vectors_gradient = attempt(
+        NAME, lambda: _block_backward(gradient, *saved, *ctx.sizes), reference
+    )
+    found = x_gradient, matrices_gradient, vectors_gradient.to(vectors.dtype)
+    return *found, *(None for _ in range(6))
 
 
 _block.register_autograd(_gradients, setup_context=_save)
 
 
 def _shape(
-    x: Tensor, weights: Sequence[Tensor], window: Sequence[int], shift: bool, frame: int
+    x: Tensor, heads: int, hidden: int, window: Sequence[int], shift: bool, frame: int
 ) -> Shape:
-    heads = BlockWeights(*weights).bias.shape[0]
-    return Shape(*x.shape, heads, tuple(window), shift, frame)
+    return Shape(*x.shape, heads, hidden, tuple(window), shift, frame)
 
 
-def _by_windows(x: Tensor, weights: BlockWeights, scales: Tensor | None, shape: Shape) -> Tensor:
-    windows = Windows(shape.window, shape.shift)
+def _by_windows(
+    x: Tensor, matrices: Tensor, vectors: Tensor, scales: Tensor | None, shape: Shape
+) -> Tensor:
+    weights, windows = unpack(matrices, vectors, shape), Windows(shape.window, shape.shift)
     return windowed_block(x, weights, windows, None if shape.frame < 0 else shape.frame, scales)
 
 
