@@ -9,7 +9,7 @@ Names are as in :mod:`.mfsab_forward`.
 import triton
 import triton.language as tl
 
-from .mfsab_forward import find_tokens, load_heads, logits_of
+from .mfsab_forward import SIZES, find_tokens, load_heads, logits_of
 
 
 @triton.jit
@@ -33,7 +33,7 @@ def load_queries(
     return query, upper, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def query_gradient_kernel(
     qkv,  # (clips * T * pixels, 3 C)
     qkv_bias,
@@ -91,7 +91,7 @@ def query_gradient_kernel(
         tl.store(place, query_gradient, mask=wanted[:, None] & (d < D)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def key_value_gradient_kernel(
     qkv, qkv_bias, bias, gradient, logsumexp, along,
     qkv_gradient,  # (clips * T * pixels, 3 C), its keys and values written
@@ -155,7 +155,7 @@ def key_value_gradient_kernel(
         tl.store(place + C, value_padding, mask=d < D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def bias_gradient_kernel(
     qkv, qkv_bias, bias, gradient, logsumexp, along,
     bias_gradient,  # (groups, heads, FRAMES * WH * WW, N), written

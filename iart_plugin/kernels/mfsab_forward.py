@@ -14,6 +14,9 @@ import triton.language as tl
 
 MASKED = tl.constexpr(-100.0)
 
+SIZES = ("height", "width", "windows_down", "windows_across")
+"""Arguments for whose values kernels are not compiled anew, as a film may have any size."""
+
 
 @triton.jit
 def load_vector(pointer, index, length):
@@ -137,7 +140,7 @@ def norm_qkv_kernel(
         store_tile(qkv, out, row, column, rows, 3 * C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def attention_kernel(
     qkv,  # (clips * T * pixels, 3 C)
     qkv_bias,
