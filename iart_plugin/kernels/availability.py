@@ -1,8 +1,8 @@
 """Decides whether the fused kernels can be used, and replaces those that fail.
 
-A network calls :func:`uses_kernel` with the device and dtypes that a kernel would get. If the answer is no,
-it uses another form. Each operator runs its kernel through :func:`attempt`. If Triton cannot
-compile or launch a kernel, the reference form replaces it, with one warning.
+A network calls :func:`uses_kernel` with the device and dtypes that a kernel would get. If the
+answer is no, it uses another form. Each operator runs its kernel through :func:`attempt`. If Triton
+cannot compile or launch a kernel, the reference form replaces it, with one warning.
 """
 
 import importlib.util

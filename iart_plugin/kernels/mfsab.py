@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .launching import Shipped, launch
+from .launching import Shipped, dot_precision, launch
 from .mfsab_sizes import BlockWeights, Shape, token_tiles, unpack, window_tiles
 
 BIAS_PROGRAMS = 1024
@@ -88,7 +88,7 @@ def _norm_qkv(x: Tensor, weights: BlockWeights, shape: Shape) -> Tensor:
 
     rows = shape.rows(shape.frames)
     qkv = x.new_empty(rows, 3 * shape.channels, dtype=weights.qkv_weight.dtype)
-    cut = token_tiles("norm_qkv", qkv)
+    cut = token_tiles("norm_qkv", qkv, shape.precision)
     launch(
         norm_qkv_kernel,
         (-(-rows // cut.rows),),
@@ -122,7 +122,7 @@ def _attention(qkv: Tensor, weights: BlockWeights, shape: Shape) -> tuple[Tensor
         out=attended,
         logsumexp=logsumexp,
         **shape.on_windows(),
-        **window_tiles("attention", qkv),
+        **window_tiles("attention", qkv, shape.precision),
     )
     return attended, logsumexp
 
@@ -133,7 +133,7 @@ def _project_mlp(
     from .mfsab_forward import project_mlp_kernel
 
     out = x.new_empty(shape.clips, shape.wanted, *x.shape[2:])
-    cut = token_tiles("project_mlp", attended)
+    cut = token_tiles("project_mlp", attended, shape.precision)
     launch(
         project_mlp_kernel,
         (-(-len(attended) // cut.rows),),
@@ -185,7 +185,7 @@ def _project_mlp_backward(
     """
     from .mfsab_backward import project_mlp_backward_kernel
 
-    cut = token_tiles("project_mlp_backward", attended)
+    cut = token_tiles("project_mlp_backward", attended, shape.precision)
     programs, hidden = -(-len(attended) // cut.rows), shape.hidden
     normed, out_gradient, projected_gradient, attended_gradient = (
         torch.empty_like(attended) for _ in range(4)
@@ -222,7 +222,7 @@ def _bias_gradient(read: dict[str, Any], gradient: Tensor, shape: Shape) -> None
     bias = read["bias"]
     heads, tokens, _ = bias.shape
     queries = tokens // shape.frames * shape.wanted
-    how = window_tiles("bias_gradient", bias)
+    how = window_tiles("bias_gradient", bias, shape.precision)
     pairs = heads * -(-queries // how["TOKENS"]) * -(-tokens // how["TOKENS"])
     windows = shape.clips * shape.windows[0] * shape.windows[1]
     groups = min(windows, max(1, BIAS_PROGRAMS // pairs))
@@ -250,9 +250,9 @@ def _qkv_gradient(
         padding = qkv.new_empty(windows, 2 * shape.channels, dtype=torch.float32)
     grid = (down * across * shape.heads, shape.clips)
     read = {**read, "qkv_gradient": qkv_gradient}
-    how = window_tiles("query_gradient", qkv)
+    how = window_tiles("query_gradient", qkv, shape.precision)
     launch(query_gradient_kernel, grid, qkv.device, attended=attended, **read, **how)
-    how = window_tiles("key_value_gradient", qkv)
+    how = window_tiles("key_value_gradient", qkv, shape.precision)
     launch(key_value_gradient_kernel, grid, qkv.device, padding_gradient=padding, **read, **how)
     return qkv_gradient, None if padding is None else padding.sum(0)
 
@@ -268,7 +268,7 @@ def _norm_qkv_backward(
     """Writes the matrix' gradient; returns the block's input's, and the sums for the vectors'."""
     from .mfsab_backward import norm_qkv_backward_kernel
 
-    cut = token_tiles("norm_qkv_backward", gradient)
+    cut = token_tiles("norm_qkv_backward", gradient, shape.precision)
     programs = -(-len(gradient) // cut.rows)
     normed = gradient.new_empty(len(gradient), shape.channels)
     x_gradient = torch.empty_like(x)
@@ -327,7 +327,7 @@ def _start_in(frames: int, channels: int, dtype: torch.dtype) -> None:
 
     matrices = empty(heads * tokens**2 + 4 * c * c + 2 * hidden * c, dtype=dtype)
     vectors = empty(9 * c + hidden)
-    shape = Shape(2, frames, 180, 320, c, heads, hidden, (8, 8), True, -1)
+    shape = Shape(2, frames, 180, 320, c, heads, hidden, (8, 8), True, -1, dot_precision())
     x, scales = empty(2, frames, 180, 320, c), empty(2, 2)
     out, logsumexp = forward(x, matrices, vectors, scales, shape)
     backward(out, x, logsumexp, matrices, vectors, scales, shape)

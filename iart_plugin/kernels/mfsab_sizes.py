@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .launching import dot_precision, padded
+from .launching import padded
 
 MAX_CHANNELS = 256
 """The most channels that fit the kernels' tiles."""
@@ -83,6 +83,7 @@ class Shape(NamedTuple):
         window: (rows, columns) of a window.
         shift: whether the frames are rolled.
         frame: the frame that is wanted; all if negative.
+        precision: how float32 is multiplied, see :func:`.launching.dot_precision`.
     """
 
     clips: int
@@ -95,6 +96,7 @@ class Shape(NamedTuple):
     window: tuple[int, int]
     shift: bool
     frame: int
+    precision: str
 
     @property
     def wanted(self) -> int:
@@ -138,7 +140,7 @@ class Shape(NamedTuple):
             "D": head_width,
             "DP": padded(head_width),
             "SHIFT": self.shift,
-            "PRECISION": dot_precision(),
+            "PRECISION": self.precision,
         }
 
     def on_tokens(self, tiles: "Tiles") -> dict[str, Any]:
@@ -149,7 +151,7 @@ class Shape(NamedTuple):
             "CP": padded(self.channels),
             "ROWS": tiles.rows,
             "COLUMNS": tiles.columns,
-            "PRECISION": dot_precision(),
+            "PRECISION": self.precision,
             "num_warps": tiles.num_warps,
             "num_stages": tiles.num_stages,
         }
@@ -209,18 +211,18 @@ every shipped size. For kernels that work on windows, the three numbers are the 
 tile of tokens, the warps and the stages."""
 
 
-def token_tiles(kernel: str, like: Tensor) -> Tiles:
+def token_tiles(kernel: str, like: Tensor, precision: str) -> Tiles:
     """The cut of a kernel that works token by token, for matrices like this one."""
-    return TOKEN_TILES[kernel][_kind(like)]
+    return TOKEN_TILES[kernel][_kind(like, precision)]
 
 
-def window_tiles(kernel: str, like: Tensor) -> dict[str, int]:
+def window_tiles(kernel: str, like: Tensor, precision: str) -> dict[str, int]:
     """The arguments by which a kernel that works on windows is cut."""
-    tokens, num_warps, num_stages = WINDOW_TILES[kernel][_kind(like)]
+    tokens, num_warps, num_stages = WINDOW_TILES[kernel][_kind(like, precision)]
     return {"TOKENS": tokens, "num_warps": num_warps, "num_stages": num_stages}
 
 
-def _kind(like: Tensor) -> int:
+def _kind(like: Tensor, precision: str) -> int:
     if like.dtype.itemsize == 2:
         return 0
-    return 1 if dot_precision() == "tf32" else 2
+    return 1 if precision == "tf32" else 2

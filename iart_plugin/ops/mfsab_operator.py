@@ -13,6 +13,7 @@ from torch import Tensor
 
 from iart_plugin.kernels import mfsab as kernels
 from iart_plugin.kernels.availability import attempt, reference_gradients
+from iart_plugin.kernels.launching import dot_precision
 from iart_plugin.kernels.mfsab_sizes import PackedWeights, Shape, unpack
 
 from .mfsab import Windows
@@ -123,7 +124,7 @@ _block.register_autograd(_gradients, setup_context=_save)
 def _shape(
     x: Tensor, heads: int, hidden: int, window: Sequence[int], shift: bool, frame: int
 ) -> Shape:
-    return Shape(*x.shape, heads, hidden, tuple(window), shift, frame)
+    return Shape(*x.shape, heads, hidden, tuple(window), shift, frame, dot_precision())
 
 
 def _by_windows(
