@@ -13,17 +13,16 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.timing import LOOPS, Row, both, median_ms, noise, precision, prepared
 from iart_plugin.archs import IACNN, IART
 from iart_plugin.files import write_atomically
 from iart_plugin.flow import SPyNet, clip_flows
@@ -36,7 +35,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- GPU: begin -->", "<!-- GPU: end -->"
-REPEATS = 3
 
 
 class Size(NamedTuple):
@@ -48,6 +46,7 @@ class Size(NamedTuple):
     long: int = 10
     side: int = 64
     film: int = 48
+    reference_film: int = 8
     depth: int | None = None
     num_block: int = 30
 
@@ -57,83 +56,8 @@ class Size(NamedTuple):
         return {"depths": [self.depth], "num_heads": [6]} if self.depth else {}
 
 
-TINY = Size(16, 24, 2, 3, 16, 4, 1, 1)
+TINY = Size(16, 24, 2, 3, 16, 4, 2, 1, 1)
 """For a test of this file on a CPU."""
-
-
-class Row(NamedTuple):
-    """A row of the table: milliseconds and peak GiB of both forms."""
-
-    name: str
-    goal: str
-    reference_ms: float
-    ms: float
-    reference_gib: float
-    gib: float
-    note: str = ""
-
-
-def median_ms(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Measures the milliseconds that ``work`` takes, and its additional peak memory in GiB."""
-    work()
-    is_gpu = device.type == "cuda"
-    if is_gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        if is_gpu:
-            torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - started))
-    peak = (torch.cuda.max_memory_allocated() - before) / 2**30 if is_gpu else math.nan
-    return median(times), peak
-
-
-def both(
-    name: str,
-    goal: str,
-    work: Callable[[], object],
-    device: torch.device,
-    *,
-    units: int = 1,
-    note: str = "",
-) -> Row:
-    """Measures ``work`` in both forms; times are divided by ``units``, as frames."""
-    with fused(False):
-        reference, reference_gib = median_ms(work, device)
-    ms, gib = median_ms(work, device)
-    return Row(name, goal, reference / units, ms / units, reference_gib, gib, note)
-
-
-@contextmanager
-def precision(kind: str, device: torch.device) -> Iterator[None]:
-    """The context in which work is done in 'float32', 'TF32', 'float16' or 'bfloat16'.
-
-    Beside half precision, what stays in float32 has PyTorch's defaults: convolutions take TF32, and
-    matrix products do not.
-    """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32, cudnn.allow_tf32 = kind == "TF32", kind != "float32"
-    half = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(kind)
-    try:
-        with torch.autocast(device.type, half) if half else nullcontext():
-            yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
-
-
-def prepared(network: nn.Module, device: torch.device) -> nn.Module:
-    """Moves a network to the device, in evaluation mode and with channels-last weights."""
-    return network.eval().to(device).to(memory_format=torch.channels_last)
-
-
-def noise(*shape: int, device: torch.device) -> Tensor:
-    """The same random numbers in [0, 1) every time."""
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def networks(size: Size, device: torch.device) -> Iterator[Row]:
@@ -208,9 +132,10 @@ def parts(size: Size, device: torch.device) -> Iterator[Row]:
         name = f"implicit alignment, 120 channels, {size.height}x{size.width}, {kind}"
         with precision(kind, device):
             with torch.no_grad():
-                yield both(name, "0.4 ms" if kind == "float16" else "", forward, device)
+                goal = "0.4 ms" if kind == "float16" else ""
+                yield both(name, goal, forward, device, loops=LOOPS)
             goal = "1.2 ms" if kind == "float16" else ""
-            yield both(f"{name}, forward and backward", goal, backward, device)
+            yield both(f"{name}, forward and backward", goal, backward, device, loops=LOOPS)
     spynet = prepared(SPyNet(), device)
     lqs = noise(1, size.long, 3, size.height, size.width, device=device)
     pairs = 2 * (size.long - 1)
@@ -238,16 +163,47 @@ def films(size: Size, device: torch.device) -> Iterator[Row]:
     for name, (make, goal) in cases.items():
         network = make().eval()
 
-        def work(network=network) -> None:
-            for _frame in upscale(frames, network, device=device, precision=kind):
+        def work(count: int, network=network) -> None:
+            for _frame in upscale(frames[:count], network, device=device, precision=kind):
                 pass
 
+        short = size.reference_film
+        with fused(False):  # fewer frames, because this takes long
+            reference, reference_gib = median_ms(partial(work, short), device)
+        ms, gib = median_ms(partial(work, size.film), device)
         label = f"upscale by {name}, {size.film} frames of {size.width}x{size.height}, a frame"
-        row = both(label, goal, work, device, units=size.film)
-        yield row._replace(note=f"{1000 / row.ms:.1f} frames/s")
+        note = f"{1000 * size.film / ms:.1f} frames/s; the reference {short} frames"
+        yield Row(label, goal, reference / short, ms / size.film, reference_gib, gib, note)
 
 
-MEASURES = {"parts": parts, "networks": networks, "training": training, "films": films}
+def rivals(size: Size, device: torch.device) -> Iterator[Row]:
+    """BasicSR's BasicVSR, where BasicSR is installed, beside the same network here."""
+    try:
+        import iart_plugin.basicsr  # noqa: F401  isort: skip  mends BasicSR's import
+        from basicsr.archs.basicvsr_arch import BasicVSR
+    except ImportError as error:
+        print(f"| BasicSR's BasicVSR | | not measured: {error} | | | |")
+        return
+    ours = IACNN(num_block=size.num_block, alignment="flow_warp", extractor=False)
+    ours, theirs = (prepared(x, device) for x in (ours, BasicVSR(num_block=size.num_block)))
+    lqs = noise(1, size.long, 3, max(size.height, 64), max(size.width, 64), device=device)
+    height, width = lqs.shape[-2:]
+    for kind in ("float32", "TF32", "float16"):
+        with torch.no_grad(), precision(kind, device):
+            other, other_gib = median_ms(partial(theirs, lqs), device)
+            ms, gib = median_ms(partial(ours, lqs), device)
+        label = f"BasicVSR, {size.long} frames of {height}x{width}, {kind}, a frame"
+        note = "the reference is BasicSR's BasicVSR"
+        yield Row(label, "", other / size.long, ms / size.long, other_gib, gib, note)
+
+
+MEASURES = {
+    "parts": parts,
+    "networks": networks,
+    "training": training,
+    "films": films,
+    "rivals": rivals,
+}
 
 
 def profiled(size: Size, device: torch.device) -> str:
@@ -276,10 +232,14 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         peak = "" if math.isnan(row.gib) else f"{row.reference_gib:.2f}; {row.gib:.2f} GiB"
         lines.append(
-            f"| {row.name} | {row.goal} | {row.reference_ms:.2f} ms | {row.ms:.2f} ms | {peak} "
+            f"| {row.name} | {row.goal} | {_ms(row.reference_ms)} | {_ms(row.ms)} | {peak} "
             f"| {row.note} |"
         )
     return "\n".join(lines)
+
+
+def _ms(milliseconds: float) -> str:
+    return "out of memory" if math.isnan(milliseconds) else f"{milliseconds:.2f} ms"
 
 
 def machine(device: torch.device) -> str:

@@ -99,7 +99,7 @@ def count(build: Callable[[], nn.Module], work: Callable[[nn.Module], object], h
         availability, "_is_usable", lambda device, dtype: dtype in availability.DTYPES
     )
     has_autocast = mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
-    no_mirror = mock.patch("iart_plugin.flow.spynet.is_mirrored", lambda clip: False)
+    no_mirror = mock.patch("iart_plugin.flow.spynet.mirror_check", lambda clip: lambda: False)
     no_cudnn = torch.backends.cudnn.flags(enabled=False)  # its grid_sample has no shapes to give
     keeps = mock.patch.multiple(constants, _kept={}, Tensor=FakeTensor)
     with (

@@ -1,9 +1,14 @@
 """The benchmarks' command runs and writes what its page says; the figures are its own matter."""
 
+import importlib.util
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +46,27 @@ def test_the_gpus_benchmark_needs_pytorch_alone(tmp_path):
     assert "SPyNet, a pair of 16x24" in text
     assert "upscale by IA-RT, 4 frames" in text
     assert text.endswith("more\n")
+
+
+def test_where_memory_runs_out_the_other_form_is_still_measured():
+    from benchmarks import gpu
+    from iart_plugin.fused import is_fused
+
+    def work():
+        if not is_fused():
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    row = gpu.both("row", "goal", work, torch.device("cpu"), loops=3)
+    assert "| row | goal | out of memory | 0.0" in gpu.table([row])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR is not installed")
+def test_basicsrs_basicvsr_stands_beside_ours():
+    from benchmarks import gpu
+
+    rows = list(gpu.rivals(gpu.TINY, torch.device("cpu")))
+    assert len(rows) == 3
+    assert all(0 < row.ms < math.inf and row.reference_ms > 0 for row in rows)
 
 
 def test_launches_are_counted_without_a_gpu():

@@ -174,13 +174,14 @@ class IACNN(RecurrentNetwork):
             flows: t - 1 of (n, 2, h, w); element i maps frame i + 1 to frame i of this order.
             trunk: the branch's residual blocks.
         """
+        project = self.alignment.projector()
         features = None
         for i, (frame, query) in enumerate(inputs):
             if features is None:
                 n, _, h, w = frame.shape
                 aligned = frame.new_zeros(n, self.num_feat, h, w)
             else:
-                aligned = self.alignment(features, query, flows[i - 1])
+                aligned = self.alignment.align(project(features), query, flows[i - 1])
             features = trunk(torch.cat((frame, aligned), 1))
             yield features
 

@@ -164,7 +164,8 @@ class IART(RecurrentNetwork):
             backbone: refines the current features, given them between the aligned outputs for the
                 previous frame and for the frame before that.
         """
-        weights = backbone.prepare()
+        prepared = backbone.prepare()
+        project = self.implicit_warp.projector()
         output = before = None
         for i, current in enumerate(features):
             # `previous` and `before` are the last two outputs, projected for alignment.
@@ -172,7 +173,7 @@ class IART(RecurrentNetwork):
             if output is None:
                 aligned = aligned_before = current
             else:
-                previous = self.implicit_warp.project_reference(output)
+                previous = project(output)
                 flow = flows[i - 1]
                 aligned = self.implicit_warp.align(previous, current, flow)
                 if before is None:
@@ -185,7 +186,7 @@ class IART(RecurrentNetwork):
             frames = torch.stack(rows, 1).permute(0, 1, 4, 2, 3)
             before = previous
             del current, aligned, aligned_before, rows, previous
-            output = backbone(frames, weights)
+            output = backbone(frames, prepared)
             yield output
 
 

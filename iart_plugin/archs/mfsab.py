@@ -9,6 +9,7 @@ for CPUs; and GPU kernels. :meth:`Block.forward` chooses one.
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,38 +20,25 @@ from iart_plugin.kernels.availability import uses_kernel
 from iart_plugin.kernels.mfsab_sizes import MAX_CHANNELS, BlockWeights, PackedWeights, pack
 from iart_plugin.ops.mfsab import Windows, reference_block
 from iart_plugin.ops.mfsab_operator import kernel_block
-from iart_plugin.ops.mfsab_windows import windowed_block
+from iart_plugin.ops.mfsab_windows import Tables, windowed_block
 from iart_plugin.ops.precision import compute_dtype, is_autocast, wide_dtype
 from iart_plugin.ops.tracing import is_traced
 
-Prepared = BlockWeights | PackedWeights
-"""A block's weights as its forms for reference and CPUs, or its kernels, take them."""
-
 MLP_RATIO = 2
 MAX_DROP_PATH = 0.1
+"""The probability that stochastic depth skips a branch of the last block for a clip."""
 
 
-class DropPath(nn.Module):
-    """Stochastic depth: during training, a residual branch is skipped for random clips.
+def draw_depths(blocks: int, clips: int, device: torch.device) -> Tensor:
+    """Draws stochastic depth for all blocks at once: during training, branches are skipped.
 
-    Args:
-        rate: the probability that a branch is skipped for a clip.
+    The probability rises from 0 at the first block to ``MAX_DROP_PATH`` at the last.
+
+    Returns:
+        (blocks, 2, clips) factors of what attention and the MLP add, 0 or 1 / (1 - probability).
     """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def extra_repr(self) -> str:
-        """The options that are shown when the module is printed."""
-        return f"rate={self.rate:.4f}"
-
-    def draw(self, branches: int, clips: int, device: torch.device) -> Tensor | None:
-        """Draws factors (branches, clips), 0 or 1 / (1 - rate); None if nothing can be skipped."""
-        if not self.training or self.rate == 0:
-            return None
-        kept = torch.empty(branches, clips, device=device).bernoulli_(1 - self.rate)
-        return kept.div_(1 - self.rate)
+    kept = torch.linspace(1, 1 - MAX_DROP_PATH, blocks, device=device).view(-1, 1, 1)
+    return torch.bernoulli(kept.expand(-1, 2, clips)).div_(kept)
 
 
 class WindowAttention(nn.Module):
@@ -101,6 +89,18 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
 
+class Prepared(NamedTuple):
+    """What many calls of a block share.
+
+    Attributes:
+        weights: packed for the kernels, or as the other forms take them; this decides the form.
+        tables: the tables of windows, which the blocks of a backbone share.
+    """
+
+    weights: BlockWeights | PackedWeights
+    tables: Tables
+
+
 class Block(nn.Module):
     """One Swin block over all frames: windowed attention, then an MLP, each with a shortcut.
 
@@ -108,32 +108,21 @@ class Block(nn.Module):
         dim: channels.
         window_size: (frames, rows, columns) of a window.
         num_heads: attention heads.
-        drop_path: the rate of stochastic depth.
         shift: whether the frames are rolled by half a window.
     """
 
     def __init__(
-        self,
-        dim: int,
-        window_size: Sequence[int],
-        num_heads: int,
-        drop_path: float,
-        *,
-        shift: bool,
+        self, dim: int, window_size: Sequence[int], num_heads: int, *, shift: bool
     ) -> None:
         super().__init__()
         self.windows = Windows(tuple(window_size[1:]), shift)
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, window_size, num_heads)
-        self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, MLP_RATIO * dim)
 
-    def prepare(self) -> Prepared:
-        """Gathers the bias and casts the matrices for products, so that many calls can share it.
-
-        The result decides the form: weights that are packed are for the kernels.
-        """
+    def prepare(self, tables: Tables) -> Prepared:
+        """Gathers the bias and casts the matrices for products, so that many calls can share it."""
         dtype = compute_dtype(self.attn.qkv.weight)
         qkv, proj, fc1, fc2 = self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2
         weights = BlockWeights(
@@ -142,49 +131,67 @@ class Block(nn.Module):
             *(self.norm2.weight, self.norm2.bias, proj.bias, fc2.bias, fc1.bias),
         )
         if uses_kernel(weights.bias.device, dtype) and len(self.norm1.bias) <= MAX_CHANNELS:
-            return pack(weights, dtype)
-        return BlockWeights(*(x.to(dtype) if x.dim() > 1 else x for x in weights))
+            return Prepared(pack(weights, dtype), tables)
+        cast = (x.to(dtype) if x.dim() > 1 else x for x in weights)
+        return Prepared(BlockWeights(*cast), tables)
 
     def forward(
-        self, x: Tensor, weights: Prepared, frame: int | None = None, in_place: bool = False
+        self,
+        x: Tensor,
+        prepared: Prepared,
+        frame: int | None = None,
+        scales: Tensor | None = None,
+        *,
+        in_place: bool = False,
     ) -> Tensor:
         """Applies the block to all frames, or computes the result of one frame only.
 
         Args:
             x: (n, t, h, w, c) tokens of all frames.
-            weights: the result of :meth:`prepare`.
+            prepared: the result of :meth:`prepare`.
             frame: the number of the only frame to compute; None for all.
+            scales: (2, n) factors of what attention and the MLP add, or None.
             in_place: whether ``x`` may be overwritten if there are no gradients.
 
         Returns:
             (n, t, h, w, c), or (n, 1, h, w, c) of the wanted frame.
         """
-        scales = self.drop_path.draw(2, len(x), x.device)
-        arguments = x, weights, self.windows, frame, scales
-        if isinstance(weights, PackedWeights):
+        arguments = x, prepared.weights, self.windows, frame, scales
+        if isinstance(prepared.weights, PackedWeights):
             return kernel_block(*arguments)
         if is_fused() and not is_traced(x):
-            return windowed_block(*arguments, in_place=in_place)
+            return windowed_block(*arguments, in_place=in_place, tables=prepared.tables)
         return reference_block(*arguments)
 
 
 class ResidualGroup(nn.Module):
     """The blocks of one layer; every second one works on rolled frames."""
 
-    def __init__(
-        self, dim: int, window_size: Sequence[int], num_heads: int, drop_path: Sequence[float]
-    ) -> None:
+    def __init__(self, dim: int, window_size: Sequence[int], num_heads: int, depth: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(dim, window_size, num_heads, rate, shift=i % 2 == 1)
-            for i, rate in enumerate(drop_path)
+            Block(dim, window_size, num_heads, shift=i % 2 == 1) for i in range(depth)
         )
 
-    def forward(self, x: Tensor, weights: Sequence[Prepared], frame: int | None = None) -> Tensor:
-        """Maps (n, t, h, w, c) tokens to the same shape, or to the wanted frame's."""
+    def forward(
+        self,
+        x: Tensor,
+        prepared: Sequence[Prepared],
+        frame: int | None = None,
+        scales: Sequence[Tensor | None] = (),
+    ) -> Tensor:
+        """Maps (n, t, h, w, c) tokens to the same shape, or to the wanted frame's.
+
+        Args:
+            x: the tokens.
+            prepared: the blocks' weights.
+            frame: the number of the only frame to compute; None for all.
+            scales: each block's factors of stochastic depth, or nothing.
+        """
         for i, block in enumerate(self.blocks):
             is_last = i == len(self.blocks) - 1
-            x = block(x, weights[i], frame if is_last else None, in_place=i > 0)
+            scale = scales[i] if scales else None
+            x = block(x, prepared[i], frame if is_last else None, scale, in_place=i > 0)
         return x
 
 
@@ -200,24 +207,29 @@ class Layer(nn.Module):
         dim: int,
         window_size: Sequence[int],
         num_heads: int,
-        drop_path: Sequence[float],
+        depth: int,
         use_checkpoint: bool,
     ) -> None:
         super().__init__()
-        self.residual_group = ResidualGroup(dim, window_size, num_heads, drop_path)
+        self.residual_group = ResidualGroup(dim, window_size, num_heads, depth)
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
         self.use_checkpoint = use_checkpoint
 
-    def forward(self, x: Tensor, weights: Sequence[Prepared], frame: int | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        prepared: Sequence[Prepared],
+        frame: int | None = None,
+        scales: Sequence[Tensor | None] = (),
+    ) -> Tensor:
         """Maps (n, t, h, w, c) tokens to the same shape, or to the wanted frame's.
 
-        Without gradients ``x`` is overwritten.
+        It takes the same as :meth:`ResidualGroup.forward`. Without gradients ``x`` is overwritten.
         """
-        group = partial(self.residual_group, weights=weights, frame=frame)
+        group = partial(self.residual_group, prepared=prepared, frame=frame, scales=scales)
         if self.use_checkpoint and torch.is_grad_enabled():
-            # Only the tokens are passed as an argument. checkpoint() saves and restores the random
-            # state of every argument's device, and doing so once is enough.
-            y = checkpoint(group, x, use_reentrant=False)
+            # Nothing inside is random, so no state of a random generator needs to be restored.
+            y = checkpoint(group, x, use_reentrant=False, preserve_rng_state=False)
         else:
             y = group(x)
         x = x if frame is None else x[:, frame : frame + 1]
@@ -275,25 +287,28 @@ class MFSABBackbone(nn.Module):
         self.window_size = tuple(window_size)
         self.output_frame = window_size[0] // 2 if output_frame is None else output_frame
         self.patch_embed = PatchEmbed(dim)
-        blocks = sum(depths)
-        rates = [MAX_DROP_PATH * i / max(1, blocks - 1) for i in range(blocks)]
+        self.depths = list(depths)
         self.layers = nn.ModuleList(
-            Layer(dim, window_size, heads, [rates.pop(0) for _ in range(depth)], use_checkpoint)
+            Layer(dim, window_size, heads, depth, use_checkpoint)
             for depth, heads in zip(depths, num_heads, strict=True)
         )
         self.norm = nn.LayerNorm(dim)
         self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
 
     def prepare(self) -> list[list[Prepared]]:
-        """Prepares the weights of all blocks, by layer, for use until the weights change."""
-        return [[block.prepare() for block in layer.residual_group.blocks] for layer in self.layers]
+        """Prepares all blocks, by layer, for use until the weights change."""
+        tables: Tables = {}
+        return [
+            [block.prepare(tables) for block in layer.residual_group.blocks]
+            for layer in self.layers
+        ]
 
-    def forward(self, x: Tensor, weights: list[list[Prepared]] | None = None) -> Tensor:
+    def forward(self, x: Tensor, prepared: list[list[Prepared]] | None = None) -> Tensor:
         """Refines the output frame.
 
         Args:
             x: (n, t, c, h, w), t the window's frames.
-            weights: the result of :meth:`prepare`, so that many calls can share it.
+            prepared: the result of :meth:`prepare`, so that many calls can share it.
 
         Returns:
             (n, c, h, w).
@@ -302,10 +317,16 @@ class MFSABBackbone(nn.Module):
             raise ValueError(f"expected {self.window_size[0]} frames, got {tuple(x.shape)}")
         x = x.to(wide_dtype(x)) if is_autocast(x.device) else x  # tokens stay wide between blocks
         tokens = self.patch_embed.norm(x.permute(0, 1, 3, 4, 2))  # (n, t, h, w, c)
-        for layer, prepared in zip(self.layers, weights or self.prepare(), strict=True):
+        scales: list[Sequence[Tensor | None]] = [()] * len(self.layers)
+        if self.training:
+            drawn = draw_depths(sum(self.depths), len(x), x.device)
+            scales = [part.unbind() for part in drawn.split(self.depths)]
+        for layer, weights, scale in zip(
+            self.layers, prepared or self.prepare(), scales, strict=True
+        ):
             # After the last attention nothing mixes frames, so only one frame is computed further.
             frame = self.output_frame if layer is self.layers[-1] else None
-            tokens = layer(tokens, prepared, frame)
+            tokens = layer(tokens, weights, frame, scale)
         out = convolved(self.norm(tokens), self.conv_after_body)[:, 0].permute(0, 3, 1, 2)
         return out + x[:, self.output_frame]
 

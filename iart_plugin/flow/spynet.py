@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -159,8 +160,9 @@ def clip_flows(flow_network: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
         empty = clip.new_zeros(n, 0, 2, *clip.shape[-2:], dtype=wide_dtype(clip))
         return empty, empty
     earlier, later = clip[:, :-1], clip[:, 1:]
+    is_mirrored = mirror_check(clip)
     backward = _in_chunks(flow_network, earlier, later)
-    if is_mirrored(clip):
+    if is_mirrored():
         return backward.flip(1), backward
     return _in_chunks(flow_network, later, earlier), backward
 
@@ -192,13 +194,26 @@ def _in_chunks(flow_network: nn.Module, current: Tensor, reference: Tensor) -> T
     return in_parts(estimate, m, at_once)
 
 
-def is_mirrored(clip: Tensor) -> bool:
-    """Whether the second half of every clip in the batch is its first half reversed.
+def mirror_check(clip: Tensor) -> Callable[[], bool]:
+    """Starts to check whether the second half of every clip is its first half reversed.
 
-    It returns False while a graph is captured or shapes are traced. This only costs time, as the
-    answer is used to save work.
+    Returns:
+        Waits for the answer. On a GPU this waits for the work that was queued before the check, but
+        not for what was queued since. It gives False while shapes are traced. This only costs time,
+        as the answer is used to save work.
     """
-    if is_traced(clip):
-        return False
-    t = clip.shape[1]
-    return t % 2 == 0 and torch.equal(clip[:, : t // 2], clip[:, t // 2 :].flip(1))
+    half = clip.shape[1] // 2
+    if clip.shape[1] % 2 or is_traced(clip):
+        return lambda: False
+    first, second = clip[:, :half], clip[:, half:].flip(1)
+    if clip.device.type != "cuda":
+        return lambda: torch.equal(first, second)
+    answer = torch.empty((), dtype=torch.bool, pin_memory=True)
+    answer.copy_((first == second).all(), non_blocking=True)
+    copied = torch.cuda.current_stream(clip.device).record_event()
+
+    def wait() -> bool:
+        copied.synchronize()
+        return bool(answer)
+
+    return wait

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,20 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)
 """The oldest NVIDIA architecture that the kernels are written for: Ampere."""
 
-_failures: dict[str, str] = {}
+
+class Kernel(NamedTuple):
+    """A kernel as it is compiled for a dtype and a width; each may fail by itself."""
+
+    name: str
+    dtype: torch.dtype
+    channels: int
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.name} in {dtype} with {self.channels} channels"
+
+
+_failures: dict[Kernel, str] = {}
 """What went wrong, for each kernel that failed in this process."""
 
 
@@ -53,7 +66,7 @@ def reason_against(device: torch.device, dtype: torch.dtype = torch.float32) -> 
 
 def failures() -> dict[str, str]:
     """Returns the kernels that failed in this process, each with the first line of its error."""
-    return dict(_failures)
+    return {str(kernel): failure for kernel, failure in _failures.items()}
 
 
 def is_interpreted() -> bool:
@@ -96,11 +109,13 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def attempt(kernel: str, launch: Callable[[], T], reference: Callable[[], T]) -> T:
+def attempt(kernel: Kernel, launch: Callable[[], T], reference: Callable[[], T]) -> T:
     """Runs a kernel; if it fails, uses the reference form for this call and all later ones.
 
+    Other dtypes and widths of the kernel are not affected.
+
     Args:
-        kernel: a name for the warning and for :func:`failures`.
+        kernel: what is run, for the warning and for :func:`failures`.
         launch: starts the kernel and returns its results.
         reference: computes the same results without it.
 
@@ -116,7 +131,7 @@ def attempt(kernel: str, launch: Callable[[], T], reference: Callable[[], T]) ->
             raise
         _failures[kernel] = _first_line(error)
     _warn_once(
-        f"The fused kernel {kernel!r} failed, and the reference form is used from now on: "
+        f"The fused kernel '{kernel}' failed, and the reference form is used from now on: "
         f"{_failures[kernel]}. {VARIABLE}=0 turns all fused forms off."
     )
     return reference()
@@ -144,6 +159,20 @@ def reference_gradients(
     wanted = [x for x in leaves if x is not None and x.requires_grad]
     found = iter(torch.autograd.grad(output, wanted, grad, allow_unused=True))
     return [next(found) if x is not None and x.requires_grad else None for x in leaves]
+
+
+def avoids_atomics(kernel: Kernel) -> bool:
+    """Whether sums must not be added up in any order, as a kernel with atomics does; warns once.
+
+    ``torch.use_deterministic_algorithms`` asks for this.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        return False
+    _warn_once(
+        f"The fused kernel '{kernel}' is not used: it adds in any order, and deterministic "
+        f"algorithms are asked for. The reference form is used."
+    )
+    return True
 
 
 @cache

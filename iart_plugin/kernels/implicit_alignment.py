@@ -128,12 +128,13 @@ def align_backward(
     divisors: Tensor | None,
     num_heads: int,
     window_size: int,
+    needs_flow: bool,
 ) -> list[Tensor]:
     """Computes the gradients of :func:`align`; ``grad``, (n, h, w, c), is its result's gradient.
 
     Returns:
-        The gradients of all tensors from ``keys_values`` to ``outside``. The flow's is empty if the
-        decimals are not encoded; those of ``table`` and ``outside`` are empty if these are None.
+        The gradients of all tensors from ``keys_values`` to ``outside``. The flow's is empty if it
+        is not needed; those of ``table`` and ``outside`` are empty if these are None.
     """
     n, c, height, width = current.shape
     arguments = _arguments(keys_values, current, weight, num_heads, window_size, is_backward=True)
@@ -143,7 +144,7 @@ def align_backward(
     grad_keys_values = sums(keys_values.shape)
     grad_current = current.new_empty(n, height, width, c)
     grad_flow = (
-        None if divisors is None else torch.empty_like(flow, memory_format=torch.contiguous_format)
+        torch.empty_like(flow, memory_format=torch.contiguous_format) if needs_flow else None
     )
     grad_table = None if table is None else sums(table.shape)
     grad_outside = None if outside is None else sums(outside.shape)
@@ -202,5 +203,6 @@ def shipped() -> Iterator[Shipped]:
             label = f"implicit alignment, {name}, {str(dtype).removeprefix('torch.')}"
             yield Shipped(label, partial(align, *inputs, heads, window))
             grad = new(1, height, width, c, dtype=dtype)
-            backward = partial(align_backward, grad, *inputs, heads, window)
-            yield Shipped(f"{label}, backward", backward)
+            for flow, needs_flow in (("", True), (", flow at rest", False)):
+                backward = partial(align_backward, grad, *inputs, heads, window, needs_flow)
+                yield Shipped(f"{label}, backward{flow}", backward)

@@ -1,5 +1,6 @@
 """The interface that every aligner has, which lets a network reuse work on a reference frame."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -10,9 +11,9 @@ class Alignment(nn.Module):
 
     Shapes are (n, c, h, w), (n, c, h, w), (n, 2, h, w) -> (n, c, h, w); flow is in pixels, x then
     y, and maps the current frame to the reference. A network that uses a reference several times
-    calls :meth:`project_reference` once, and :meth:`align` on its result each time. Subclasses
-    implement :meth:`align`, and also :meth:`project_reference` if some of their work depends on the
-    reference alone.
+    projects it once, by what :meth:`projector` returns, and calls :meth:`align` on the result each
+    time. Subclasses implement :meth:`align`, and also :meth:`project_reference` if some of their
+    work depends on the reference alone.
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
@@ -39,6 +40,13 @@ class Alignment(nn.Module):
     def project_reference(self, x: Tensor) -> Any:
         """Does the work that depends on the reference alone; the base class returns ``x`` as is."""
         return x
+
+    def projector(self) -> Callable[[Tensor], Any]:
+        """Returns :meth:`project_reference` for use until the weights change.
+
+        Subclasses may do here, once, what depends on the weights alone.
+        """
+        return self.project_reference
 
     def align(self, projected: Any, current: Tensor | None, flow: Tensor) -> Tensor:
         """Aligns a reference that :meth:`project_reference` returned to ``current``."""

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iart_plugin.kernels.availability import attempt, reference_gradients
+from iart_plugin.kernels.availability import Kernel, attempt, avoids_atomics, reference_gradients
 
 from .alignment_forms import align_windows
+from .precision import full_precision
 
 
 @torch.library.custom_op("iart_plugin::implicit_alignment", mutates_args=())
@@ -38,7 +39,8 @@ def implicit_alignment(
     def reference() -> Tensor:
         return align_windows(*inputs, num_heads, window_size).contiguous()
 
-    return attempt("implicit alignment", launch, reference)
+    kernel = Kernel("implicit alignment", keys_values.dtype, current.shape[1])
+    return attempt(kernel, launch, reference)
 
 
 @implicit_alignment.register_fake
@@ -60,21 +62,27 @@ def implicit_alignment_backward(
     divisors: Tensor | None,
     num_heads: int,
     window_size: int,
+    needs_flow: bool,
 ) -> list[Tensor]:
-    """Computes the gradients of the tensors from ``keys_values`` to ``outside`` with the kernel."""
+    """Computes the gradients of the tensors from ``keys_values`` to ``outside`` with the kernel.
+
+    Those of tensors that are None are empty, and so is the flow's if it is not needed.
+    """
     from iart_plugin.kernels import implicit_alignment as kernels
 
     inputs = (keys_values, current, flow, weight, bias, table, outside, divisors)
-    return kernels.align_backward(grad, *inputs, num_heads, window_size)
+    with full_precision(grad.device):  # autocast would cast the factors of the weight's gradient
+        return kernels.align_backward(grad, *inputs, num_heads, window_size, needs_flow)
 
 
 @implicit_alignment_backward.register_fake
-def _(grad, keys_values, current, flow, weight, bias, table, outside, divisors, *_):
+def _(grad, keys_values, current, flow, weight, bias, table, outside, *others):
+    needs_flow = others[-1]
     n, c, height, width = current.shape
     return [
         torch.empty_like(keys_values, memory_format=torch.contiguous_format),
         current.new_empty(n, height, width, c).permute(0, 3, 1, 2),
-        flow.new_empty(0 if divisors is None else flow.shape),
+        flow.new_empty(flow.shape if needs_flow else 0),
         weight.new_empty(weight.shape),
         bias.new_empty(bias.shape),
         flow.new_empty(0) if table is None else table.new_empty(table.shape),
@@ -89,16 +97,17 @@ def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors
+    needs_flow = ctx.needs_input_grad[2] and inputs[7] is not None
+    kernel = Kernel("implicit alignment, backward", inputs[0].dtype, inputs[1].shape[1])
 
     def reference() -> list[Tensor | None]:
         return reference_gradients(lambda *x: align_windows(*x, *ctx.sizes), inputs, grad)
 
-    found = attempt(
-        "implicit alignment, backward",
-        lambda: implicit_alignment_backward(grad, *inputs, *ctx.sizes),
-        reference,
-    )
-    flow = found[2] if inputs[7] is not None else None
+    def launch() -> list[Tensor]:
+        return implicit_alignment_backward(grad, *inputs, *ctx.sizes, needs_flow)
+
+    found = reference() if avoids_atomics(kernel) else attempt(kernel, launch, reference)
+    flow = found[2] if needs_flow else None
     table, outside = (
         x if saved is not None else None for x, saved in zip(found[5:7], inputs[5:7], strict=True)
     )

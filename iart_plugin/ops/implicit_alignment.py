@@ -1,5 +1,7 @@
 """Implicit resampling-based alignment: window cross-attention on sub-pixel positions (Sec. 4)."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +14,24 @@ from .alignment_forms import align_windows, encode
 from .alignment_operator import implicit_alignment
 from .constants import kept
 from .positional_encoding import angle_divisors
-from .precision import full_precision, wide_dtype
+from .precision import compute_dtype, full_precision, wide_dtype
 from .warp import check_flow, pixel_grid
+
+
+class PreparedWeights(NamedTuple):
+    """What depends on the weights alone, for keys and then for values.
+
+    Attributes:
+        weight: (2 * channels, channels) for features, in the dtype of products.
+        bias: (2 * channels,), likewise.
+        table: (w * w, 2 * channels), what the window's encodings add, or None.
+        outside: (2 * channels,), the keys and values outside the frame; None repeats the border.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    table: Tensor | None
+    outside: Tensor | None
 
 
 class ProjectedReference(NamedTuple):
@@ -23,11 +41,13 @@ class ProjectedReference(NamedTuple):
         keys_values: (n, h * w, 2 * channels), keys then values of every pixel.
         height: h, the frame's height.
         width: w, the frame's width.
+        prepared: the weights' part.
     """
 
     keys_values: Tensor
     height: int
     width: int
+    prepared: PreparedWeights
 
 
 class ImplicitAlignment(Alignment):
@@ -142,20 +162,40 @@ class ImplicitAlignment(Alignment):
         """
         return self.align(self.project_reference(reference), current, flow)
 
-    def project_reference(self, x: Tensor) -> ProjectedReference:
-        """Projects a reference (n, c, h, w) to keys and values, which can be used several times."""
+    def projector(self) -> Callable[[Tensor], ProjectedReference]:
+        """Returns :meth:`project_reference` with the weights' part done."""
+        return partial(self.project_reference, prepared=self._prepare())
+
+    def _prepare(self) -> PreparedWeights:
+        weight = torch.cat((self.k.weight, self.v.weight))
+        bias = torch.cat((self.k.bias, self.v.bias))
+        dtype = compute_dtype(weight)
+        return PreparedWeights(
+            weight[:, : self.channels].to(dtype),
+            bias.to(dtype),
+            self._window_table(weight) if self.encode_window else None,
+            bias if self.padding_mode == "zeros" else None,
+        )
+
+    def project_reference(
+        self, x: Tensor, prepared: PreparedWeights | None = None
+    ) -> ProjectedReference:
+        """Projects a reference (n, c, h, w) to keys and values, which can be used several times.
+
+        :meth:`projector` gives ``prepared``.
+        """
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (n, {self.channels}, h, w) features, got {tuple(x.shape)}")
         height, width = x.shape[-2:]
-        weight = torch.cat((self.k.weight, self.v.weight))[:, : self.channels]
-        bias = torch.cat((self.k.bias, self.v.bias))
+        prepared = prepared or self._prepare()
         tokens = x.flatten(2).transpose(1, 2)  # (n, h * w, c)
-        return ProjectedReference(nn.functional.linear(tokens, weight, bias), height, width)
+        keys_values = nn.functional.linear(tokens, prepared.weight, prepared.bias)
+        return ProjectedReference(keys_values, height, width, prepared)
 
     def align(self, projected: ProjectedReference, current: Tensor, flow: Tensor) -> Tensor:
         """Aligns a projected reference to ``current``; otherwise the same as :meth:`forward`."""
         check_flow(current, flow)
-        keys_values, height, width = projected
+        keys_values, height, width, prepared = projected
         n, c = current.shape[:2]
         if c != self.channels or (n, height, width) != (keys_values.shape[0], *current.shape[2:]):
             raise ValueError(
@@ -166,29 +206,20 @@ class ImplicitAlignment(Alignment):
             count = int((~torch.isfinite(flow)).sum())
             raise ValueError(f"flow has {count} NaN or infinite values of {flow.numel()}")
 
-        biases = torch.cat((self.k.bias, self.v.bias)) if self.padding_mode == "zeros" else None
+        flow = flow.to(wide_dtype(flow))
         arguments = (
-            keys_values,
-            current,
-            flow.to(wide_dtype(flow)),
-            self.q.weight,
-            self.q.bias,
-            self._window_table() if self.encode_window else None,
-            biases,
+            *(keys_values, current, flow),
+            *(self.q.weight, self.q.bias, prepared.table, prepared.outside),
             self._divisors() if self.encode_decimal else None,
             self.num_heads,
             self.window_size,
         )
-        form = (
-            implicit_alignment
-            if uses_kernel(keys_values.device, keys_values.dtype, arguments[2].dtype)
-            else align_windows
-        )
+        has_kernel = uses_kernel(flow.device, keys_values.dtype, flow.dtype)
+        form = implicit_alignment if has_kernel else align_windows
         return form(*arguments).permute(0, 3, 1, 2)  # channels last
 
-    def _window_table(self) -> Tensor:
+    def _window_table(self, weight: Tensor) -> Tensor:
         """What the window's encodings (Eq. 14) add to keys and values: (w * w, 2 c)."""
-        weight = torch.cat((self.k.weight, self.v.weight))
         encoding = self.window_encoding(weight.device, wide_dtype(weight))
         with full_precision(weight.device):
             return encoding @ weight.to(encoding.dtype).t()

@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 
 from iart_plugin.kernels import mfsab as kernels
-from iart_plugin.kernels.availability import attempt, reference_gradients
+from iart_plugin.kernels.availability import Kernel, attempt, reference_gradients
 from iart_plugin.kernels.launching import dot_precision
 from iart_plugin.kernels.mfsab_sizes import PackedWeights, Shape, unpack
 
 from .mfsab import Windows
 from .mfsab_windows import windowed_block
-
-NAME = "MFSAB block"
-"""The name of both passes in the warning. If one fails, both are replaced, because the backward
-kernel needs the logsumexp that the forward kernel computes."""
+from .precision import full_precision
 
 
 def kernel_block(
@@ -60,7 +57,7 @@ def _block(
     def reference() -> tuple[Tensor, Tensor]:
         return _by_windows(x, matrices, vectors, scales, shape), _logsumexp(x, shape)
 
-    return attempt(NAME, launch, reference)
+    return attempt(_kernel(matrices, shape), launch, reference)
 
 
 @_block.register_fake
@@ -86,7 +83,8 @@ def _block_backward(
     """Computes the gradients of the input, of the matrices, and in float32 of the vectors."""
     shape = _shape(x, heads, hidden, window, shift, frame)
     tensors = gradient.contiguous(), x.contiguous(), logsumexp, matrices, vectors, scales
-    return kernels.backward(*tensors, shape)
+    with full_precision(x.device):  # autocast would cast the factors of weights' gradients
+        return kernels.backward(*tensors, shape)
 
 
 @_block_backward.register_fake
@@ -105,14 +103,15 @@ def _gradients(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple:
     saved = ctx.saved_tensors  # activation checkpointing allows to read them once
     x, _, matrices, vectors, scales = saved
 
+    shape = _shape(x, *ctx.sizes)
+
     def reference() -> list[Tensor]:
-        shape = _shape(x, *ctx.sizes)
         return reference_gradients(
             lambda *tensors: _by_windows(*tensors, scales, shape), [x, matrices, vectors], gradient
         )
 
     x_gradient, matrices_gradient, vectors_gradient = attempt(
-        NAME, lambda: _block_backward(gradient, *saved, *ctx.sizes), reference
+        _kernel(matrices, shape), lambda: _block_backward(gradient, *saved, *ctx.sizes), reference
     )
     found = x_gradient, matrices_gradient, vectors_gradient.to(vectors.dtype)
     return *found, *(None for _ in range(6))
@@ -125,6 +124,14 @@ def _shape(
     x: Tensor, heads: int, hidden: int, window: Sequence[int], shift: bool, frame: int
 ) -> Shape:
     return Shape(*x.shape, heads, hidden, tuple(window), shift, frame, dot_precision())
+
+
+def _kernel(matrices: Tensor, shape: Shape) -> Kernel:
+    """Names both passes alike: if one fails, both are replaced.
+
+    The backward kernel needs the logsumexp that the forward kernel computes.
+    """
+    return Kernel("MFSAB block", matrices.dtype, shape.channels)
 
 
 def _by_windows(

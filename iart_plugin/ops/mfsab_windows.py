@@ -5,7 +5,7 @@ needed only for a few windows. Without gradients the results can be written in p
 gradients, the backward pass computes a few windows again at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -30,16 +30,20 @@ class Chunk(NamedTuple):
     Attributes:
         source: (k, tokens), the row of each token in the input; -1 for padding.
         target: (k, wanted tokens), the row of each wanted token in the output; -1 for padding.
-        is_padded: whether some of the tokens may be padding.
+        kept: the places in the flattened ``target`` that are not padding; None if no token may be.
+        clips: (k,) the number of each window's clip.
         mask: (tokens, tokens), or None.
-        scales: (2, k, 1, 1) factors of what attention and the MLP add, or None.
     """
 
     source: Tensor
     target: Tensor
-    is_padded: bool
+    kept: Tensor | None
+    clips: Tensor
     mask: Tensor | None
-    scales: Tensor | None
+
+
+Tables = dict[Hashable, list[Chunk]]
+"""Chunks that were cut before, by all that they depend on."""
 
 
 def windowed_block(
@@ -50,32 +54,42 @@ def windowed_block(
     scales: Tensor | None = None,
     *,
     in_place: bool = False,
+    tables: Tables | None = None,
 ) -> Tensor:
     """Computes a block; otherwise the same as :func:`.mfsab.reference_block`.
 
-    With ``in_place`` and without gradients, ``x`` may be overwritten.
+    With ``in_place`` and without gradients, ``x`` may be overwritten. The chunks are taken from
+    ``tables`` if they were cut before, and kept there.
     """
     n, t, h, w, c = x.shape
-    chunks = list(cut_to_chunks(x, windows, frame, scales))
+    tables = {} if tables is None else tables
+    key = x.shape, x.dtype, x.device, windows, frame
+    if key not in tables:
+        tables[key] = list(cut_to_chunks(x, windows, frame))
+    chunks = tables[key]
     wanted = slice(None) if frame is None else frame_tokens(windows, frame)
     rows, num_out = x.reshape(-1, c), n * (t if frame is None else 1) * h * w
     if torch.is_grad_enabled():
-        out = _recomputed(rows, num_out, chunks, weights, wanted)
+        out = _recomputed(rows, num_out, chunks, weights, wanted, scales)
         return out.view(n, -1, h, w, c)
     out = rows if in_place and frame is None else rows.new_empty(num_out, c)
     for chunk in chunks:
         part = rows.index_select(0, chunk.source.flatten().clamp(min=0))
-        part = few_windows(part, chunk, weights, wanted)
+        part = few_windows(part, chunk, weights, wanted, scales)
         target = chunk.target.flatten()
-        if chunk.is_padded:
-            kept = (target >= 0).nonzero().flatten()
-            target, part = target[kept], part[kept]
+        if chunk.kept is not None:
+            target, part = target[chunk.kept], part[chunk.kept]
         out.index_copy_(0, target, part)
     return out.view(n, -1, h, w, c)
 
 
 def _recomputed(
-    rows: Tensor, num_out: int, chunks: list[Chunk], weights: BlockWeights, wanted: slice
+    rows: Tensor,
+    num_out: int,
+    chunks: list[Chunk],
+    weights: BlockWeights,
+    wanted: slice,
+    scales: Tensor | None,
 ) -> Tensor:
     """Computes the output's rows, keeping only the windows' input tokens for the gradient."""
     source = torch.cat([chunk.source.flatten() for chunk in chunks])
@@ -83,7 +97,7 @@ def _recomputed(
     parts = parts.split([chunk.source.numel() for chunk in chunks])
     done = [
         checkpoint(
-            *(few_windows, part, chunk, weights, wanted),
+            *(few_windows, part, chunk, weights, wanted, scales),
             use_reentrant=False,
             preserve_rng_state=False,  # few_windows does nothing random
         )
@@ -95,13 +109,17 @@ def _recomputed(
     return torch.cat(done).index_select(0, inverse[:-1])
 
 
-def few_windows(rows: Tensor, chunk: Chunk, weights: BlockWeights, wanted: slice) -> Tensor:
+def few_windows(
+    rows: Tensor, chunk: Chunk, weights: BlockWeights, wanted: slice, scales: Tensor | None
+) -> Tensor:
     """Maps the tokens of k windows, (k * tokens, c), to the wanted tokens of the output."""
     (k, tokens), c, w = chunk.source.shape, rows.shape[1], weights
-    scale, mlp_scale = (None, None) if chunk.scales is None else chunk.scales
+    scale = mlp_scale = None
+    if scales is not None:
+        scale, mlp_scale = scales[:, chunk.clips].view(2, k, 1, 1)
     rows = rows.view(k, tokens, c)
     y = norm(rows, w.norm1_weight, w.norm1_bias)
-    if chunk.is_padded:
+    if chunk.kept is not None:
         y = y.masked_fill((chunk.source < 0).unsqueeze(-1), 0)
     query = linear(y[:, wanted], w.qkv_weight[:c], w.qkv_bias[:c])
     key_value = linear(y, w.qkv_weight[c:], w.qkv_bias[c:])
@@ -120,9 +138,7 @@ def _add(rows: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
     return rows + branch if torch.is_grad_enabled() else rows.add_(branch)
 
 
-def cut_to_chunks(
-    x: Tensor, windows: Windows, frame: int | None, scales: Tensor | None
-) -> Iterator[Chunk]:
+def cut_to_chunks(x: Tensor, windows: Windows, frame: int | None) -> Iterator[Chunk]:
     """Cuts tokens (n, t, h, w, c) into chunks; those with the same mask have nearly equal sizes."""
     n, t, h, w, _ = x.shape
     down, across = -(-h // windows.size[0]), -(-w // windows.size[1])
@@ -139,18 +155,20 @@ def cut_to_chunks(
             (number[:, -1:, -1:], -1),
         ]
         found = regions(h, w, windows)
+    is_padded = h % windows.size[0] != 0 or w % windows.size[1] != 0
     step = WINDOWS_AT_ONCE.get(x.device.type, GPU_WINDOWS_AT_ONCE)
     for group, edge in groups:
         if group.numel() == 0:
             continue
         mask = None if edge is None else masks(found[edge].unsqueeze(0), t)[0].to(x)
         for part in group.flatten().tensor_split(-(-group.numel() // step)):
+            kept = (target[part].flatten() >= 0).nonzero().flatten() if is_padded else None
             yield Chunk(
                 source[part].to(x.device),
                 target[part].to(x.device),
-                h % windows.size[0] != 0 or w % windows.size[1] != 0,
+                None if kept is None else kept.to(x.device),
+                (part // (down * across)).to(x.device),
                 mask,
-                None if scales is None else scales[:, part // (down * across)].view(2, -1, 1, 1),
             )
 
 

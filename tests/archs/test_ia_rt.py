@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from iart_plugin.archs import IART, export_official
-from iart_plugin.archs.mfsab import MFSABBackbone
+from iart_plugin.archs.mfsab import MFSABBackbone, draw_depths
 from iart_plugin.fused import fused
 from tests.parity import assert_recorded, cases, filled
 
@@ -160,19 +160,20 @@ def test_official_options_build():
 
 
 def test_stochastic_depth_rises_to_a_tenth_and_rests_in_evaluation():
-    network = IART(**(TINY | {"depths": (2, 2), "num_heads": (2, 2)}))
-    rates = [
-        block.drop_path.rate
-        for layer in network.swin_backbone["forward_2"].layers
-        for block in layer.residual_group.blocks
-    ]
-    assert rates == pytest.approx([0, 0.1 / 3, 0.2 / 3, 0.1])
-    drop = network.swin_backbone["forward_2"].layers[1].residual_group.blocks[1].drop_path
-    factors = drop.train().draw(2, 2000, torch.device("cpu"))
-    assert factors.shape == (2, 2000)
-    assert factors.unique().tolist() == pytest.approx([0, 1 / 0.9])
-    assert factors.mean().item() == pytest.approx(1, abs=0.03)
-    assert drop.eval().draw(2, 2000, torch.device("cpu")) is None
+    factors = draw_depths(4, 4000, torch.device("cpu"))
+    assert factors.shape == (4, 2, 4000)
+    assert (factors[0] == 1).all()
+    for block, rate in zip(factors[1:], [0.1 / 3, 0.2 / 3, 0.1], strict=True):
+        assert block.unique().tolist() == pytest.approx([0, 1 / (1 - rate)])
+        assert (block == 0).float().mean(1).tolist() == pytest.approx([rate] * 2, abs=0.02)
+    assert (draw_depths(1, 9, torch.device("cpu")) == 1).all()
+
+    backbone = IART(**(TINY | {"depths": (2, 2), "num_heads": (2, 2)})).swin_backbone["forward_2"]
+    x = torch.rand(1, 3, TINY["embed_dim"], 8, 8)
+    with torch.no_grad():
+        assert torch.equal(backbone.eval()(x), backbone(x))
+        results = [backbone.train()(x) for _ in range(40)]
+    assert any(not torch.equal(result, results[0]) for result in results)
 
 
 def test_compiles_without_graph_breaks():

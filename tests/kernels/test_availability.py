@@ -6,6 +6,7 @@ import torch
 from iart_plugin.fused import fused
 from iart_plugin.kernels import availability
 from iart_plugin.kernels.availability import (
+    Kernel,
     KernelWarning,
     attempt,
     failures,
@@ -14,6 +15,8 @@ from iart_plugin.kernels.availability import (
     uses_kernel,
 )
 from tests.kernels.harness import DEVICE
+
+EXAMPLE = Kernel("example", torch.float16, 12)
 
 
 @pytest.fixture
@@ -57,11 +60,22 @@ def test_a_kernel_that_fails_is_replaced_with_one_warning(no_failures):
         calls.append(1)
         raise RuntimeError("PassManager::run failed\nand more")
 
-    with pytest.warns(KernelWarning, match="'example'.*PassManager::run failed") as caught:
-        assert attempt("example", launch, lambda: 1) == 1
-        assert attempt("example", launch, lambda: 2) == 2
+    broken = "'example in float16 with 12 channels'.*PassManager::run failed"
+    with pytest.warns(KernelWarning, match=broken) as caught:
+        assert attempt(EXAMPLE, launch, lambda: 1) == 1
+        assert attempt(EXAMPLE, launch, lambda: 2) == 2
     assert len(caught) == len(calls) == 1
-    assert list(failures()) == ["example"]
+    assert list(failures()) == ["example in float16 with 12 channels"]
+
+
+@pytest.mark.parametrize("other", [{"dtype": torch.float32}, {"channels": 24}])
+def test_a_failing_kernel_turns_no_other_size_or_dtype_off(other, no_failures):
+    def launch():
+        raise RuntimeError("out of resource: shared memory")
+
+    with pytest.warns(KernelWarning):
+        assert attempt(EXAMPLE, launch, lambda: "reference") == "reference"
+    assert attempt(EXAMPLE._replace(**other), lambda: "kernel", lambda: "reference") == "kernel"
 
 
 def test_missing_memory_is_no_failure_of_the_kernel(no_failures):
@@ -69,7 +83,7 @@ def test_missing_memory_is_no_failure_of_the_kernel(no_failures):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        attempt("example", launch, lambda: 1)
+        attempt(EXAMPLE, launch, lambda: 1)
     assert not failures()
 
 

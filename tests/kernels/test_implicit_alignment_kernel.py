@@ -5,6 +5,7 @@ import torch
 
 from iart_plugin.fused import fused
 from iart_plugin.kernels import availability
+from iart_plugin.kernels import implicit_alignment as kernels
 from iart_plugin.kernels.availability import KernelWarning, failures
 from iart_plugin.ops import ImplicitAlignment
 from iart_plugin.ops.alignment_operator import implicit_alignment
@@ -227,3 +228,41 @@ def test_where_the_kernels_fail_the_equations_compute(monkeypatch):
     for ours, theirs in zip(actual, expected, strict=True):
         assert_agrees(ours, theirs)
     monkeypatch.undo()
+
+
+def test_a_flow_at_rest_gets_no_gradient(monkeypatch):
+    """SPyNet's weights rest at first; the other gradients stay the same."""
+    op, (reference, current, flow) = operator(), inputs(1, 16, 4, 5)
+    *expected, _ = gradients(op, (reference, current, flow))
+    asked, launch = [], kernels.align_backward
+    monkeypatch.setattr(kernels, "align_backward", lambda *x: asked.append(x[-1]) or launch(*x))
+    actual = gradients(lambda *features: op(*features, flow), (reference, current))
+    assert asked == [False]
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_agrees(ours, theirs)
+
+
+def test_deterministic_algorithms_get_the_equations_gradients(monkeypatch):
+    op, tensors = operator(), inputs(1, 16, 4, 5)
+    expected = gradients(op, tensors)
+    monkeypatch.setattr(kernels, "align_backward", None)
+    availability._warn_once.cache_clear()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.warns(KernelWarning, match="deterministic") as caught:
+            actual = gradients(op, tensors)
+            gradients(op, tensors)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert len(caught) == 1
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_agrees(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore::iart_plugin.kernels.availability.KernelWarning")
+def test_a_flow_in_float64_is_aligned_by_the_equations(monkeypatch):
+    monkeypatch.setattr(kernels, "align", None)
+    op, (reference, current, flow) = operator(), inputs(1, 16, 4, 5)
+    out = op(reference, current, flow.double())
+    with fused(False):
+        assert torch.equal(out, op(reference, current, flow.double()))

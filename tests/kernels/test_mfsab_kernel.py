@@ -75,6 +75,15 @@ def test_half_precision(dtype, stream):
         assert_agrees(ours, wanted, dtype)
 
 
+def test_autocast_does_not_reach_the_gradients():
+    tensors, options = block((1, 1, 3, 4), shift=False)
+    expected = gradients(compute(kernel_block, options), tensors)
+    with torch.autocast(DEVICE, dtype=torch.float16):
+        found = gradients(compute(kernel_block, options), tensors)
+    for ours, wanted in zip(found, expected, strict=True):
+        assert torch.equal(ours, wanted)
+
+
 def test_padding_may_hold_anything_but_reach_no_one():
     """Large biases make the padding's keys loud; they still count as the reference counts them."""
     tensors, options = block((1, 1, 3, 3), shift=False)
