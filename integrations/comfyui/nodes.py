@@ -193,13 +193,19 @@ def _check(images: Tensor) -> None:
     """Refuse what are no frames of R'G'B'.
 
     Raises:
-        ValueError: There are no images, or they have another shape than (b, h, w, 3).
+        ValueError: There are no images, or they are not (b, h, w, 3) of floating-point numbers.
     """
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"there are no images: the batch has the shape {tuple(images.shape)}")
-    if images.shape[-1] != 3:
-        advice = "; Split Image with Alpha removes alpha" if images.shape[-1] == 4 else ""
-        raise ValueError(f"the images have {images.shape[-1]} channels, not 3{advice}")
+    shape = tuple(images.shape)
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be (b, h, w, 3) of floating-point numbers in [0, 1], not {shape} of "
+            f"{images.dtype}"
+        )
+    if 0 in shape:
+        raise ValueError(f"there are no images: the batch has the shape {shape}")
+    if shape[-1] != 3:
+        advice = "; Split Image with Alpha removes alpha" if shape[-1] == 4 else ""
+        raise ValueError(f"the images have {shape[-1]} channels, not 3{advice}")
 
 
 def _make_room(network: nn.Module, height: int, width: int, options: dict[str, Any]) -> None:

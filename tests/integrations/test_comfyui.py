@@ -208,7 +208,8 @@ def with_nan(images):
     ("change", "message"),
     [
         (lambda images: images[:0], "there are no images: the batch has the shape"),
-        (lambda images: images[0], "there are no images"),
+        (lambda images: images[0], r"images must be \(b, h, w, 3\).*not \(8, 12, 3\) of"),
+        (lambda images: (255 * images).byte(), r"images must be .* of torch.uint8"),
         (lambda images: torch.cat([images, images[..., :1]], -1), "4 channels, not 3; Split Image"),
         (lambda images: images[..., :1], "the images have 1 channels, not 3$"),
         (with_nan, "frame 3 holds pixels that are NaN or infinite"),
