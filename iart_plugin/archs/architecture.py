@@ -81,6 +81,8 @@ class Architecture:
         renames: pairs of a key's prefix in other programs and the prefix that is used here.
         dead: a regular expression for keys in other programs' files that do not affect the output.
         mmagic_name: a function that returns the name in MMagic's own network for a key.
+        averaged_beside: whether MMagic's model for this network keeps the averaged weights in a
+            second generator, which is the one that it tests.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Architecture:
     renames: tuple[tuple[str, str], ...] = ()
     dead: str = ""
     mmagic_name: Callable[[str], str] = lambda key: key
+    averaged_beside: bool = False
 
 
 ARCHITECTURES: dict[str, Architecture] = {}

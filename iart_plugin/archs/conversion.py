@@ -3,7 +3,8 @@
 =========== ==============================================================================
 official    ``params``: with the released program's dead weights and constant buffers
 basicsr     ``params``, and ``params_ema`` for the averaged weights
-mmagic      ``state_dict``, every key behind ``generator.``; see :func:`mmagic_file`
+mmagic      ``state_dict``, keys behind ``generator.`` or ``generator_ema.``; see
+            :func:`mmagic_file`
 safetensors one set of weights under the network's own names
 =========== ==============================================================================
 
@@ -23,6 +24,8 @@ import torch
 from torch import Tensor
 
 from iart_plugin.weight_files import (
+    AVERAGED,
+    GENERATOR,
     OPTIONS,
     CheckpointMismatch,
     State,
@@ -111,19 +114,31 @@ def behind(prefix: str, state: Mapping[str, Tensor]) -> State:
 def mmagic_file(trained: State | None, averaged: State | None = None) -> dict[str, Any]:
     """Arranges weights as MMEngine saves a model that has the network as its ``generator``.
 
-    Averaged weights are put in ``state_dict`` and the trained ones in ``ema_state_dict``, as
-    MMEngine's ``EMAHook`` does, so that MMagic's testers use the averaged ones.
+    MMagic's testers use the averaged weights. They are put in ``state_dict``, and the trained ones
+    in ``ema_state_dict``, as MMEngine's ``EMAHook`` does. MMagic's RealBasicVSR model instead has a
+    second generator for the averaged weights, ``generator_ema``, and tests that one. If there is
+    only one set of weights, both of its generators get it.
     """
     first = trained if averaged is None else averaged
-    mmagic_name = recognise(first).architecture.mmagic_name
+    row = recognise(first).architecture
 
-    def generator(prefix: str, state: State) -> State:
+    def behind_prefix(prefix: str, state: State) -> State:
+        return {prefix + row.mmagic_name(key): value for key, value in state.items()}
+
+    if row.averaged_beside:
+        last = averaged if trained is None else trained
+        return {
+            "meta": {},
+            "state_dict": behind_prefix(GENERATOR, last) | behind_prefix(AVERAGED, first),
+        }
+
+    def model(prefix: str, state: State) -> State:
         counter = {f"{prefix}step_counter": torch.zeros(1)}  # a buffer of MMagic's BasicVSR model
-        return counter | {f"{prefix}generator.{mmagic_name(k)}": v for k, v in state.items()}
+        return counter | behind_prefix(prefix + GENERATOR, state)
 
-    file: dict[str, Any] = {"meta": {}, "state_dict": generator("", first)}
+    file: dict[str, Any] = {"meta": {}, "state_dict": model("", first)}
     if averaged is not None and trained is not None:
-        file["ema_state_dict"] = {"steps": torch.tensor(0), **generator("module.", trained)}
+        file["ema_state_dict"] = {"steps": torch.tensor(0), **model("module.", trained)}
     return file
 
 

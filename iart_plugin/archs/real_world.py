@@ -101,11 +101,12 @@ class RealIACNN(IACNN):
         """Does what :meth:`RecurrentNetwork.forward` does, after cleaning the frames.
 
         If flow is given, it must be the flow between the cleaned frames. With ``return_lqs``, the
-        result is a pair of the output and the cleaned frames.
+        result is a pair of the output and the cleaned frames. The output is then contiguous,
+        because MMagic's RealBasicVSR model, which asks for the pair, takes a ``view`` of it.
         """
         cleaned = self.prepare(lqs)
         output = torch.stack(list(self.forward_iter(cleaned, flows, prepared=True)), 1)
-        return (output, cleaned) if return_lqs else output
+        return (output.contiguous(), cleaned) if return_lqs else output
 
     def prepare(self, lqs: Tensor) -> Tensor:
         """Cleans the frames of a clip (n, t, 3, h, w), each as often as necessary."""
@@ -158,6 +159,7 @@ _COMMON = {
     "options": _options,
     "certain": ("num_feat", "num_block", "num_clean_block", "position_channels"),
     "cost": _cost,
+    "averaged_beside": True,
 }
 
 ROWS = (

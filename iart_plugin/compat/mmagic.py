@@ -7,16 +7,21 @@ import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from iart_plugin.compat.mend import Mend, listed_in
+from iart_plugin.option_errors import OptionError
 
 MENDS: list[Mend] = []
-"""Every repair of this module. All of them must run before ``mmagic.models`` is imported."""
+"""Every repair of this module, in the order in which they must run. The last two import parts of
+MMagic; the others must run before MMagic is imported."""
 
 MMAGIC = "MMagic 1.2.0"
 MMENGINE = "MMEngine 0.10.7"
+
+TORCHVISION = "torchvision://"
+"""The prefix with which a config names weights that torchvision downloads."""
 
 SAFE_TORCH = (2, 6)
 """The first PyTorch version in which ``torch.load`` reads only weights by default."""
@@ -188,3 +193,117 @@ def _drop_device_ids(wrapper: type) -> None:
         original(self, module, *args, **options)
 
     wrapper.__init__ = without_device_ids
+
+
+@listed_in(MENDS, MMAGIC)
+def compress_training_video() -> bool:
+    """Let ``RandomVideoCompression`` work with PyAV 14 and newer.
+
+    ``datasets/transforms/random_degradations.py:512`` sets a frame's picture type by its name,
+    'NONE', and newer versions of PyAV take only numbers. A new frame has that type anyway. Without
+    this repair the degradations of MMagic's RealBasicVSR configs cannot run.
+    """
+    if importlib.util.find_spec("av") is None:
+        return False
+    import av
+
+    try:
+        av.VideoFrame(16, 16, "yuv420p").pict_type = "NONE"
+    except TypeError:
+        pass
+    else:
+        return False
+    from mmagic.datasets.transforms.random_degradations import RandomVideoCompression
+
+    RandomVideoCompression._apply_random_compression = _compressed_at_random
+    return True
+
+
+def _compressed_at_random(self: Any, imgs: list[Any]) -> list[Any]:
+    """MMagic's ``_apply_random_compression``, except that it sets no picture type."""
+    import io
+    import random
+
+    import av
+    import numpy as np
+
+    codec = random.choices(self.params["codec"], self.params["codec_prob"])[0]
+    lowest, highest = self.params["bitrate"]
+    file = io.BytesIO()
+    with av.open(file, "w", "mp4") as container:
+        stream = container.add_stream(codec, rate=1)
+        stream.height, stream.width = imgs[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = int(np.random.randint(lowest, highest + 1))  # noqa: NPY002  as MMagic
+        for img in imgs:
+            frame = av.VideoFrame.from_ndarray(img.astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(file, "r", "mp4") as container:
+        frames = container.decode(video=0)
+        return [frame.to_ndarray(format="rgb24").astype(np.float32) for frame in frames]
+
+
+@listed_in(MENDS, MMAGIC)
+def read_perceptual_weights_by_path() -> bool:
+    """Let ``PerceptualLoss`` read the file that its option ``pretrained`` names.
+
+    ``models/losses/perceptual_loss.py:47`` ignores the option and always lets torchvision download
+    the weights, which ends in a long trace where there is no network connection.
+    """
+    from mmagic.models.losses import perceptual_loss
+
+    original = perceptual_loss.PerceptualVGG.__init__
+
+    @functools.wraps(original)
+    def init(
+        self: Any,
+        layer_name_list: list[str],
+        vgg_type: str = "vgg19",
+        use_input_norm: bool = True,
+        pretrained: str = TORCHVISION + "vgg19",
+    ) -> None:
+        own = perceptual_loss.vgg
+        if not pretrained.startswith(TORCHVISION):
+            network = _vgg_of_file(vgg_type, pretrained)
+            perceptual_loss.vgg = SimpleNamespace(**{vgg_type: lambda pretrained: network})
+        try:
+            original(self, layer_name_list, vgg_type, use_input_norm, pretrained)
+        except OSError as error:
+            raise OptionError(
+                f"torchvision's weights of {vgg_type} for the perceptual loss cannot be "
+                f"downloaded: {error}. Download them elsewhere and name the file: "
+                "--cfg-options model.perceptual_loss.pretrained=FILE."
+            ) from error
+        finally:
+            perceptual_loss.vgg = own
+
+    perceptual_loss.PerceptualVGG.__init__ = init
+    return True
+
+
+def _vgg_of_file(kind: str, path: str) -> Any:
+    """A VGG of torchvision with the weights of a file, which needs to hold its ``features`` only.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointMismatch: if the file holds no weights, or those of another network.
+    """
+    import torch
+    from torchvision.models import vgg
+
+    from iart_plugin.weight_files import CheckpointMismatch, read_file
+
+    with torch.device("meta"):  # the classifier, which is never used, takes half a gigabyte
+        network = getattr(vgg, kind)(init_weights=False)
+    loaded = read_file(path)
+    loaded = loaded.get("state_dict", loaded)
+    prefix = "features."
+    weights = {k.removeprefix(prefix): v for k, v in loaded.items() if k.startswith(prefix)}
+    try:
+        network.features.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise CheckpointMismatch(
+            f"{path} does not hold the weights of torchvision's {kind}: its 'features' differ"
+        ) from error
+    return network

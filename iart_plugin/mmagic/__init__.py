@@ -22,6 +22,7 @@ from .checkpoint import CheckpointFitHook, accept_other_checkpoints  # noqa: E40
 from .config_checks import install as check_configs  # noqa: E402
 from .finite_steps import FiniteStepsHook  # noqa: E402
 from .flow import FrozenFlowHook, PretrainedFlow  # noqa: E402
+from .real_world import StartFromAverageHook, VideoLQNIQE  # noqa: E402
 from .resume import ProcessSeedHook, ResumeDataHook, ResumeOwnHook  # noqa: E402
 from .visualizer import MiddleFrameVisualizer  # noqa: E402
 
@@ -42,4 +43,6 @@ __all__ = [
     "ResumeDataHook",
     "ResumeOwnHook",
     "SintelFlowDataset",
+    "StartFromAverageHook",
+    "VideoLQNIQE",
 ]

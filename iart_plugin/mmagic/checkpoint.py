@@ -68,9 +68,15 @@ class CheckpointFitHook(Hook):
             raise CheckpointMismatch(f"{runner._load_from}: {error}") from error
 
 
+def model_of(runner: Runner) -> Any:
+    """The model that a runner trains or tests, without the wrapper for several processes."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
 def _generator(runner: Runner) -> Any:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return getattr(model, "generator", None)
+    generator = getattr(model_of(runner), "generator", None)
+    # Models with several optimizers have a wrapper around each of their parts.
+    return generator.module if is_model_wrapper(generator) else generator
 
 
 def accept_other_checkpoints() -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,9 @@ from mmagic.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULER
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
+from iart_plugin.compat.mmagic import TORCHVISION
 from iart_plugin.mmagic.data_checks import check_loader
+from iart_plugin.mmagic.resume import latest_checkpoint
 from iart_plugin.option_errors import OptionError, check_keys, nearest
 from iart_plugin.weight_files import CheckpointMismatch
 
@@ -48,6 +52,7 @@ def _looking_at_data(run: Callable[[Runner], Any], phases: Iterable[str]) -> Cal
     def checked(self: Runner) -> Any:
         if _is_ours(self.cfg):
             check_data(self.cfg, phases)
+            check_start(self)
         return run(self)
 
     return checked
@@ -79,16 +84,19 @@ def check_config(cfg: Any) -> None:
         OptionError: with the name of the option and the values that it can have.
     """
     model = cfg.get("model") or {}
-    for key in ("generator", "pixel_loss", "data_preprocessor"):
-        if key in model:
-            _check_type(model[key], MODELS, f"model.{key}")
+    _check_type(model, MODELS, "model")
+    for key, part in model.items():
+        if isinstance(part, dict) and "type" in part and key != "init_cfg":
+            _check_type(part, MODELS, f"model.{key}")
     _check_generator(model.get("generator") or {})
+    _check_perceptual_weights(model.get("perceptual_loss") or {})
     for index, hook in enumerate(cfg.get("custom_hooks") or ()):
         if isinstance(hook, dict):
             _check_type(hook, HOOKS, f"custom_hooks.{index}")
-    if optimizer := (cfg.get("optim_wrapper") or {}).get("optimizer"):
-        _check_type(optimizer, OPTIMIZERS, "optim_wrapper.optimizer")
-        _check_number(optimizer, "lr", "optim_wrapper.optimizer", above=0)
+    for where, wrapper in _optim_wrappers(cfg.get("optim_wrapper") or {}, model):
+        if optimizer := wrapper.get("optimizer"):
+            _check_type(optimizer, OPTIMIZERS, f"{where}.optimizer")
+            _check_number(optimizer, "lr", f"{where}.optimizer", above=0)
     schedule = cfg.get("param_scheduler") or ()
     for one in [schedule] if isinstance(schedule, dict) else schedule:
         _check_type(one, PARAM_SCHEDULERS, "param_scheduler")
@@ -97,6 +105,23 @@ def check_config(cfg: Any) -> None:
     for phase in ("train", "val", "test"):
         for where, loader in loaders(cfg, phase):
             _check_type(loader.get("dataset") or {}, DATASETS, f"{where}.dataset")
+
+
+def check_start(runner: Runner) -> None:
+    """Check that the file exists from which a runner is to start.
+
+    Raises:
+        OptionError: with the name of the file.
+    """
+    path = runner._load_from
+    if not path or "://" in str(path) or os.path.isfile(os.path.expanduser(path)):
+        return
+    if runner._resume and latest_checkpoint(Path(runner.work_dir)):
+        return  # ResumeOwnHook takes that one
+    raise OptionError(
+        f"The checkpoint {path} does not exist (looked from {Path.cwd()}). If it is the result of "
+        "another training, run that one first, or name another file: --cfg-options load_from=FILE."
+    )
 
 
 def check_data(cfg: Any, phases: Iterable[str]) -> None:
@@ -128,6 +153,30 @@ def _check_type(section: dict[str, Any], registry: Registry, where: str) -> None
     if isinstance(name, str) and registry.get(name) is None:
         known = [*registry.module_dict, *(registry.parent.module_dict if registry.parent else ())]
         raise OptionError(f"{where}.type '{name}' is not registered. {nearest(name, known)}")
+    found = registry.get(name) if isinstance(name, str) else None
+    if inspect.isclass(found) and found.__module__.startswith(f"{PLUGIN}."):
+        known = [*inspect.signature(found).parameters, "type", "priority", "_scope_"]
+        check_keys(section, known, f"{where} ({name})")
+
+
+def _optim_wrappers(section: dict[str, Any], model: dict[str, Any]) -> Iterator[tuple[str, dict]]:
+    """The optimizer wrappers of a config with their names; a model's parts may have their own."""
+    where = "optim_wrapper"
+    yield where, section
+    for key, value in section.items():
+        if isinstance(value, dict) and "optimizer" in value:
+            check_keys([key], [k for k in model if k != "type"], where)
+            yield f"{where}.{key}", value
+
+
+def _check_perceptual_weights(loss: dict[str, Any]) -> None:
+    path = loss.get("pretrained", TORCHVISION)
+    if not path.startswith(TORCHVISION) and not os.path.isfile(path):
+        raise OptionError(
+            f"model.perceptual_loss.pretrained names {path}, which does not exist (looked from "
+            f"{Path.cwd()}). Give torchvision's file of {loss.get('vgg_type', 'vgg19')}, or "
+            f"'{TORCHVISION}{loss.get('vgg_type', 'vgg19')}' to download it."
+        )
 
 
 def _check_number(section: dict[str, Any], key: str, where: str, above: float) -> None:

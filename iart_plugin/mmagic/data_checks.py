@@ -70,10 +70,10 @@ def _check_clips(dataset: dict[str, Any], where: str) -> None:
     root = Path(dataset.get("data_root") or "")
     folders = [root / prefix for prefix in dataset["data_prefix"].values()]
     listed = [root / dataset["ann_file"]] if dataset.get("ann_file") else []
-    _say_missing([*folders, *listed], where)
-    clips = list(_clips(listed[0])) if listed else []
-    if listed and not clips:
-        raise OptionError(f"{where}: {listed[0]} lists no clip.")
+    _say_missing([*dict.fromkeys(folders), *listed], where)
+    clips = list(_clips(listed[0])) if listed else list(_folders(folders[0], where))
+    if not clips:
+        raise OptionError(f"{where}: there is no clip in {(listed or folders)[0]}.")
     _say_missing([folder / clip for folder in folders for clip in clips], where)
     if dataset.get("num_input_frames") is None:
         return
@@ -97,6 +97,16 @@ def _clips(listed: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise OptionError(f"{listed} is not in UTF-8: {error.reason}.") from error
     return (line.split(" ")[0] for line in lines if line.strip())
+
+
+def _folders(parent: Path, where: str) -> Iterator[str]:
+    """The clips of a data set without a meta file: MMagic takes all that lies in its folder."""
+    for path in sorted(parent.iterdir()):
+        if not path.is_dir():
+            raise OptionError(
+                f"{where}: {path} lies among the folders of frames. Move it elsewhere."
+            )
+        yield path.name
 
 
 def _say_missing(paths: list[Path], where: str) -> None:

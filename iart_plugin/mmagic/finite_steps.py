@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
+
+from iart_plugin.mmagic.flow import optim_wrappers
 
 
 @HOOKS.register_module()
@@ -31,13 +34,14 @@ class FiniteStepsHook(Hook):
         self.max_skipped = max_skipped
         self.skipped_in_a_row = 0
         self._skipped = False  # whether this step was skipped
-        self._undo: Any = None
+        self._undo: list[Callable[[], None]] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Watches the optimizer. A wrapper of several optimizers is not watched."""
-        wrapper = runner.optim_wrapper
-        if not isinstance(wrapper, OptimWrapper):
-            return
+        """Watches the optimizer, or each if the model's parts have their own."""
+        for wrapper in optim_wrappers(runner):
+            self._watch(wrapper)
+
+    def _watch(self, wrapper: OptimWrapper) -> None:
         update = wrapper.update_params
 
         def update_params(loss: Tensor, *arguments: Any, **options: Any) -> None:
@@ -59,7 +63,8 @@ class FiniteStepsHook(Hook):
                     parameter.grad = None
 
         wrapper.update_params = update_params
-        self._undo = wrapper.optimizer.register_step_pre_hook(drop_gradients)
+        self._undo.append(wrapper.optimizer.register_step_pre_hook(drop_gradients).remove)
+        self._undo.append(functools.partial(delattr, wrapper, "update_params"))
 
     def after_train_iter(
         self,
@@ -89,10 +94,10 @@ class FiniteStepsHook(Hook):
             )
 
     def after_train(self, runner: Runner) -> None:
-        """Stops watching the optimizer."""
-        if self._undo is not None:
-            self._undo.remove()
-            del runner.optim_wrapper.update_params
+        """Stops watching the optimizers."""
+        for undo in self._undo:
+            undo()
+        self._undo = []
 
     @staticmethod
     def _on_every_process(condition: Tensor) -> bool:

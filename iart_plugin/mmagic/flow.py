@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from mmagic.registry import HOOKS, WEIGHT_INITIALIZERS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
+
+from iart_plugin.mmagic.checkpoint import model_of
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -77,7 +78,7 @@ class FrozenFlowHook(Hook):
         Raises:
             ValueError: if the model has no parameters under ``name``.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         parameters = [p for key, p in model.named_parameters() if self.name in key.split(".")]
         if not parameters:
             raise ValueError(f"{type(model).__name__} has no parameters under '{self.name}'")
@@ -89,7 +90,9 @@ class FrozenFlowHook(Hook):
                 parameter.grad = None
 
         self._handles = [parameter.register_hook(torch.zeros_like) for parameter in parameters]
-        self._handles += [o.register_step_pre_hook(skip) for o in _optimizers(runner)]
+        self._handles += [
+            wrapper.optimizer.register_step_pre_hook(skip) for wrapper in optim_wrappers(runner)
+        ]
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None
@@ -109,7 +112,7 @@ class FrozenFlowHook(Hook):
         self._handles = []
 
 
-def _optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
+def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
+    """The wrapper of a runner's optimizer, or of each if the model's parts have their own."""
     wrapper = runner.optim_wrapper
-    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    return [one.optimizer for one in wrappers]
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]

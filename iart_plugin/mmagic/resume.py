@@ -48,7 +48,7 @@ class ResumeOwnHook(Hook):
         if not _resumes(runner):
             return
         self._periods = _periods(runner)  # the config's; loading the checkpoint replaces them
-        chosen = latest = _latest_checkpoint(Path(runner.work_dir))
+        chosen = latest = latest_checkpoint(Path(runner.work_dir))
         self._own_folders = {Path(runner.work_dir).resolve()}
         if latest is not None:  # it may be elsewhere, if CheckpointHook has another out_dir
             self._own_folders.add(Path(latest).resolve().parent)
@@ -159,7 +159,7 @@ class ProcessSeedHook(Hook):
         torch.manual_seed(words[2])
 
 
-def _latest_checkpoint(work_dir: Path) -> Path | None:
+def latest_checkpoint(work_dir: Path) -> Path | None:
     """The checkpoint that MMEngine has recorded as its last, or else the newest one in the folder.
 
     MMEngine writes the record after the checkpoint, and an interrupted run may leave it empty.

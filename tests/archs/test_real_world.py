@@ -102,9 +102,12 @@ def test_mmagics_layout_is_read_by_mmagics_class(theirs, tmp_path):
     write_weights(read_weights(tmp_path / "theirs.pth"), tmp_path / "ours.pth", "basicsr")
     write_weights(read_weights(tmp_path / "ours.pth"), tmp_path / "back.pth", "mmagic")
     there = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
-    there = {k.removeprefix("generator."): v for k, v in there.items() if k != "step_counter"}
-    assert there.keys() == theirs["state"].keys()
-    assert all(torch.equal(there[key], value) for key, value in theirs["state"].items())
+    # The model's two generators: the trained one, and the averaged one, which it tests.
+    for part in ("generator.", "generator_ema."):
+        given = {k.removeprefix(part): v for k, v in there.items() if k.startswith(part)}
+        assert given.keys() == theirs["state"].keys()
+        assert all(torch.equal(given[key], value) for key, value in theirs["state"].items())
+    assert len(there) == 2 * len(theirs["state"])
 
 
 class _Halve(nn.Module):

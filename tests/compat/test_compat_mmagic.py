@@ -204,3 +204,32 @@ def test_pytorch_that_loads_unsafely_is_refused(monkeypatch, version):
     monkeypatch.setattr(torch, "__version__", version)
     with pytest.raises(ImportError, match="PyTorch 2.6 or newer, and .* is installed"):
         compat.refuse_unsafe_torch()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "h264", "mpeg4"])
+def test_training_video_is_compressed(codec):
+    """MMagic's degradation, with every encoder that its RealBasicVSR configs name."""
+    pytest.importorskip("av")
+    from mmagic.datasets.transforms import RandomVideoCompression
+
+    import iart_plugin.mmagic  # noqa: F401  mends
+
+    params = {"codec": [codec], "codec_prob": [1.0], "bitrate": [1e4, 1e5]}
+    y, x = np.mgrid[:32, :48]
+    clip = [np.stack([x + 3 * i, y, x * y / 8], -1).astype(np.float32) % 256 for i in range(4)]
+    result = RandomVideoCompression(params, ["img"])({"img": clip})["img"]
+    assert [frame.shape for frame in result] == [(32, 48, 3)] * 4
+    errors = [np.abs(a - b).mean() for a, b in zip(result, clip, strict=True)]
+    assert 0 < max(errors) < 60
+
+
+def test_perceptual_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
+    from mmagic.models.losses import PerceptualLoss
+
+    import iart_plugin.mmagic  # noqa: F401  mends
+    from iart_plugin.option_errors import OptionError
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nothing answers
+    with pytest.raises(OptionError, match=r"vgg11.*model\.perceptual_loss\.pretrained=FILE"):
+        PerceptualLoss({"0": 1.0}, vgg_type="vgg11", pretrained="torchvision://vgg11")

@@ -35,7 +35,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         meta.write_text(f"00001/0001 7 ({SIZE},{SIZE},3)\n")
 
     udm10 = data / "UDM10"
-    _clip(udm10 / "GT", [udm10 / "BDx4"], "archpeople", 3, "{:04d}.png")
+    _clip(udm10 / "GT", [udm10 / "BDx4", udm10 / "BIx4"], "archpeople", 3, "{:04d}.png")
+
+    _clip(reds / "train_sharp_sub", [], "000_s001", 4)
+    _clip(data / "VideoLQ", [], "000", 5)
 
     vid4 = data / "Vid4"
     for clip in ("calendar", "city"):
