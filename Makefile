@@ -54,4 +54,4 @@ docs: .venv-docs/installed ## build the site of docs/ in site/; a broken link fa
 	touch $@
 
 clean: ## remove .venv, and nothing that a training has written
-	rm -rf .venv .venv-newest .venv-docs site
+	rm -rf .venv .venv-newest .venv-wheel .venv-docs site

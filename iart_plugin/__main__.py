@@ -14,7 +14,7 @@ COMMANDS = {
     "configs": ("iart_plugin.commands.configs", "list, print or copy an option file or a config"),
     "convert": ("iart_plugin.commands.convert", "convert a checkpoint for another program"),
     "warm-start": ("iart_plugin.commands.warm_start", "make an IA-CNN out of a BasicVSR"),
-    "export": ("iart_plugin.commands.export", "write parts of a network as ONNX"),
+    "export": ("iart_plugin.commands.export", "write a network or a part of it as ONNX or .pt2"),
     "prepare-clips": ("iart_plugin.commands.prepare_clips", "make training clips of videos"),
     "prepare-reds": ("iart_plugin.commands.prepare_reds", "prepare REDS for training"),
     "prepare-sintel": ("iart_plugin.commands.prepare_sintel", "check and prepare MPI-Sintel"),

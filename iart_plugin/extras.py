@@ -27,8 +27,9 @@ def advice(module: str | None) -> str | None:
     if name not in _EXTRA_OF:
         return None
     line = f"{name} is not installed: pip install 'iart_plugin[{_EXTRA_OF[name]}]'"
-    if name == "basicsr" and sys.version_info >= (3, 13):
-        line += "; on Python 3.13, docs/basicsr.md says how its wheel is built"
+    extra = _EXTRA_OF[name]
+    if extra in ("basicsr", "mmagic") and sys.version_info >= (3, 13):
+        line += f"; on Python 3.13, docs/{extra}.md says what it needs instead"
     return line
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from iart_plugin.ops.precision import wide_dtype
+from iart_plugin.ops.tracing import is_traced
 
 from .architecture import Architecture, Cost, Sizes, count_modules, has_prefix, recurrence_cost
 from .ia_cnn import IACNN, ConvResidualBlocks, mmagic_name, options_from_shapes
@@ -129,7 +130,8 @@ class RealIACNN(IACNN):
             change = residue.abs().mean((1, 2, 3), keepdim=True, dtype=wide_dtype(residue))
             large = change >= self.clean_threshold
             unclean = large if unclean is None else unclean & large
-            if not unclean.any():
+            # A traced graph cannot end early; the passes that are left over then change nothing.
+            if not is_traced(frames) and not unclean.any():
                 break
         return frames
 
