@@ -182,7 +182,7 @@ def _explain(own: Mapping[str, Tensor], given: Mapping[str, Tensor], strict: boo
     if not (sizes or missing or unexpected):
         return None
     mine, theirs = recognise(own), recognise(given)
-    if theirs is None:
+    if mine is not None and theirs is None:
         return f"its keys are of no known network (the first: {', '.join(list(given)[:3])})"
     if mine is not None and mine.network != theirs.network:
         return f"it holds a {theirs.network}, the network is a {mine.network}"

@@ -4,9 +4,10 @@ An option file names it in one line, which BasicSR's own YAML loader resolves::
 
     plugin: !!python/name:iart_plugin.basicsr.PLUGIN
 
-Registered: the networks ``IART``, ``IACNN``, ``AlignmentStudyNet`` and the op
-``ImplicitAlignment`` in ``ARCH_REGISTRY``, ``SintelFlowDataset`` in ``DATASET_REGISTRY``, and the
-models ``RecurrentMixPrecisionRTModel`` and ``AlignmentStudyModel`` in ``MODEL_REGISTRY``.
+Registered: the networks ``IART``, ``IACNN``, ``RealIACNN``, ``AlignmentStudyNet`` and the op
+``ImplicitAlignment`` in ``ARCH_REGISTRY``, ``SintelFlowDataset`` and ``DegradedClipsDataset`` in
+``DATASET_REGISTRY``, and the models ``RecurrentMixPrecisionRTModel``, ``RealRecurrentModel`` and
+``AlignmentStudyModel`` in ``MODEL_REGISTRY``.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from iart_plugin.basicsr.degradation_schema import Degradation
 from iart_plugin.basicsr.schema import Int, IntOrZero, OpenSection, Positive, Section
 
 
@@ -142,6 +143,29 @@ class SintelFlow(DataSet):
     use_rot: bool = True
 
 
+class Disk(Section):
+    """``io_backend:`` of a data set that only reads files."""
+
+    type: Literal["disk"]
+
+
+class DegradedClips(DataSet):
+    """``DegradedClipsDataset``, whose low-resolution frames are made while it reads."""
+
+    dataroot_gt: str
+    io_backend: Disk = None
+    val_partition: Literal["REDS4", "official"] | None = None
+    num_frame: Annotated[int, Field(ge=-1)] = -1  # -1: whole clips, but not in training
+    gt_size: Int | None = None
+    random_reverse: bool = False
+    use_hflip: bool = True
+    use_rot: bool = True
+    mirror_sequence: bool = False
+    sharpen: bool = True
+    degradation: Degradation = Degradation()
+    seed: IntOrZero = 0  # of validation's and tests' degradation
+
+
 SCHEMAS: dict[str, type[DataSet]] = {
     "REDSDataset": Reds,
     "REDSRecurrentDataset": RedsRecurrent,
@@ -152,5 +176,6 @@ SCHEMAS: dict[str, type[DataSet]] = {
     "VideoRecurrentTestDataset": VideoRecurrentTest,
     "VideoTestVimeo90KDataset": VideoTestVimeo,
     "SintelFlowDataset": SintelFlow,
+    "DegradedClipsDataset": DegradedClips,
 }
 """The types of data sets whose every key is known."""

@@ -15,26 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.models.video_recurrent_model import VideoRecurrentModel
 from basicsr.utils import get_root_logger
-from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from iart_plugin.basicsr import network_files, resume
+from iart_plugin.basicsr import resume
 from iart_plugin.basicsr.boards import SetLogger, side_by_side
 from iart_plugin.basicsr.checks import check_options, validation_sets
 from iart_plugin.basicsr.learning_rates import has_factors, rate_factors
 from iart_plugin.basicsr.precision import choose_amp_dtype
 from iart_plugin.basicsr.progress import clip_progress
-from iart_plugin.basicsr.random_state import gather_random_states, restore_random_state
+from iart_plugin.basicsr.resumable_model import ResumableModel
 from iart_plugin.basicsr.schema import TrainOptions
+from iart_plugin.basicsr.vgg import vgg_weights
 
 # As in BasicSR: the networks whose training `fix_flow` delays.
 DELAYED_NETWORKS = ("spynet", "edvr")
 
 
-class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
+class RecurrentMixPrecisionRTModel(ResumableModel):
     """Trains and tests a recurrent video network in mixed precision.
 
     A training that was stopped and resumed ends with the same weights as one that was not.
@@ -46,12 +45,13 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         OptionError: on a key that nothing reads, or a precision that the device does not offer.
     """
 
+    TRAIN_OPTIONS = TrainOptions
     sample_frame: Tensor | None = None  # of the validation that is running
 
     def __init__(self, opt: dict[str, Any]) -> None:
         check_options(opt)
         if opt["is_train"]:
-            self.settings = TrainOptions.model_validate(opt["train"])
+            self.settings = self.TRAIN_OPTIONS.model_validate(opt["train"])
         super().__init__(opt)
 
     def setup_optimizers(self) -> None:
@@ -80,7 +80,8 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
 
     def init_training_settings(self) -> None:
         """Set up training as BasicSR does, and mixed precision as well."""
-        super().init_training_settings()
+        with vgg_weights(self.opt["train"].get("perceptual_opt")):
+            super().init_training_settings()
         self.amp_dtype = choose_amp_dtype(self.settings.amp_dtype, self.device)
         self.scaler = torch.amp.GradScaler(
             self.device.type,
@@ -93,7 +94,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         self.skipped_in_a_row = 0
         self.data_seed = self.opt["manual_seed"]
         self.sample_keys: Any = None
-        self.validations: dict[int, dict[str, Any]] = {}  # by iteration
+        self.validations = {}
         precision = str(self.amp_dtype).removeprefix("torch.")
         get_root_logger().info(f"The network trains in {precision} on {self.device.type}.")
 
@@ -105,6 +106,9 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
             factors = rate_factors(net, self.opt["train"])
             for name, parameter in net.named_parameters():
                 parameter.requires_grad_(factors[name] != 0)
+        return self._distributed(net)
+
+    def _distributed(self, net: nn.Module) -> nn.Module:
         if self.opt["dist"]:
             on_gpu = self.device.type == "cuda"
             return DistributedDataParallel(
@@ -144,23 +148,10 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         Raises:
             FloatingPointError: after ``max_skipped_steps`` non-finite steps in a row.
         """
-        self.optimizer_g.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         losses: OrderedDict[str, Tensor] = OrderedDict()
-        parts = zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True)
-        finite = True
-        for index, (lq, gt) in enumerate(parts):
-            # Processes exchange their gradients once, after the last part. A static graph does not
-            # allow this, so there they exchange gradients after every part, with the same result.
-            alone = self.opt["dist"] and not self.opt.get("use_static_graph")
-            alone = alone and index + 1 < self.accumulate
-            with self.net_g.no_sync() if alone else contextlib.nullcontext():
-                shares = self._forward(lq, gt)
-                for name, value in shares.items():
-                    losses[name] = losses.get(name, 0) + value.detach()
-                finite = self._on_every_process(torch.isfinite(sum(shares.values())))
-                if not finite:  # its gradient is useless, and computing it may index by NaN
-                    break
-                self.scaler.scale(sum(shares.values())).backward()
+        finite = self._compute_gradients(losses)
         self._step(finite and self._prepare_gradients(current_iter), current_iter)
         if finite:  # otherwise the scaler has seen no gradient
             self.scaler.update()
@@ -170,14 +161,56 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         if self.scaler.is_enabled():
             self.log_dict["loss_scale"] = self.scaler.get_scale()
 
-    def _forward(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
-        """Compute the losses of one part of the batch, as its share of the whole batch's losses."""
-        with torch.autocast(
-            self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not torch.float32
-        ):
-            self.output = self.net_g(lq)
-        losses = self._losses(self.output.float(), gt)
-        return {name: value / self.accumulate for name, value in losses.items()}
+    def _compute_gradients(self, losses: OrderedDict[str, Tensor]) -> bool:
+        """Add up the gradients of the batch's parts, and their losses in ``losses``.
+
+        Returns:
+            Whether all losses are finite. After one that is not, nothing more is computed.
+        """
+        batch = {name: value.chunk(self.accumulate) for name, value in self._batch().items()}
+        for index in range(len(batch["lq"])):
+            part = {name: parts[index] for name, parts in batch.items()}
+            with self._exchange_after_last_part(self.net_g, index):
+                if not self._backward(self._forward(part), losses):
+                    return False
+        return True
+
+    def _batch(self) -> dict[str, Tensor]:
+        """The tensors of the batch that are divided into parts."""
+        return {"lq": self.lq, "gt": self.gt}
+
+    def _exchange_after_last_part(
+        self, net: nn.Module, index: int
+    ) -> contextlib.AbstractContextManager:
+        # Processes exchange their gradients once, after the last part. A static graph does not
+        # allow this, so there they exchange gradients after every part, with the same result.
+        alone = self.opt["dist"] and not self.opt.get("use_static_graph")
+        return net.no_sync() if alone and index + 1 < self.accumulate else contextlib.nullcontext()
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        mixed = self.amp_dtype is not torch.float32
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=mixed)
+
+    def _forward(self, part: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Run the network on a part of the batch and return its losses."""
+        with self._autocast():
+            self.output = self.net_g(part["lq"])
+        return self._losses(self.output.float(), part["gt"], part["gt"])
+
+    def _backward(self, losses: dict[str, Tensor], total: OrderedDict[str, Tensor]) -> bool:
+        """Add a part's share of the losses to ``total``, and its share of the gradients.
+
+        Returns:
+            Whether the losses are finite. If not, their gradient is useless, and computing it may
+            index by NaN, so it is not computed.
+        """
+        for name, value in losses.items():
+            total[name] = total.get(name, 0) + value.detach() / self.accumulate
+        loss = sum(losses.values()) / self.accumulate
+        finite = self._on_every_process(torch.isfinite(loss))
+        if finite:
+            self.scaler.scale(loss).backward()
+        return finite
 
     def _on_every_process(self, condition: Tensor) -> bool:
         """Whether a condition holds on every process, so that all processes act alike."""
@@ -187,7 +220,7 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         return bool(condition)
 
     def _prepare_gradients(self, current_iter: int) -> bool:
-        """Drop the gradients of a frozen flow network, then unscale and clip all others.
+        """Drop the gradients of a frozen flow network, then unscale and clip each network's others.
 
         Returns:
             Whether they are finite. Gradients are averaged over the processes, so that all
@@ -195,17 +228,25 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
         """
         if self.fix_flow_iter and current_iter <= self.fix_flow_iter:
             self._drop_flow_gradients()
-        self.scaler.unscale_(self.optimizer_g)
-        norm = nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_clip_norm)
-        return bool(torch.isfinite(norm))
+        finite = True
+        for net, optimizer in zip(self._trained_networks(), self.optimizers, strict=True):
+            self.scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip_norm)
+            finite = bool(torch.isfinite(norm)) and finite
+        return finite
 
-    def _losses(self, output: Tensor, gt: Tensor) -> dict[str, Tensor]:
+    def _trained_networks(self) -> list[nn.Module]:
+        """The networks, in the order of their optimizers."""
+        return [self.net_g]
+
+    def _losses(self, output: Tensor, gt: Tensor, perceptual_gt: Tensor) -> dict[str, Tensor]:
         losses = {}
         if self.cri_pix:
             losses["l_pix"] = self.cri_pix(output, gt)
         if self.cri_perceptual:
             names = ("l_percep", "l_style")
-            values = zip(names, self.cri_perceptual(output, gt), strict=True)
+            found = self.cri_perceptual(output.flatten(0, 1), perceptual_gt.flatten(0, 1))
+            values = zip(names, found, strict=True)
             losses.update((name, value) for name, value in values if value is not None)
         return losses
 
@@ -218,7 +259,8 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
     def _step(self, finite: bool, current_iter: int) -> None:
         """Apply the gradients, or skip and count the step."""
         if finite:
-            self.scaler.step(self.optimizer_g)
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
             self.skipped_in_a_row = 0
             if self.ema_decay > 0:
                 self.model_ema(decay=self.ema_decay)
@@ -283,104 +325,3 @@ class RecurrentMixPrecisionRTModel(VideoRecurrentModel):
                 lq = lq[:, : lq.shape[1] // 2]
             self.sample_frame = side_by_side({**visuals, "lq": lq})
         return visuals
-
-    def load_network(
-        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
-    ) -> None:
-        """Load weights from BasicSR, MMagic or the released program, or from ``.safetensors``.
-
-        Args:
-            net: the network, wrapped or not.
-            load_path: the file.
-            strict: whether every weight must be there, and no other.
-            param_key: the entry that holds the weights. A file without it may hold them in any
-                entry that :func:`iart_plugin.archs.read_state_dict` knows.
-
-        Raises:
-            OptionError: naming the file, if it holds no weights that fit.
-        """
-        network_files.load(self.get_bare_model(net), load_path, strict, param_key)
-
-    @master_only
-    def save_network(
-        self,
-        net: nn.Module | list[nn.Module],
-        net_label: str,
-        current_iter: int,
-        param_key: str | list[str] = "params",
-    ) -> None:
-        """Save networks as BasicSR does; each file is written completely or not at all."""
-        nets = net if isinstance(net, list) else [net]
-        keys = param_key if isinstance(param_key, list) else [param_key]
-        name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
-        named = dict(zip(keys, map(self.get_bare_model, nets), strict=True))
-        network_files.save(named, Path(self.opt["path"]["models"], name))
-
-    def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Save what :meth:`resume_training` needs to go on as if the run had not stopped.
-
-        Every process calls this: each contributes its random state, the first one writes.
-        """
-        if current_iter == -1:  # BasicSR's mark for the last save, which is not for resuming
-            return
-        state = {
-            "epoch": epoch,
-            "iter": current_iter,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-            "scaler": self.scaler.state_dict(),
-            "skipped": [self.skipped_steps, self.skipped_in_a_row],
-            "best_metric_results": getattr(self, "best_metric_results", {}),
-            "data_seed": self.data_seed,
-            "random": gather_random_states(),
-        }
-        if self.opt["rank"] == 0:
-            folder = self.opt["path"]["training_states"]
-            resume.save_atomically(state, Path(folder, f"{current_iter}.state"))
-
-    def resume_training(self, resume_state: dict[str, Any]) -> None:
-        """Take up a training state, also one saved by BasicSR's own models.
-
-        Learning rates, schedule and the optimizer's settings are taken from the option file. A
-        warning names those that differ in the state. PyTorch would silently keep the state's.
-        """
-        resume.check_groups(self.optimizers, resume_state["optimizers"])
-        settings = resume.settings_of(self.optimizers, self.schedulers)
-        super().resume_training(resume_state)
-        if changed := resume.apply_settings(settings, self.optimizers, self.schedulers):
-            get_root_logger().warning(
-                f"From here on the option file holds, which is not the run's so far: {changed}."
-            )
-        if "data_seed" not in resume_state:
-            get_root_logger().warning(
-                "The training state comes from another model: optimizers and schedulers go on from "
-                "it, the order of the data and the random numbers start anew."
-            )
-            return
-        if resume_state["scaler"]:
-            self.scaler.load_state_dict(resume_state["scaler"])
-        self.skipped_steps, self.skipped_in_a_row = resume_state["skipped"]
-        self._resume_best(resume_state)
-        self.data_seed = resume_state["data_seed"]
-        restore_random_state(resume_state["random"])
-
-    def _resume_best(self, resume_state: dict[str, Any]) -> None:
-        """Restore the record of validations and the best figures.
-
-        They are not in the training state itself, because BasicSR validates after it saves.
-        """
-        iteration, val = resume_state["iter"], self.opt.get("val") or {}
-        recorded = resume.read_validations(self.opt["path"].get("resume_state"))
-        self.validations = {i: record for i, record in recorded.items() if i <= iteration}
-        saved = {"sets": [], "best": resume_state["best_metric_results"]}
-        last = self.validations.get(iteration, saved)
-        best = copy.deepcopy(last["best"])
-        metrics = (val.get("metrics") or {}).keys()
-        self.best_metric_results = {k: v for k, v in best.items() if v.keys() == metrics}
-        missing = [name for name in validation_sets(self.opt) if name not in last["sets"]]
-        due = recorded and val and iteration % val["val_freq"] == 0
-        if due and missing and iteration < int(self.opt["train"]["total_iter"]):
-            get_root_logger().warning(
-                f"The run stopped before it had validated iteration {iteration} on "
-                f"{', '.join(missing)}: those figures are not in its logs."
-            )

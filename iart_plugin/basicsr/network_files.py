@@ -25,7 +25,7 @@ def load(net: nn.Module, path: str, strict: bool, param_key: str | None) -> None
         net.load_state_dict(weights, strict=strict)
     except (OSError, RuntimeError, ValueError) as error:
         raise OptionError(
-            f"{path} does not fit {kind} as network_g describes it: {error}"
+            f"{path} does not fit {kind} as the options describe it: {error}"
         ) from error
     entry = f", entry {container!r}" if container else ""
     get_root_logger().info(f"{kind} took its weights from {path}{entry}.")

@@ -8,13 +8,17 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGIST
 
 from iart_plugin import archs, ops
 from iart_plugin.basicsr.alignment_study import AlignmentStudyModel, SintelFlowDataset
+from iart_plugin.basicsr.degraded_clips import DegradedClipsDataset
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
+from iart_plugin.basicsr.real_model import RealRecurrentModel
 
 PARTS = (
     *((ARCH_REGISTRY, network) for network in archs.network_classes()),
     (ARCH_REGISTRY, ops.ImplicitAlignment),
+    (DATASET_REGISTRY, DegradedClipsDataset),
     (DATASET_REGISTRY, SintelFlowDataset),
     (MODEL_REGISTRY, AlignmentStudyModel),
+    (MODEL_REGISTRY, RealRecurrentModel),
     (MODEL_REGISTRY, RecurrentMixPrecisionRTModel),
 )
 

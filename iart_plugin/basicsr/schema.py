@@ -99,9 +99,22 @@ class Loss(OpenSection):
 
 
 class Perceptual(OpenSection):
-    """A perceptual loss; its keys are the arguments of its class."""
+    """A perceptual loss; its other keys are the arguments of its class."""
 
     type: str
+    vgg_path: str | None = None
+    vgg_type: str = "vgg19"
+    layer_weights: dict[str, Number] | None = None
+
+
+class GanLoss(Section):
+    """``GANLoss``, the loss of a discriminator and of the network that it judges."""
+
+    type: Literal["GANLoss"]
+    gan_type: Literal["vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"]
+    real_label_val: Number = 1.0
+    fake_label_val: Number = 0.0
+    loss_weight: Number = 1.0
 
 
 class TrainOptions(Section):
@@ -115,7 +128,11 @@ class TrainOptions(Section):
     ]
     pixel_opt: Annotated[Loss | None, Field(description="the loss on pixels")] = None
     perceptual_opt: Annotated[
-        Perceptual | None, Field(description="the loss on a VGG network's features")
+        Perceptual | None,
+        Field(
+            description="the loss on a VGG network's features; `vgg_path` names torchvision's file "
+            "of its weights"
+        ),
     ] = None
     warmup_iter: Annotated[
         Number,
@@ -157,7 +174,7 @@ class TrainOptions(Section):
     ] = 50
     grad_clip_norm: Annotated[
         Positive | None,
-        Field(description="largest norm of the whole gradient, after unscaling"),
+        Field(description="largest norm of a network's whole gradient, after unscaling"),
     ] = None
     accumulate: Annotated[
         Int,
@@ -167,10 +184,35 @@ class TrainOptions(Section):
     ] = 1
 
 
-def train_table() -> str:
-    """The fields of :class:`TrainOptions` as a table in Markdown."""
+class RealTrainOptions(TrainOptions):
+    """``train:`` of ``RealRecurrentModel``."""
+
+    cleaning_opt: Annotated[
+        Loss | None,
+        Field(description="the loss on the cleaned frames, against the reduced ground truth"),
+    ] = None
+    gan_opt: Annotated[
+        GanLoss | None,
+        Field(description="the discriminator's loss; it needs `network_d` and `optim_d`"),
+    ] = None
+    optim_d: Annotated[Adam | None, Field(description="the discriminator's optimizer")] = None
+    l1_gt_usm: Annotated[
+        bool, Field(description="`pixel_opt` and `cleaning_opt` use the sharpened ground truth")
+    ] = False
+    percep_gt_usm: Annotated[
+        bool, Field(description="`perceptual_opt` uses the sharpened ground truth")
+    ] = False
+    gan_gt_usm: Annotated[
+        bool, Field(description="the discriminator sees the sharpened ground truth")
+    ] = False
+
+
+def train_table(schema: type[TrainOptions], leave_out: type[BaseModel] = BaseModel) -> str:
+    """The fields of a schema that another schema lacks, as a table in Markdown."""
     rows = ["| `train:` | meaning | default |", "|---|---|---|"]
-    for name, field in TrainOptions.model_fields.items():
+    for name, field in schema.model_fields.items():
+        if name in leave_out.model_fields:
+            continue
         default = "required" if field.is_required() else field.default
         rows.append(
             f"| `{name}` | {field.description} | {'none' if default is None else default} |"
@@ -257,6 +299,12 @@ class TrainingRun(Options):
 
     train: TrainOptions
     logger: Logger
+
+
+class RealTrainingRun(TrainingRun):
+    """The top level of an option file for training with ``RealRecurrentModel``."""
+
+    train: RealTrainOptions
 
 
 class TestRun(Options):

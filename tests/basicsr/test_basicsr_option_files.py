@@ -13,7 +13,7 @@ import iart_plugin.basicsr  # noqa: F401  registers
 from iart_plugin.basicsr.checks import OptionError, check_options
 from iart_plugin.basicsr.checks.schema import check_schema
 from iart_plugin.basicsr.option_files import change_options, read_option_file
-from iart_plugin.basicsr.schema import train_table
+from iart_plugin.basicsr.schema import RealTrainOptions, TrainOptions, train_table
 from tests.basicsr.basicsr_driver import PLUGIN_LINE, ROOT, run, test_options, write_options
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -217,8 +217,10 @@ def test_models_of_others_may_read_other_keys(options) -> None:
         check_schema(opt)
 
 
-def test_the_documentation_shows_the_table() -> None:
-    assert train_table() in (ROOT / "docs" / "basicsr.md").read_text()
+def test_the_documentation_shows_the_tables() -> None:
+    text = (ROOT / "docs" / "basicsr.md").read_text()
+    assert train_table(TrainOptions) in text
+    assert train_table(RealTrainOptions, TrainOptions) in text
 
 
 def test_a_tool_runs_no_code_and_writes_nothing(options, tmp_path) -> None:

@@ -7,17 +7,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from iart_plugin.basicsr.checks.clips import PARTITIONS, check_clips
 from iart_plugin.data.inspection import FramePair, check_sizes, missing_files
-from iart_plugin.data.preparation import REDS4, REDS_CLIP_LENGTH
+from iart_plugin.data.preparation import REDS_CLIP_LENGTH
 from iart_plugin.option_errors import OptionError
 
 MAX_PAIRS_READ = 2000
 """Data sets of up to this many frame pairs are read through, larger ones in an even sample."""
 
+NO_REFERENCE = "calculate_niqe"
+"""The metric of BasicSR that needs no ground truth."""
 
 _WITHOUT_GROUND_TRUTH = (
-    " Without ground truth, test with val.metrics left out (tools/basicsr_test.py then only writes "
-    "the frames), or use: iart-plugin upscale FOLDER OUTPUT --weights FILE."
+    " Without ground truth, test with calculate_niqe as the only metric or with val.metrics left "
+    "out (tools/basicsr_test.py then only writes the frames), or use: iart-plugin upscale FOLDER "
+    "OUTPUT --weights FILE."
 )
 
 
@@ -31,12 +35,15 @@ def check_datasets(opt: dict[str, Any]) -> None:
         OptionError: naming the folder or file, and what is wrong with it.
     """
     metrics = ((opt.get("val") or {}).get("metrics") or {}).values()
-    needed = max((_pixels_needed(metric) for metric in metrics), default=0)
     for section, data in opt["datasets"].items():
         phase = section.partition("_")[0]
-        if phase == "test" and not metrics and not data.get("dataroot_gt"):
-            # BasicSR reads a ground truth in every case; without metrics nobody looks at it.
+        needed = max((_pixels_needed(metric) for metric in metrics), default=0)
+        without = all(metric["type"] == NO_REFERENCE for metric in metrics)
+        if phase == "test" and without and not data.get("dataroot_gt"):
+            # BasicSR reads a ground truth in every case, but nobody looks at it here. The metric
+            # looks at the output, which is larger.
             data["dataroot_gt"] = data.get("dataroot_lq")
+            needed = -(-needed // data.get("scale", 4))
         if opt["rank"] == 0:
             check_dataset(data, 0 if phase == "train" else needed)
 
@@ -44,6 +51,7 @@ def check_datasets(opt: dict[str, Any]) -> None:
 def _pixels_needed(metric: dict[str, Any]) -> int:
     """The smallest side of a frame that a metric can be measured on."""
     inner = 11 if "ssim" in metric["type"] else 1  # SSIM's window
+    inner = 2 * 96 if metric["type"] == NO_REFERENCE else inner  # several of NIQE's blocks
     return 2 * metric["crop_border"] + inner
 
 
@@ -66,6 +74,8 @@ def check_dataset(opt: dict[str, Any], smallest_side: int = 0) -> None:
         from basicsr.utils.registry import DATASET_REGISTRY
 
         DATASET_REGISTRY.get(opt["type"])(opt)
+    if opt["type"] == "DegradedClipsDataset":
+        check_clips(opt, smallest_side, MAX_PAIRS_READ)
     if not known_dataset(opt):
         return
     name = f"data set '{opt['name']}'"
@@ -154,10 +164,7 @@ def _read_meta(opt: dict[str, Any], name: str) -> list[list[str]]:
 
 
 def _reds_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
-    validation = {
-        "REDS4": list(REDS4),
-        "official": [f"{clip:03d}" for clip in range(240, 270)],
-    }.get(opt["val_partition"])
+    validation = PARTITIONS.get(opt["val_partition"])
     if validation is None:
         raise OptionError(
             f"{name}: val_partition is '{opt['val_partition']}'; 'REDS4' and 'official' exist."

@@ -93,12 +93,15 @@ def _check_losses(opt: dict[str, Any]) -> None:
     from basicsr.utils.registry import LOSS_REGISTRY
 
     train = opt["train"]
-    given = {key: train[key] for key in ("pixel_opt", "perceptual_opt") if train.get(key)}
-    if not given and opt["model_type"] in OWN_MODELS:
+    keys = ("pixel_opt", "perceptual_opt", "cleaning_opt", "gan_opt")
+    given = {key: train[key] for key in keys if train.get(key)}
+    if not given.keys() & {"pixel_opt", "perceptual_opt"} and opt["model_type"] in OWN_MODELS:
         raise OptionError("train has neither pixel_opt nor perceptual_opt: there is no loss.")
     for key, loss in given.items():
         _check_registered(loss["type"], LOSS_REGISTRY, f"train.{key}.type")
-        _check_arguments(LOSS_REGISTRY.get(loss["type"]), loss, f"train.{key} ({loss['type']})")
+        arguments = {name: value for name, value in loss.items() if name != "vgg_path"}
+        where = f"train.{key} ({loss['type']})"
+        _check_arguments(LOSS_REGISTRY.get(loss["type"]), arguments, where)
 
 
 def _check_metrics(opt: dict[str, Any]) -> None:

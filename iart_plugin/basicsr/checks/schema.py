@@ -8,11 +8,16 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from iart_plugin.basicsr.dataset_schema import SCHEMAS, DataSet
-from iart_plugin.basicsr.schema import Section, TestRun, TrainingRun
+from iart_plugin.basicsr.schema import RealTrainingRun, Section, TestRun, TrainingRun
 from iart_plugin.option_errors import OptionError, check_keys, nearest
 
-OWN_MODELS = ("RecurrentMixPrecisionRTModel", "AlignmentStudyModel")
-"""The models whose every key is known. Those of BasicSR and of other plugins may read others."""
+OWN_MODELS = {
+    "RecurrentMixPrecisionRTModel": TrainingRun,
+    "AlignmentStudyModel": TrainingRun,
+    "RealRecurrentModel": RealTrainingRun,
+}
+"""The models whose every key is known, and the schema of their training. Models of BasicSR and of
+other plugins may read other keys."""
 
 COMPLETED = r"(pretrain_network|param_key|strict_load)_\w+"
 COMPLETED_PATHS = (
@@ -42,7 +47,8 @@ def check_schema(opt: dict[str, Any]) -> None:
         if not isinstance(opt[key], dict) or not isinstance(opt[key].get("type"), str):
             raise OptionError(f"{key} must be a section with a 'type', got {opt[key]!r}.")
     top = {key: value for key, value in opt.items() if key not in networks - {"network_g"}}
-    schema = TrainingRun if opt.get("is_train", True) else TestRun
+    training = OWN_MODELS.get(opt.get("model_type"), TrainingRun)
+    schema = training if opt.get("is_train", True) else TestRun
     where = f"({opt['model_type']})" if own else ""
     check_section(schema, top, "", owner=where, others_allowed=not own)
     if own:

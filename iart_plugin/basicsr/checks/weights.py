@@ -9,6 +9,9 @@ from iart_plugin.basicsr.checks.options import build_without_weights
 from iart_plugin.option_errors import OptionError
 from iart_plugin.weight_files import CheckpointMismatch, read_file, read_options, read_state_dict
 
+KNOWN_PACKAGES = {"network_g": "iart_plugin.", "network_d": "basicsr.archs.discriminator_arch"}
+"""Where the networks come from that are built to see whether a weight file fits them."""
+
 
 def check_weights(opt: dict[str, Any]) -> None:
     """Check the weight files that the options name.
@@ -26,6 +29,11 @@ def check_weights(opt: dict[str, Any]) -> None:
     for section, network in opt.items():
         if section.startswith("network_") and network.get("spynet_path"):
             check_weight_file(Path(network["spynet_path"]), f"{section}.spynet_path")
+    perceptual = (opt.get("train") or {}).get("perceptual_opt")
+    if opt["is_train"] and perceptual and perceptual["type"] == "PerceptualLoss":
+        from iart_plugin.basicsr.vgg import check_vgg
+
+        check_vgg(perceptual)
     _check_fit(opt)
 
 
@@ -49,24 +57,25 @@ def check_weight_file(path: Path, key: str) -> None:
 
 
 def _check_fit(opt: dict[str, Any]) -> None:
-    """Weight files must fit this package's network_g, where they must be loaded whole."""
+    """Weight files must fit the networks that the options describe."""
     from basicsr.utils.registry import ARCH_REGISTRY
 
     from iart_plugin.archs.keys import check_fit
     from iart_plugin.flow import SPyNet
 
-    network, paths = opt.get("network_g"), opt["path"]
-    arch = ARCH_REGISTRY.get(network["type"]) if network else None
-    if arch is None or not arch.__module__.startswith("iart_plugin."):
-        return
-    path, key = paths.get("pretrain_network_g"), "path.pretrain_network_g"
-    try:
-        if path:
-            strict = paths.get("strict_load_g", True)
-            state, options = read_state_dict(path)[0], read_options(path)
-            check_fit(build_without_weights(arch, network), state, strict, options)
-        if path := network.get("spynet_path"):
-            key = "network_g.spynet_path"
-            SPyNet(path)
-    except (RuntimeError, ValueError) as error:
-        raise OptionError(f"{key}: {path} does not fit: {error}") from error
+    for section in ("network_g", "network_d"):
+        network, paths, letter = opt.get(section), opt["path"], section[-1]
+        arch = ARCH_REGISTRY.get(network["type"]) if network else None
+        if arch is None or not arch.__module__.startswith(KNOWN_PACKAGES[section]):
+            continue
+        path, key = paths.get(f"pretrain_network_{letter}"), f"path.pretrain_network_{letter}"
+        try:
+            if path:
+                strict = paths.get(f"strict_load_{letter}", True)
+                state, options = read_state_dict(path)[0], read_options(path)
+                check_fit(build_without_weights(arch, network), state, strict, options)
+            if path := network.get("spynet_path"):
+                key = f"{section}.spynet_path"
+                SPyNet(path)
+        except (RuntimeError, ValueError) as error:
+            raise OptionError(f"{key}: {path} does not fit: {error}") from error
