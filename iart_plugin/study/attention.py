@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from iart_plugin.ops import ImplicitAlignment, ProjectedReference
+from iart_plugin.ops import ImplicitAlignment
 from iart_plugin.ops.alignment_forms import split_position
 
 
@@ -30,16 +30,17 @@ def attention_weights(
         current frame's positions. They sum up to 1 over the window.
     """
     size = alignment.window_size
-    keys_values, height, width = alignment.project_reference(reference)
-    keys = keys_values[..., : alignment.channels]
+    projected = alignment.project_reference(reference)
+    height, width = reference.shape[-2:]
+    keys = projected.keys_values[..., : alignment.channels]
     base, _ = split_position(flow)
     row, column = torch.arange(height) % size, torch.arange(width) % size
 
     def align(values: Tensor) -> Tensor:
         """The first channel of every head of the result for these values, (h, w)."""
         values = values.to(keys).flatten()[:, None].expand_as(keys)
-        projected = ProjectedReference(torch.cat((keys, values), -1), height, width)
-        aligned = alignment.align(projected, current, flow)
+        replaced = projected._replace(keys_values=torch.cat((keys, values), -1))
+        aligned = alignment.align(replaced, current, flow)
         return aligned.unflatten(1, (alignment.num_heads, -1))[:, :, 0]
 
     without = align(torch.zeros(height, width))
