@@ -43,7 +43,9 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     except RuntimeError:
         raise ValueError(f"device {name}: choose auto, cuda, cuda:N, mps or cpu") from None
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if not there.get(device.type, lambda: True)():
+    if device.type not in {"cpu", *there}:
+        raise ValueError(f"device {name}: choose auto, cuda, cuda:N, mps or cpu")
+    if device.type in there and not there[device.type]():
         advice = missing_gpu_advice() or "not available with this PyTorch; cpu always is"
         raise ValueError(f"device {name}: {advice}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

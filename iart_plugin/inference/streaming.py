@@ -83,8 +83,15 @@ def check_frame(index: int, frame: np.ndarray) -> None:
     """Check that a frame can be upscaled.
 
     Raises:
-        ValueError: It is not (h, w, 3), is not uint8, uint16 or float, or holds NaN or infinity.
+        ValueError: It is no array, not (h, w, 3), not uint8, uint16 or float, or holds NaN or
+            infinity.
     """
+    if not isinstance(frame, np.ndarray):
+        kind = type(frame)
+        raise ValueError(
+            f"frame {index} is of type {kind.__module__}.{kind.__name__}; frames must be NumPy "
+            "arrays (h, w, 3)"
+        )
     if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
         raise ValueError(f"frame {index} is {frame.shape}; frames must be (h, w, 3)")
     if frame.dtype.kind != "f" and frame.dtype not in (np.uint8, np.uint16):

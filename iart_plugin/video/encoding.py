@@ -111,6 +111,8 @@ def choose_encoding(
         encoder = av.Codec(codec, "w")
     except (av.FFmpegError, ValueError) as error:
         raise ValueError(f"--codec {codec}: this PyAV has no such encoder") from error
+    if encoder.type != "video":
+        raise ValueError(f"--codec {codec}: this is an encoder of {encoder.type}, not of video")
     codec = encoder.name  # "hevc" is accepted for libx265
     formats = [f.name for f in encoder.video_formats or ()]
     if pix_fmt is None and lossless:

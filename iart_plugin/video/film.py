@@ -246,7 +246,9 @@ class VideoSource:
 
 
 def best_video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
-    """The video stream that is upscaled: the default one, or the first; never a cover picture.
+    """The video stream that is upscaled: the default one, or the first.
+
+    It is never a cover picture, nor the single picture that an animated AVIF has besides its film.
 
     Raises:
         ValueError: There is none, or none that FFmpeg can decode.
@@ -254,6 +256,7 @@ def best_video_stream(container: av.container.InputContainer, path: str | Path) 
     streams = [s for s in container.streams.video if not is_cover(s) and s.codec_context]
     if not streams:
         raise ValueError(f"{path}: no video stream in it that can be decoded")
+    streams = [s for s in streams if s.frames != 1 or s.duration] or streams
     marked = [s for s in streams if s.disposition & av.stream.Disposition.default]
     return (marked or streams)[0]
 

@@ -84,7 +84,8 @@ class OtherStreams:
                             lines.append(f"{name_of(stream)} is {track.how}")
                         break
                 else:
-                    if not _is_timecode(stream):  # a timecode is kept as a tag of the film
+                    # A timecode is kept as a tag of the film, and chapters are written as such.
+                    if not (_is_timecode(stream) or _is_chapters(stream)):
                         self.left_out.append(name_of(stream))
         finally:
             self.close(source)
@@ -243,6 +244,11 @@ def is_cover_stream(stream: av.stream.Stream) -> bool:
 
 def _is_timecode(stream: av.stream.Stream) -> bool:
     return stream.type == "data" and "timecode" in content_tags(stream.metadata)
+
+
+def _is_chapters(stream: av.stream.Stream) -> bool:
+    """Whether a stream is the track of MP4 and QuickTime that FFmpeg has read the chapters from."""
+    return stream.type == "data" and stream.discard == av.stream.Discard.all
 
 
 def copy_of(packet: av.Packet) -> av.Packet:

@@ -191,14 +191,17 @@ def test_a_part_of_a_film(tmp_path, given, first, last, suffix):
     ("given", "message"),
     [
         ({"start": Fraction(9)}, "--start 9: no frame is selected; the film's last one is at 0.9"),
-        ({"start": Fraction(1), "end": Fraction(1)}, "--start 1 must be before --end"),
+        ({"start": Fraction(1), "end": Fraction(1)}, "--end 1 must be after --start 1"),
+        ({"end": Fraction(0)}, "--end 0 must be after --start 0"),
         ({"frames": 0}, "--frames 0: take at least 1"),
         ({"frames": 2, "compare": "side"}, "leave out --start"),
     ],
 )
 def test_parts_that_cannot_be(tmp_path, given, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         part(tmp_path, **given)
+    assert "--resume" not in str(raised.value)
+    assert not list(tmp_path.glob("*.unfinished"))
 
 
 @pytest.mark.parametrize(
@@ -208,10 +211,17 @@ def test_times_of_the_command_line(text, seconds):
     assert cli._seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "1:2:3:4", "1/0", ""])
+@pytest.mark.parametrize("text", ["x", "-1", "1:2:3:4", "1/0", "", "1e400", "nan"])
 def test_times_that_are_none(text):
     with pytest.raises(argparse.ArgumentTypeError, match="write seconds, or H:MM:SS"):
         cli._seconds(text)
+
+
+@pytest.mark.parametrize("text", ["x", "1/0", "nan", ""])
+def test_rates_of_the_command_line(text):
+    assert cli._rate("24000/1001") == Fraction(24000, 1001)
+    with pytest.raises(argparse.ArgumentTypeError, match="write a number, as 25 or 24000/1001"):
+        cli._rate(text)
 
 
 def test_times_are_written_as_people_do():

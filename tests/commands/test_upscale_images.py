@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from iart_plugin.pictures import PIXEL_LIMIT_VARIABLE
 from iart_plugin.video.reader import find_images
@@ -154,8 +154,12 @@ def test_hidden_files_are_no_frames(tmp_path):
         assert (result.frames, result.problems) == (3, [])
 
 
-@pytest.mark.parametrize(("suffix", "timed"), [("webp", True), ("png", True), ("tif", False)])
+@pytest.mark.parametrize(
+    ("suffix", "timed"), [("webp", True), ("avif", True), ("png", True), ("tif", False)]
+)
 def test_animations_are_whole(tmp_path, suffix, timed):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
     source = tmp_path / f"in.{suffix}"
     pages = [Image.fromarray(np.full((24, 32, 3), 50 * i, np.uint8)) for i in range(4)]
     options = {"duration": [100, 200, 100, 300]} if timed else {}
@@ -163,7 +167,8 @@ def test_animations_are_whole(tmp_path, suffix, timed):
     pages[0].save(source, save_all=True, append_images=pages[1:], **options)
     assert upscale(source, tmp_path / "out.mkv", lossless=True).frames == 4
     after = read_back(tmp_path / "out.mkv")
-    assert [int(f[0, 0, 0]) for f in after.frames] == [0, 50, 100, 150]
+    close = 3 if suffix == "avif" else 0
+    assert np.abs([f[0, 0, 0] - 50.0 * i for i, f in enumerate(after.frames)]).max() <= close
     times = [0, 100, 300, 400] if timed else [0, 42, 83, 125]
     assert [round(1000 * t) for t in after.times] == times
     upscale(source, tmp_path / "out")

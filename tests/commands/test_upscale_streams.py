@@ -12,14 +12,7 @@ import pytest
 
 from iart_plugin.video import muxing
 from iart_plugin.video.containers import open_container
-from tests.videos import (
-    Clip,
-    pictures,
-    read_back,
-    remux,
-    upscale,
-    write_clip,
-)
+from tests.videos import Clip, pictures, read_back, remux, upscale, write_clip
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -113,6 +106,27 @@ def test_subtitles_and_chapters_are_copied(tmp_path):
     assert "subtitle" in read_back(tmp_path / "out.mp4").packets
     upscale(source, tmp_path / "none.mp4", subtitles=False, chunk=24)
     assert "subtitle" not in read_back(tmp_path / "none.mp4").packets
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_chapters_of_mp4_are_kept_without_a_warning(tmp_path, caplog, suffix):
+    """FFmpeg shows the track that they are stored in as a stream of data, too."""
+    source = write_clip(tmp_path / "in.mp4", Clip(pictures(30)))
+
+    def add_chapters(file, streams):
+        file.set_chapters([
+            {"id": i, "start": i * 500, "end": i * 500 + 500, "time_base": Fraction(1, 1000),
+             "metadata": {"title": f"Part {i}"}}
+            for i in range(2)
+        ])  # fmt: skip
+
+    source = remux([source], tmp_path / "chapters.mp4", edit=add_chapters)
+    with av.open(str(source)) as file:
+        assert len(file.streams) == 2
+    upscale(source, tmp_path / f"out.{suffix}")
+    assert not caplog.records
+    with av.open(str(tmp_path / f"out.{suffix}")) as file:
+        assert [one["metadata"]["title"] for one in file.chapters()] == ["Part 0", "Part 1"]
 
 
 def film_with(path, codec, rate=44100):

@@ -143,7 +143,7 @@ def test_the_folder_that_one_is_in(source, tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["here", "in.mp4"]
 
 
-@pytest.mark.parametrize("fps", ["0", "-5", "100000"])
+@pytest.mark.parametrize("fps", ["0", "-5", "100000", "1/100000"])
 def test_rates_that_are_none(images, tmp_path, fps):
     from fractions import Fraction
 

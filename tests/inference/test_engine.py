@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from iart_plugin.archs import IACNN
 from iart_plugin.inference import upscale
@@ -273,3 +274,10 @@ def test_wrong_frames(frames, message):
 def test_network_of_another_scale():
     with pytest.raises(ValueError, match="multiply height and width by 4"):
         list(upscale([np.zeros((4, 4, 3), np.uint8)], lambda clip: clip, device="cpu"))
+
+
+@pytest.mark.parametrize("kind", [list, torch.from_numpy, Image.fromarray, str])
+def test_frames_that_are_no_arrays(kind):
+    frame = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"frame 0 is of type .*; frames must be NumPy arrays"):
+        next(upscale([kind(frame)], "bicubic", device="cpu"))

@@ -25,6 +25,7 @@ from .options import UpscaleOptions
 if TYPE_CHECKING:
     from .distributed import Group
 
+_LONGEST = 10**7  # seconds, about four months
 OLDEST_PYAV = 18  # colour tags of frames and copied streams' flags do not work before
 
 
@@ -75,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--height", type=int, metavar="PIXELS", help="the output's height, instead of --scale")
     _add_selection(add)
     add("--lossless", action="store_true", help="keep the network's result exactly")
-    add("--fps", type=Fraction, metavar="N|N/M", help="rate of images (default 24)")
+    add("--fps", type=_rate, metavar="N|N/M", help="rate of images (default 24)")
     add("--pipe-format", default="y4m", choices=["y4m", "nut"], help="of -o - (default y4m)")
     _add_streams(add)
     add("--compare", nargs="?", const="side", choices=["side", "slide"], help="also write a "
@@ -100,6 +101,14 @@ def _add_streams(add: Callable) -> None:
     add("--no-subtitles", dest="subtitles", action="store_false")
     add("--deinterlace", default="auto", choices=["auto", "off"], help="make interlaced frames "
         "whole (auto), or leave them")  # fmt: skip
+
+
+def _rate(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        message = f"{text!r}: write a number, as 25 or 24000/1001"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _share(text: str) -> float:
@@ -128,12 +137,13 @@ def _tile(text: str) -> tuple[int, int]:
 def _seconds(text: str) -> Fraction:
     try:
         parts = [Fraction(part) for part in text.split(":")]
-        if len(parts) > 3 or min(parts) < 0:
+        time = sum((part * 60**i for i, part in enumerate(reversed(parts))), Fraction(0))
+        if len(parts) > 3 or min(parts) < 0 or time > _LONGEST:
             raise ValueError
     except (ValueError, ZeroDivisionError):
         message = f"{text!r}: write seconds, or H:MM:SS.SSS"
         raise argparse.ArgumentTypeError(message) from None
-    return sum((part * 60**i for i, part in enumerate(reversed(parts))), Fraction(0))
+    return time
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,12 +23,14 @@ def split_output(given: list[str], output: str | None) -> tuple[list[str], str]:
     """Separate inputs from the output; without ``-o``, the last name is the output.
 
     Raises:
-        ValueError: There is no output.
+        ValueError: There is no output, or a name is empty, as that of an unset variable is.
     """
     if output is None:
         if len(given) < 2:
             raise ValueError(f"where to? name an output: iart-plugin upscale {given[0]} -o OUTPUT")
         *given, output = given
+    if "" in (*given, output):
+        raise ValueError("the name of an input or of the output is empty")
     return given, output
 
 

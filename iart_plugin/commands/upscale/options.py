@@ -113,16 +113,18 @@ class UpscaleOptions:
         Raises:
             ValueError: Names the option.
         """
-        if self.fps is not None and not 0 < self.fps <= 10_000:
-            raise ValueError(f"--fps {self.fps}: frames a second, more than 0 and at most 10000")
+        if self.fps is not None and not Fraction(1, 10_000) <= self.fps <= 10_000:
+            raise ValueError(f"--fps {str(self.fps)[:20]}: frames a second, from 1/10000 to 10000")
         if self.scale is not None and not 1 <= self.scale <= 4:
             raise ValueError(f"--scale {self.scale:g}: the network can make 1 to 4 times the size")
         if self.scale is not None and self.height is not None:
             raise ValueError("--scale and --height: give one of them")
         if self.compare and (self.scale or self.height):
             raise ValueError("--compare shows the network's own size: leave out --scale, --height")
-        if self.start is not None and self.end is not None and self.start >= self.end:
-            raise ValueError(f"--start {float(self.start):g} must be before --end")
+        if self.end is not None and (self.start or 0) >= self.end:
+            raise ValueError(
+                f"--end {float(self.end):g} must be after --start {float(self.start or 0):g}"
+            )
         if self.frames is not None and self.frames < 1:
             raise ValueError(f"--frames {self.frames}: take at least 1")
         if self.compare and (self.start, self.end, self.frames) != (None, None, None):

@@ -20,6 +20,7 @@ from .pipeline import upscale_frames
 from .progress import Progress
 from .report import dry_run_report, start_report
 from .segments import PipeOutput, SegmentedOutput, drop_damaged
+from .selection import NothingSelected
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +156,10 @@ def _upscale(job: Job) -> list[int]:
 
 def _stopped(job: Job, output: SegmentedOutput, error: BaseException) -> BaseException:
     """Return the error to raise, which says what is kept and how to resume."""
+    if isinstance(error, NothingSelected):
+        if job.group.is_first:
+            job.work.remove()
+        return error
     from_pipe = is_pipe(job.options.input)
     is_interruption = isinstance(error, KeyboardInterrupt)
     no_room = isinstance(error, OSError) and error.errno == errno.ENOSPC

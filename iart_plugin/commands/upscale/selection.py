@@ -13,6 +13,10 @@ from iart_plugin.video.reader import Frame, VideoInfo
 from .options import UpscaleOptions
 
 
+class NothingSelected(ValueError):
+    """A film has no frame in the selected part."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """Says which frames of a film are upscaled; the result begins at time 0.
@@ -38,7 +42,7 @@ class Selection:
         """The selected frames, counted from 0.
 
         Raises:
-            ValueError: There are none.
+            NothingSelected: There are none.
         """
         shift, count, time = round(self.start / time_base), 0, Fraction(0)
         for frame in frames:
@@ -50,7 +54,7 @@ class Selection:
             yield replace(frame, index=count, pts=frame.pts - shift)
             count += 1
         if not count:
-            raise ValueError(
+            raise NothingSelected(
                 f"--start {float(self.start):g}: no frame is selected; the film's last one is at "
                 f"{float(time):.3f} s"
             )
