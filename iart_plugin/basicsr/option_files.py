@@ -112,7 +112,8 @@ def read_option_file(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         raise OptionError(f"{path} is not readable as YAML: {_one_line(error)}") from error
     if not isinstance(opt, dict):
-        raise OptionError(f"{path} holds a {type(opt).__name__}, not the sections of options.")
+        what = "is empty" if opt is None else f"holds a {type(opt).__name__}"
+        raise OptionError(f"{path} {what}; an option file holds sections of options.")
     return opt
 
 

@@ -10,7 +10,9 @@ import cv2
 import pytest
 import torch
 
-from tests.mmagic.mmagic_driver import CONFIGS, SIZE, TINY, run, tool
+from iart_plugin.mmagic import tools
+from tests.mmagic.mmagic_driver import CONFIGS, SIZE, TINY, environment, run, tool
+from tests.programs import run_program
 
 VID4 = CONFIGS / "ia_cnn" / "ia-cnn_c64b30_vid4-bi.py"
 
@@ -158,3 +160,27 @@ def test_inferencer_takes_a_folder(workspace, trained):
     frames = sorted((workspace / "inferred").glob("*.png"))
     assert [frame.name for frame in frames] == [f"{i:08d}.png" for i in range(4)]
     assert all(cv2.imread(str(frame)).shape == (SIZE, SIZE, 3) for frame in frames)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("MISSING.py", "MISSING.py: no such file"),
+        ("folder", "folder is a folder, not a config"),
+        ("empty.py", "empty.py is empty"),
+    ],
+)
+def test_what_is_no_config_is_said_in_a_line(config, message, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["test", config])
+    with pytest.raises(SystemExit, match=f"^error: {message}$"):
+        tools.run("test")
+
+
+def test_a_missing_checkpoint_is_said_in_a_line(tmp_path):
+    command = [sys.executable, "-m", "iart_plugin.mmagic.test", VID4, "MISSING.pth"]
+    result = run_program(command, tmp_path, environment(), timeout=280)
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert result.stdout.strip().splitlines()[-1].startswith("error: ")
