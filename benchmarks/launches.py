@@ -5,9 +5,9 @@
 Every network runs with tensors that have sizes and the device 'cuda', but no data. This counts the
 operations that start a kernel, the bytes that they read and write, and the peak of the bytes in use
 beside the weights. An operation for which PyTorch starts several kernels counts once, and memory
-that a library allocates while it works is not counted. Backward passes are not counted, because
-PyTorch's engine for them needs a driver. Prints a table of the fast and the reference forms, with
-numbers per frame.
+that a library allocates while it works is not counted. A training step is counted with the device
+'cpu' and a GPU's forms, because PyTorch's engine for backward passes needs a driver. Prints a table
+of the fast and the reference forms, with numbers per frame.
 """
 
 import argparse
@@ -89,7 +89,12 @@ def _tensors(x: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(x) if isinstance(leaf, Tensor)]
 
 
-def count(build: Callable[[], nn.Module], work: Callable[[nn.Module], object], half: bool) -> Count:
+def count(
+    build: Callable[[], nn.Module],
+    work: Callable[[nn.Module], object],
+    half: bool,
+    device: str = "cuda",
+) -> Count:
     """Counts ``work(build())`` on a GPU that does not exist, under float16's autocast if ``half``.
 
     The work is done once before, so that constants are there.
@@ -105,7 +110,7 @@ def count(build: Callable[[], nn.Module], work: Callable[[nn.Module], object], h
     with (
         keeps,
         FakeTensorMode(),
-        torch.device("cuda"),
+        torch.device(device),
         is_usable,
         has_autocast,
         no_mirror,
@@ -113,7 +118,7 @@ def count(build: Callable[[], nn.Module], work: Callable[[nn.Module], object], h
     ):
         _empty(network)
         for _ in range(2):
-            with Counting() as counting, torch.autocast("cuda", torch.float16, enabled=half):
+            with Counting() as counting, torch.autocast(device, torch.float16, enabled=half):
                 work(network)
     names = counting.names
     return Count(names.total(), counting.moved, counting.peak, names)
@@ -141,6 +146,12 @@ def frames_of(network: nn.Module, lqs: Tensor) -> None:
             pass
 
 
+def train(network: nn.Module, lqs: Tensor) -> None:
+    """Makes a training step without the optimiser's part."""
+    network.train().zero_grad(set_to_none=True)
+    network(lqs).float().square().mean().backward()
+
+
 def flows_of(network: nn.Module, lqs: Tensor) -> None:
     """Estimates the flows of a clip, both ways."""
     with torch.no_grad():
@@ -164,6 +175,7 @@ class Work(NamedTuple):
     build: Callable[[], nn.Module]
     work: Callable[[nn.Module], object]
     frames: int
+    device: str = "cuda"
 
 
 SIZE = (180, 320)
@@ -185,6 +197,9 @@ ROWS = {
     "IA-RT, 5 frames of 180x320": Work(
         IART, lambda network: frames_of(network, torch.rand(1, 5, 3, *SIZE)), 5
     ),
+    "IA-RT, a training step, 6 frames of 64x64": Work(
+        IART, lambda network: train(network, torch.rand(1, 6, 3, 64, 64)), 1, "cpu"
+    ),
 }
 
 
@@ -195,13 +210,13 @@ def main() -> None:
     parser.add_argument("--names", type=int, default=0, help="print so many frequent operations")
     args = parser.parse_args()
     print("| what | in | form | launches | GB moved | peak GiB |\n|---|---|---|---|---|---|")
-    for name, (build, work, frames) in ROWS.items():
+    for name, (build, work, frames, device) in ROWS.items():
         if args.only not in name:
             continue
         for kind, half in (("float32", False), ("float16", True)):
             for form in ("reference", "fast"):
                 with fused(form == "fast"):
-                    counted = count(build, work, half)
+                    counted = count(build, work, half, device)
                 print(f"| {name} | {kind} | {form} | {counted.line(frames)} |", flush=True)
                 for operation, times in counted.names.most_common(args.names):
                     print(f"    {times / frames:8.1f} {operation}")

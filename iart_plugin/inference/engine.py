@@ -17,6 +17,7 @@ from iart_plugin.flow import clip_flows
 
 from .arrays import ArrayCopy, smaller, to_tensor
 from .chunks import Clip
+from .compiling import compile_branches
 from .devices import HALF, Network, is_out_of_memory
 from .memory import Plan
 from .tiles import Blend, Tiling
@@ -44,6 +45,7 @@ class Engine:
         overlap: The most warm-up frames on each side of a chunk.
         self_ensemble: Whether to average over the eight flips and quarter turns of the picture.
         size: Height and width to reduce the results to; None keeps 4 times the source's size.
+        compile: Whether to compile the network's branches, see :mod:`.compiling`.
     """
 
     network: Network
@@ -53,12 +55,15 @@ class Engine:
     overlap: int
     self_ensemble: bool = False
     size: tuple[int, int] | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.network, nn.Module):
             self.network = self.network.to(self.device).eval()
             if self.device.type == "cuda":  # its convolutions are fastest in this memory layout
                 self.network = self.network.to(memory_format=torch.channels_last)
+            if self.compile:
+                compile_branches(self.network)
         self._longest: int | None = None  # the most frames in a chunk, once a longer one ran out
 
     def run(self, clip: Clip[np.ndarray]) -> Iterator[np.ndarray]:
@@ -243,6 +248,9 @@ def make_engine(
     precision: str,
     self_ensemble: bool,
     size: tuple[int, int] | None = None,
+    compile: bool = False,
 ) -> Engine:
     """Build an engine with the tiles and warm-up frames of a plan."""
-    return Engine(network, device, precision, plan.tiling, plan.warm_up, self_ensemble, size)
+    return Engine(
+        network, device, precision, plan.tiling, plan.warm_up, self_ensemble, size, compile
+    )

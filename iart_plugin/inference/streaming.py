@@ -28,6 +28,7 @@ def upscale(
     device: str | torch.device | None = None,
     precision: str | None = None,
     self_ensemble: bool = False,
+    compile: bool = False,
 ) -> Iterator[np.ndarray]:
     """Upscale frames by 4, lazily: a result is yielded as soon as its chunk has been read.
 
@@ -46,6 +47,8 @@ def upscale(
             available one if the network is on the CPU.
         precision: "fp32", "bf16" or "fp16"; the device's best one if None.
         self_ensemble: Whether to average over flips and quarter turns, at eight times the work.
+        compile: Whether to compile the network's branches with ``torch.compile``. Meant for GPUs
+            and long films: the first frame takes a minute or more.
 
     Yields:
         (4h, 4w, 3) arrays, one per frame, in the dtype of ``frames``.
@@ -69,7 +72,7 @@ def upscale(
             chunk=chunk, warm_up=warm_up, tile=tile, overlap=overlap,
             self_ensemble=self_ensemble,
         )  # fmt: skip
-        engine = make_engine(network, plan, where, precision, self_ensemble)
+        engine = make_engine(network, plan, where, precision, self_ensemble, compile=compile)
         marked = mark_scenes(
             chain([first], checked), picture=lambda frame: frame, enabled=scene_detection
         )

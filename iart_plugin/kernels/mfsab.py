@@ -265,7 +265,7 @@ def _norm_qkv_backward(
     gradients: BlockWeights,
     shape: Shape,
 ) -> tuple[Tensor, Tensor]:
-    """Writes the matrix' gradient; returns the block's input's, and the sums for the vectors'."""
+    """Writes the matrix's gradient; returns that of the block's input, and sums for the vectors."""
     from .mfsab_backward import norm_qkv_backward_kernel
 
     cut = token_tiles("norm_qkv_backward", gradient, shape.precision)

@@ -151,3 +151,14 @@ def test_the_reference_takes_a_failing_kernels_place(broken, monkeypatch):
     for ours, wanted in zip(found, expected, strict=True):
         assert_agrees(ours, wanted)
     monkeypatch.setattr(availability, "_failures", {})
+
+
+def test_a_backbone_is_exported_with_them():
+    torch.manual_seed(0)
+    options = {"depths": (2,), "num_heads": (2,), "window_size": (2, 4, 4)}
+    network = MFSABBackbone(8, **options).to(DEVICE).eval()
+    x = torch.randn(1, 2, 8, 5, 4, device=DEVICE)
+    with torch.no_grad():
+        program = torch.export.export(network, (x,))
+        assert sum("mfsab_block" in str(node.target) for node in program.graph.nodes) == 2
+        assert_agrees(program.module()(x), network(x))

@@ -31,8 +31,6 @@ OLDEST_PYAV = 18  # colour tags of frames and copied streams' flags do not work 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of ``upscale``."""
-    from iart_plugin.inference.models import AUTO, MODELS
-
     parser = argparse.ArgumentParser(
         prog="iart-plugin upscale",
         usage="%(prog)s INPUT [INPUT …] OUTPUT [options]",
@@ -43,20 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         "- for standard input, or a folder of films or of folders of images")  # fmt: skip
     add("-o", "--output", metavar="OUTPUT", help="where to, instead of the last name: .mp4, .mov, "
         ".mkv, .webm, a folder for PNG or for several films, or -")  # fmt: skip
-    group = parser.add_argument_group("network")
-    add = group.add_argument
-    names = "; ".join(f"{k}: {v}" for k, v in MODELS.items())
-    add("--model", default=AUTO, choices=[AUTO, *MODELS],
-        help=f"{AUTO}: the network that the weights are of (default); {names}")  # fmt: skip
-    add("--weights", metavar="FILE", help="checkpoint: official, BasicSR, MMagic or .safetensors "
-        "(default: the best that is here, see iart-plugin weights)")  # fmt: skip
-    add("--clean-passes", type=int, metavar="N", help="real-*: clean a frame N times at most "
-        "(default 3)")  # fmt: skip
-    add("--clean-threshold", type=_share, metavar="X", help="real-*: clean a frame again while "
-        "its mean change is X or more, of [0, 1] (default 5/255)")  # fmt: skip
-    add("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
-    add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
-    add("--self-ensemble", action="store_true", help="average over flips and turns, 8x the time")
+    _add_network(parser.add_argument_group("network").add_argument)
     group = parser.add_argument_group("how frames are cut (by free memory where not given)")
     add = group.add_argument
     add("--tile", type=_tile, metavar="N|HxW", help="tile sides in source pixels, 0: whole frames")
@@ -91,6 +76,27 @@ def build_parser() -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true", help="more messages, and a trace with an error")
     add("-q", "--quiet", action="store_true", help="warnings and errors only")
     return parser
+
+
+def _add_network(add: Callable) -> None:
+    """The options about the network, and how it computes."""
+    from iart_plugin.inference.models import AUTO, MODELS
+
+    names = "; ".join(f"{k}: {v}" for k, v in MODELS.items())
+    add("--model", default=AUTO, choices=[AUTO, *MODELS],
+        help=f"{AUTO}: the network that the weights are of (default); {names}")  # fmt: skip
+    add("--weights", metavar="FILE", help="checkpoint: official, BasicSR, MMagic or .safetensors "
+        "(default: the best that is here, see iart-plugin weights)")  # fmt: skip
+    add("--clean-passes", type=int, metavar="N", help="real-*: clean a frame N times at most "
+        "(default 3)")  # fmt: skip
+    add("--clean-threshold", type=_share, metavar="X", help="real-*: clean a frame again while "
+        "its mean change is X or more, of [0, 1] (default 5/255)")  # fmt: skip
+    add("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
+    add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
+    add("--self-ensemble", action="store_true", help="average over flips and turns, 8x the time")
+    add("--compile", action="store_true", help="compile the network for this film with "
+        "torch.compile: for GPUs and long films, as the first frame takes a minute or more"
+        )  # fmt: skip
 
 
 def _add_streams(add: Callable) -> None:

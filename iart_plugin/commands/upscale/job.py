@@ -104,6 +104,7 @@ class Job:
             self.precision,
             self.options.self_ensemble,
             self.size,
+            self.options.compile,
         )
 
     def record(self) -> dict[str, Any]:
@@ -124,6 +125,7 @@ class Job:
             "precision": self.precision,
             "size": list(self.size),
             "self_ensemble": self.options.self_ensemble,
+            "compiled": self.options.compile,
             "scene_detection": self.options.scene_detection,
             "plan": plan_record(self.plan, self.segment),
             "selection": self.selection.record() if self.selection else "all",

@@ -26,6 +26,7 @@ class UpscaleOptions:
         device: "auto", "cuda", "cuda:1", "mps" or "cpu".
         precision: "auto", "fp32", "bf16" or "fp16".
         self_ensemble: Average over the eight flips and turns.
+        compile: Compile the network's branches; the first frame then takes a minute or more.
         tile: Sides of a tile (height, width), or (0, 0) for whole frames; chosen by free memory if
             None.
         overlap: Low-resolution pixels that neighbouring tiles share.
@@ -66,6 +67,7 @@ class UpscaleOptions:
     device: str = "auto"
     precision: str = "auto"
     self_ensemble: bool = False
+    compile: bool = False
     tile: tuple[int, int] | None = None
     overlap: int = 24
     chunk: int | None = None
