@@ -16,7 +16,13 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from iart_plugin.inference.known_weights import KNOWN, KnownWeights, download_folder, find
+from iart_plugin.inference.known_weights import (
+    KNOWN,
+    KnownWeights,
+    download_folder,
+    find,
+    known_by_name,
+)
 from iart_plugin.weight_files import file_digest
 
 from .console import command_parser, one_line_errors
@@ -44,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _known(name: str) -> KnownWeights:
-    for weights in KNOWN:
-        if name in (weights.name, *weights.files):
-            return weights
-    names = ", ".join(weights.name for weights in KNOWN)
-    raise ValueError(f"{name}: no such weights are known; there are {names}")
+    weights = known_by_name(name)
+    if weights is None:
+        names = ", ".join(weights.name for weights in KNOWN)
+        raise ValueError(f"{name}: no such weights are known; there are {names}")
+    return weights
 
 
 def describe(weights: KnownWeights) -> str:

@@ -104,6 +104,11 @@ def download_folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
+def known_by_name(name: str) -> KnownWeights | None:
+    """The weights that have this name or file name; None if none have."""
+    return next((known for known in KNOWN if name in (known.name, *known.files)), None)
+
+
 def find(weights: KnownWeights) -> Path | None:
     """Find a file in the folders for weights or in its package; None if it is in neither."""
     for folder in weights_folders():

@@ -15,7 +15,7 @@ from iart_plugin.archs import ARCHITECTURES, RealIACNN, load_checkpoint, load_ia
 from iart_plugin.archs.architecture import Architecture, architecture_of
 from iart_plugin.weight_files import file_digest
 
-from .known_weights import best_here, none_here
+from .known_weights import best_here, find, known_by_name, none_here
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ def load_model(
 
     Args:
         name: One of :data:`MODELS`, or "auto" for the network that the weights belong to.
-        weights: The checkpoint. If None, the best known weights on this machine are used; see
+        weights: The checkpoint, or the name of known weights on this machine. If None, the best
+            known weights on this machine are used; see
             :mod:`iart_plugin.inference.known_weights`.
         device: The device that the network will run on, which decides which weights are best; the
             CPU if None.
@@ -92,9 +93,7 @@ def load_model(
         if weights is not None:
             raise ValueError(f"--model bicubic has no weights: leave out --weights {weights}")
         return LoadedModel(name, Bicubic(), "", "bicubic interpolation")
-    path = _find(name, device or torch.device("cpu")) if weights is None else Path(weights)
-    if not path.exists():
-        raise FileNotFoundError(f"--weights {path}: no such file")
+    path = _find(name, device or torch.device("cpu")) if weights is None else _given(weights)
     network, found = _load(name, path)
     if name not in (AUTO, found):
         raise ValueError(f"{path} holds {found} weights, not {name}: pass --model {found}")
@@ -122,6 +121,23 @@ def _set_cleaning(name: str, network: nn.Module | None, cleaning: dict[str, Any]
         return {}
     network.set_cleaning(**cleaning)
     return {"passes": network.clean_passes, "threshold": network.clean_threshold}
+
+
+def _given(weights: str | Path) -> Path:
+    """The file that a path or the name of known weights stands for.
+
+    Raises:
+        FileNotFoundError: There is no such file; for known weights, the message says where to look.
+    """
+    path = Path(weights)
+    if path.exists():
+        return path
+    known = known_by_name(str(weights))
+    found = find(known) if known else None
+    if found is None:
+        hint = f"; `iart-plugin weights {known.name}` says where to get it" if known else ""
+        raise FileNotFoundError(f"--weights {path}: no such file{hint}")
+    return found
 
 
 def _find(name: str, device: torch.device) -> Path:

@@ -118,7 +118,7 @@ def published(tmp_path, monkeypatch):
         url=f"http://127.0.0.1:{server.server_port}/w.pth",
         sha256=file_digest(tmp_path / "original")[:8],
     )
-    monkeypatch.setattr(command, "KNOWN", (weights,))
+    monkeypatch.setattr("iart_plugin.inference.known_weights.KNOWN", (weights,))
     yield weights
     server.shutdown()
     thread.join()
@@ -161,7 +161,7 @@ def test_offline(published, tmp_path, monkeypatch, capsys):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     gone = dataclasses.replace(published, url=f"http://127.0.0.1:{port}/w.pth")
-    monkeypatch.setattr(command, "KNOWN", (gone,))
+    monkeypatch.setattr("iart_plugin.inference.known_weights.KNOWN", (gone,))
     assert command.main(["realbasicvsr", "--download", "--folder", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "cannot be reached" in said
@@ -180,3 +180,13 @@ def test_the_page_lists_the_same():
         for part in (weights.network, f"`{weights.files[0]}`", weights.purpose):
             assert part in row
         assert weights.page in page
+
+
+def test_a_known_name_stands_for_its_file(empty, basicvsr_weights):
+    with pytest.raises(FileNotFoundError, match="iart-plugin weights BasicVSR_Vimeo90K_BIx4. says"):
+        load_model("auto", "BasicVSR_Vimeo90K_BIx4")
+    (empty / "BasicVSR_Vimeo90K_BIx4.pth").symlink_to(basicvsr_weights)
+    for name in ("BasicVSR_Vimeo90K_BIx4", "BasicVSR_Vimeo90K_BIx4.pth"):
+        assert load_model("auto", name).name == "basicvsr"
+    with pytest.raises(FileNotFoundError, match="--weights nonsense.pth: no such file$"):
+        load_model("auto", "nonsense.pth")
