@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -191,6 +192,28 @@ def test_commands_exist_with_their_options(command, monkeypatch, capsys):
         if option not in text
     ]
     assert not wrong
+
+
+def is_checked(line: str) -> bool:
+    """Whether a shell's line calls the project's commands, a make target, or pip with extras."""
+    extras = re.match(r'pip install "\.\[([a-z,]+)\]"', line)
+    if extras:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return set(extras[1].split(",")) <= set(project["optional-dependencies"])
+    target = re.match(r"make ([a-z]+)", line)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return bool(target and f"\n{target[1]}:" in makefile) or any(own_calls(line))
+
+
+def test_shell_blocks_are_checked_or_say_why_not():
+    unknown = [
+        f"{named(block)}: {line}"
+        for block in BLOCKS
+        if block.language in SHELL and not block.excuse and block.page not in FOLLOWED
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if line.partition("#")[0].strip() and not is_checked(line)
+    ]
+    assert not unknown, "\n".join(["write <!-- not run: why --> above these blocks:", *unknown])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
