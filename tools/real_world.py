@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from tabulate import tabulate
+from torch import nn
 
 import iart_plugin.basicsr  # noqa: F401  mends BasicSR's import
 from iart_plugin.archs import RealIACNN, load_checkpoint, load_ia_cnn, save_checkpoint
@@ -38,7 +39,7 @@ from iart_plugin.pictures import write_png
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ROOT / "configs/basicsr/train/RealIACNN_clips_N5.yml"
 FIRST_FRAME = 26
-WINDOW = (slice(180, 540), slice(330, 970))
+WINDOW = (slice(180, 500), slice(330, 810))
 """Rows and columns of the part of the 1280x720 frames that is the ground truth."""
 
 ZOOM = (slice(90, 270), slice(60, 300))
@@ -62,6 +63,8 @@ def start(output: Path) -> None:
 
 def show(weights: Path, *, seed: int, frames: int, output: Path) -> None:
     """Degrade the clip, upscale it in every way, measure, and draw the picture."""
+    networks = {"BasicVSR": basicvsr_weights(), "RealIACNN": weights}
+    networks = {name: load_checkpoint(path)[0] for name, path in networks.items()}
     options = read_option_file(OPTIONS)["datasets"]["train"]["degradation"]
     video = islice(read_frames(big_buck_bunny(), FIRST_FRAME + frames), FIRST_FRAME, None)
     truth = [np.ascontiguousarray(frame[WINDOW][..., ::-1]) for frame in video]
@@ -69,18 +72,18 @@ def show(weights: Path, *, seed: int, frames: int, output: Path) -> None:
     clips = {
         "input": low,
         "bicubic": [imresize(frame, 4) for frame in low],
-        "BasicVSR": _upscaled(low, basicvsr_weights()),
-        "RealIACNN": _upscaled(low, weights),
+        **{name: _upscaled(low, network) for name, network in networks.items()},
         "ground truth": truth,
     }
     for name, clip in clips.items():
         for index, frame in enumerate(clip):
-            write_png(output / name / f"{index:08d}.png", frame)
+            write_png(output / "clips" / name / f"{index:08d}.png", frame)
     niqe = {"NIQE": build_metric("niqe")}
     rows = []
     for name in list(clips)[1:]:
-        quality = measure(output / name, niqe, every=False)["NIQE"]
-        flicker = 1000 * temporal(output / name, output / "ground truth")
+        folder = output / "clips" / name
+        quality = measure(folder, niqe, every=False)["NIQE"]
+        flicker = 1000 * temporal(folder, output / "clips" / "ground truth")
         psnr = None if clips[name] is truth else _psnr(clips[name], truth)
         rows.append((name, psnr, quality, flicker))
     heads = ("", "PSNR (dB)", "NIQE", "warping error x 1000")
@@ -90,8 +93,8 @@ def show(weights: Path, *, seed: int, frames: int, output: Path) -> None:
     print(picture)
 
 
-def _upscaled(low: Clip, weights: Path) -> Clip:
-    return list(upscale(low, load_checkpoint(weights)[0], precision="fp32", scene_detection=False))
+def _upscaled(low: Clip, network: nn.Module) -> Clip:
+    return list(upscale(low, network, precision="fp32", scene_detection=False))
 
 
 def _psnr(clip: Clip, truth: Clip) -> float:
@@ -125,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     compare = parts.add_parser("show", help="degrade a clip, upscale it and measure")
     compare.add_argument("weights", type=Path, help="a trained RealIACNN")
     compare.add_argument("--seed", type=int, default=8, help="of the degradation (default 8)")
-    compare.add_argument("--frames", type=int, default=12, help="length of the clip (default 12)")
+    compare.add_argument("--frames", type=int, default=8, help="length of the clip (default 8)")
     compare.add_argument("--output", type=Path, default=ROOT / "results" / "real_world")
     args = parser.parse_args(argv)
     try:

@@ -149,18 +149,23 @@ class RealRecurrentModel(RecurrentMixPrecisionRTModel):
         return losses
 
     def _fool(self, output: Tensor) -> Tensor:
-        """The discriminator's verdict on an output, with gradients for the output alone."""
+        """The discriminator's verdict on an output, with gradients for the output alone.
+
+        The wrapper for several processes does not see this pass, in which no weight needs a
+        gradient.
+        """
         net_d = self.get_bare_model(self.net_d)
         net_d.requires_grad_(False)
         with self._autocast():
             verdict = net_d(output.flatten(0, 1))
-        net_d.requires_grad_(
-            True
-        )  # before its own pass, which the wrapper of several processes sees
+        net_d.requires_grad_(True)
         return verdict.float()
 
     def _judge(self, truth: Tensor, output: Tensor) -> dict[str, Tensor]:
-        """The discriminator's losses. One pass over both lets the processes exchange only once."""
+        """The discriminator's losses.
+
+        It sees the truth and the output in one pass, so that processes exchange gradients once.
+        """
         with self._autocast():
             verdicts = self.net_d(torch.cat([truth, output]).flatten(0, 1))
         real, fake = verdicts.float().chunk(2)

@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
 
@@ -152,7 +153,9 @@ def temporal(path: Path, guide: Path | None) -> float:
     guided = frames_of(guide) if guide else frames_of(path)
     previous = None
     try:
-        for pair in zip(frames_of(path), guided, strict=True):
+        for pair in zip_longest(frames_of(path), guided):
+            if pair[0] is None or pair[1] is None:
+                raise ValueError("the two have different numbers of frames")
             if previous is not None:
                 guides = (previous[1], pair[1]) if guide else None
                 errors.append(warping_error(previous[0], pair[0], guides))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -123,8 +124,6 @@ def test_bad_options_are_refused_in_one_line(clips, changes, message) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "size"])
 def test_a_bad_frame_is_named(clips, tmp_path, damage) -> None:
-    import shutil
-
     shutil.copytree(clips, tmp_path / "clips")
     path = tmp_path / "clips" / "001" / "f10.png"
     if damage == "cut":
@@ -133,3 +132,11 @@ def test_a_bad_frame_is_named(clips, tmp_path, damage) -> None:
         cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(OptionError, match=r"f10\.png"):
         check_dataset(data_set(tmp_path / "clips", "train"))
+
+
+def test_without_pyav_the_extra_is_named(clips, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(
+        OptionError, match=r"av is not installed: pip install 'iart_plugin\[video\]'"
+    ):
+        check_dataset(data_set(clips, "train"))

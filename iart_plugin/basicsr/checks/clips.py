@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from iart_plugin import extras
 from iart_plugin.data.inspection import even_sample
 from iart_plugin.data.preparation import REDS4
 from iart_plugin.option_errors import OptionError
@@ -61,6 +62,10 @@ def check_clips(opt: dict[str, Any], smallest_side: int, most: int) -> None:
         OptionError: naming the folder or file, and what is wrong with it.
     """
     name, scale = f"data set '{opt['name']}'", opt.get("scale", 4)
+    try:
+        extras.require("av")  # it compresses the clips
+    except ModuleNotFoundError as error:
+        raise OptionError(f"{name}: {error}") from error
     clips = find_clips(opt)
     first = {clip: _size(frames[0], name) for clip, frames in clips.items()}
     for clip, frame in even_sample([(c, p) for c, paths in clips.items() for p in paths], most):
