@@ -181,7 +181,7 @@ class IACNN(RecurrentNetwork):
                 n, _, h, w = frame.shape
                 aligned = frame.new_zeros(n, self.num_feat, h, w)
             else:
-                aligned = self.alignment.align(project(features), query, flows[i - 1])
+                aligned = self.alignment(features, query, flows[i - 1], project)
             features = trunk(torch.cat((frame, aligned), 1))
             yield features
 

@@ -28,9 +28,15 @@ class Alignment(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
-    def forward(self, reference: Tensor, current: Tensor | None, flow: Tensor) -> Tensor:
-        """Aligns the reference to the current frame."""
-        return self.align(self.project_reference(reference), current, flow)
+    def forward(
+        self,
+        reference: Tensor,
+        current: Tensor | None,
+        flow: Tensor,
+        project: Callable[[Tensor], Any] | None = None,
+    ) -> Tensor:
+        """Aligns the reference to the current frame; ``project`` comes from :meth:`projector`."""
+        return self.align((project or self.project_reference)(reference), current, flow)
 
     def settings(self) -> dict[str, Any]:
         """The constructor's options, defaults included, that decide what this aligner computes."""

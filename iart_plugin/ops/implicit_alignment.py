@@ -146,13 +146,20 @@ class ImplicitAlignment(Alignment):
             f"padding_mode={self.padding_mode!r}"
         )
 
-    def forward(self, reference: Tensor, current: Tensor, flow: Tensor) -> Tensor:
+    def forward(
+        self,
+        reference: Tensor,
+        current: Tensor,
+        flow: Tensor,
+        project: Callable[[Tensor], ProjectedReference] | None = None,
+    ) -> Tensor:
         """Aligns ``reference`` to ``current``.
 
         Args:
             reference: (n, c, h, w) features of the other frame.
             current: (n, c, h, w) features of this frame.
             flow: (n, 2, h, w) displacements in pixels, x then y, current to reference.
+            project: the result of :meth:`projector`, so that many calls can share it.
 
         Returns:
             (n, c, h, w) reference features at the current frame's positions.
@@ -160,7 +167,7 @@ class ImplicitAlignment(Alignment):
         Raises:
             ValueError: if shapes do not match, or ``check_finite`` finds a NaN or infinity.
         """
-        return self.align(self.project_reference(reference), current, flow)
+        return self.align((project or self.project_reference)(reference), current, flow)
 
     def projector(self) -> Callable[[Tensor], ProjectedReference]:
         """Returns :meth:`project_reference` with the weights' part done."""
