@@ -94,7 +94,7 @@ class Loss(OpenSection):
     """A loss of BasicSR's registry; its other keys are the arguments of its class."""
 
     type: str
-    loss_weight: Number = 1.0
+    loss_weight: NotNegative = 1.0
     reduction: Literal["mean", "sum"] = "mean"
 
 
@@ -114,7 +114,7 @@ class GanLoss(Section):
     gan_type: Literal["vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"]
     real_label_val: Number = 1.0
     fake_label_val: Number = 0.0
-    loss_weight: Number = 1.0
+    loss_weight: NotNegative = 1.0
 
 
 class TrainOptions(Section):
@@ -259,6 +259,13 @@ class Logger(Section):
     wandb: Wandb | None = None
 
 
+class DistParams(Section):
+    """``dist_params:``, which is read where Slurm starts the processes."""
+
+    backend: Literal["nccl", "gloo", "mpi"] = "nccl"
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+
+
 class Paths(OpenSection):
     """``path:``; the networks' own keys end in the network's letter."""
 
@@ -282,7 +289,7 @@ class Options(Section):
     val: Validation | None = None
     plugin: Any = None
     manual_seed: Annotated[int, Field(ge=0, lt=2**32 - 10_000)] | None = None
-    dist_params: dict[str, Any] | None = None
+    dist_params: DistParams | None = None
     find_unused_parameters: bool = False
     use_static_graph: bool = False
     # These keys are not in the file: they are added before a model is built.

@@ -40,6 +40,23 @@ def test_misspelt_key_is_named_with_the_nearest(options, section, key, nearest) 
         RecurrentMixPrecisionRTModel(opt)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        (None, "model_type", ["IACNN"], "model_type must be a name"),
+        (None, "dist_params", {"backend": "ncl"}, "dist_params.backend is 'ncl'.*'nccl'"),
+        (None, "dist_params", {"prot": 29500}, "'prot' in dist_params.*Did you mean 'port'"),
+        ("network_g", "num_block", True, "network_g.num_block is True; it must be a whole number"),
+        ("train", "pixel_opt", {"type": "CharbonnierLoss", "loss_weight": -1}, "loss_weight is -1"),
+    ],
+)
+def test_values_that_would_be_taken_for_others(options, section, key, value, message) -> None:
+    opt = parsed(options())
+    (opt if section is None else opt[section])[key] = value
+    with pytest.raises(OptionError, match=message):
+        check_options(opt)
+
+
 def test_official_fields_are_known(options) -> None:
     check_options(parsed(options(network_g=SMALL_IART)))
 

@@ -77,6 +77,32 @@ CHANGES: tuple[Change, ...] = (
 )
 
 
+def every_key(folder: Path, good: Options, *, seed: int) -> Iterator[tuple[str, Path]]:
+    """Write option files in which one key is misspelt or has another value, for every key.
+
+    Args:
+        folder: where they are written, one after the other under one name.
+        good: the options that they are made from.
+        seed: decides which of the values each key gets.
+
+    Yields:
+        What was done, and the file's path.
+    """
+    path = folder / "options.yml"
+    for index, (_, key) in enumerate(list(_places(good))):
+        value = VALUES[(index + seed) % len(VALUES)]
+        for done, change in (
+            (f"{key} misspelt", {key + "x": 1}),
+            (f"{key}: {value}", {key: value}),
+        ):
+            opt = copy.deepcopy(good)
+            section, _ = list(_places(opt))[index]
+            del section[key]
+            section.update(copy.deepcopy(change))
+            path.write_text(yaml.safe_dump(opt))
+            yield f"{seed}, {done}", path
+
+
 def _damaged_text(rng: random.Random, text: str) -> str:
     """The file's text with a line twice, a tag, a cut, or characters that are not meant."""
     lines = text.splitlines()

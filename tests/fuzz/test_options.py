@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import importlib.util
 import warnings
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from tests.fuzz.malformed_options import malformed_option_files
+from tests.fuzz.malformed_options import every_key, malformed_option_files
 
 COUNT = 150
 
@@ -55,10 +56,10 @@ def test_option_files(good, tmp_path, monkeypatch, fuzz_seed) -> None:
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "options.yml").write_text("")
-    passed, failed = 0, []
-    for done, path in malformed_option_files(
-        tmp_path, copy.deepcopy(good), seed=fuzz_seed, count=COUNT
-    ):
+    tried, passed, failed = 0, 0, []
+    files = malformed_option_files(tmp_path, copy.deepcopy(good), seed=fuzz_seed, count=COUNT)
+    for done, path in chain(files, every_key(tmp_path, good, seed=fuzz_seed)):
+        tried += 1
         with warnings.catch_warnings(action="ignore"):
             try:
                 look_at(path)
@@ -69,6 +70,6 @@ def test_option_files(good, tmp_path, monkeypatch, fuzz_seed) -> None:
             except Exception as error:
                 failed.append(f"{done}: {type(error).__name__}: {error}")
     assert [file.name for file in tmp_path.iterdir()] == ["options.yml"]
-    held = COUNT - len(failed)
-    print(f"option files, seed {fuzz_seed}: {COUNT} tried, {held} held, {passed} in order")
+    held = tried - len(failed)
+    print(f"option files, seed {fuzz_seed}: {tried} tried, {held} held, {passed} in order")
     assert not failed, "\n".join(failed)

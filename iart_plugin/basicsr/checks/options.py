@@ -72,7 +72,11 @@ def _check_values(arch: type, network: dict[str, Any], section: str) -> Any:
     """Build one of this package's networks as a trial of its options; None for other networks."""
     if not arch.__module__.startswith("iart_plugin."):
         return None
+    parameters = inspect.signature(arch).parameters
     for key, value in network.items():
+        annotation = getattr(parameters.get(key), "annotation", None)
+        if isinstance(value, bool) and getattr(annotation, "__name__", annotation) == "int":
+            raise OptionError(f"{section}.{key} is {value}; it must be a whole number.")
         if isinstance(value, int) and value > LARGEST and key != "cpu_cache_length":
             raise OptionError(f"{section}.{key} is {value}; no network has over {LARGEST:,}.")
     try:

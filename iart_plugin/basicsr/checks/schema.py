@@ -41,6 +41,8 @@ def check_schema(opt: dict[str, Any]) -> None:
     Raises:
         OptionError: on the first key or value that is not in order.
     """
+    if not isinstance(opt.get("model_type", ""), str):
+        raise OptionError(f"model_type must be a name, got {opt['model_type']!r}.")
     own = opt.get("model_type") in OWN_MODELS
     networks = {key for key in opt if str(key).startswith("network_")}
     for key in networks:

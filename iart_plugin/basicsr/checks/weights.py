@@ -25,6 +25,8 @@ def check_weights(opt: dict[str, Any]) -> None:
     """
     for key, path in opt["path"].items():
         if path and key.startswith("pretrain_network"):
+            if not isinstance(path, str):
+                raise OptionError(f"path.{key} is {path!r}; it must be the name of a file.")
             check_weight_file(Path(path), f"path.{key}")
     for section, network in opt.items():
         if section.startswith("network_") and network.get("spynet_path"):
