@@ -111,11 +111,15 @@ def basicsr_sets(config: Path) -> Iterator[tuple[str, list[FramePair] | str]]:
             if dataset.get(key):
                 dataset[key] = os.path.expanduser(dataset[key])
         name = f"{phase} ({dataset['name']})"
-        if not known_dataset(dataset):
+        degraded = dataset["type"] == "DegradedClipsDataset"
+        if not (degraded or known_dataset(dataset)):
             print(f"{name}: {dataset['type']} is not one that is checked")
             continue
         try:
-            if dataset.get("io_backend", {}).get("type") == "lmdb":
+            if degraded:
+                check_dataset(dataset)
+                print(f"{name}: in order; the low-resolution frames are made when it is read")
+            elif dataset.get("io_backend", {}).get("type") == "lmdb":
                 check_dataset(dataset)
                 print(f"{name}: the databases list the same frames; none was compared")
             else:

@@ -66,6 +66,15 @@ def test_check_finds_the_home_folder(reds, tmp_path, monkeypatch) -> None:
     assert run("check-dataset", tmp_path / "train.yml", "--frames", 2).count("in order") == 2
 
 
+def test_check_reads_clips_that_are_degraded_later(reds, tmp_path) -> None:
+    root = reds / "datasets/REDS4/GT"
+    data = {"name": "clips", "type": "DegradedClipsDataset", "dataroot_gt": str(root)}
+    for size, found in ((16, "train (clips): in order"), (4000, "gt_size 4000 must")):
+        data |= {"num_frame": 2, "gt_size": size}
+        (tmp_path / "train.yml").write_text(yaml.safe_dump({"datasets": {"train": data}}))
+        assert found in run("check-dataset", tmp_path / "train.yml", fails=size == 4000)
+
+
 def test_check_finds_what_is_wrong(reds, tmp_path) -> None:
     """A missing, a truncated, a shifted and a wrongly made frame, each named."""
     gt = reds / "datasets/REDS/train_sharp_with_val"
