@@ -94,11 +94,11 @@ def describe(results: Frames, truth: Frames, enlarged: Frames, chunk: int) -> di
         error = warping_error(results[i - 1], results[i], (truth[i - 1], truth[i]))
         errors[i % chunk == 0].append(1e4 * error)
     niqe = build_metric("niqe")
-    names = ("sharpness, begin", "middle", "end")
+    names = ("begin", "middle", "end")
     return {
         "PSNR": psnr(results, truth),
         "NIQE": fmean(niqe(frame) for frame in results[::NIQE_EVERY]),
-        **{name: _mean(part) for name, part in zip(names, parts, strict=True)},
+        **{f"sharpness, {n}": _mean(part) for n, part in zip(names, parts, strict=True)},
         "warping error": _mean(errors[False]),
         "at borders": _mean(errors[True]),
     }

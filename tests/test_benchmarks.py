@@ -84,3 +84,34 @@ def test_launches_are_counted_without_a_gpu():
     assert fast.launches < reference.launches
     assert fast.moved < reference.moved
     assert fast.peak < reference.peak
+
+
+def test_drift_is_measured_with_given_weights(tmp_path):
+    from iart_plugin.archs import RealIACNN, save_checkpoint
+
+    torch.manual_seed(0)
+    weights, report = tmp_path / "network.pth", tmp_path / "drift.json"
+    save_checkpoint(RealIACNN(8, 1, 1, num_heads=2), weights)
+    command = [sys.executable, "-m", "benchmarks.drift", "--weights", str(weights)]
+    command += ["--frames", "8", "--size", "48", "--chunks", "8", "4", "--json", str(report)]
+    printed = subprocess.check_output(command, cwd=ROOT, text=True)
+    clean, bicubic, whole, halves = json.loads(report.read_text())["rows"]
+    assert [whole["chunk"], halves["chunk"]] == [8, 4]
+    assert bicubic["sharpness, begin"] == bicubic["sharpness, end"] == 1 < clean["sharpness, end"]
+    assert whole["PSNR"] > 5 and whole["NIQE"] != bicubic["NIQE"]
+    # With 10 frames of warm-up each chunk sees the whole clip, so the results are the same.
+    assert halves["PSNR"] == whole["PSNR"]
+    assert whole["at borders"] != whole["at borders"] and halves["at borders"] > 0  # NaN: no border
+    assert "at borders" in printed
+
+
+def test_drifts_own_network_is_basicvsr():
+    """Without weights: a RealBasicVSR that leaves frames as they are and upscales as BasicVSR."""
+    from benchmarks.drift import without_cleaning
+    from iart_plugin.archs import load_checkpoint
+    from iart_plugin.data.packaged import basicvsr_weights
+
+    clip = torch.rand(1, 2, 3, 8, 8)
+    basicvsr, _ = load_checkpoint(basicvsr_weights("REDS4"))
+    with torch.no_grad():
+        assert torch.equal(without_cleaning()(clip), basicvsr(clip))

@@ -75,6 +75,8 @@ class Architecture:
         untold: if not, prefixes of the keys of the parts that the weights do not tell enough about.
         own_flow: whether the network estimates optical flow itself if none is given.
         cost: a function that returns the memory that such a network takes.
+        longest_chunk: the most frames that the network is given to upscale at a time, or None for
+            as many as fit the memory. It is for networks whose results become worse in long clips.
         model: the name on the command line, or '' if ``upscale`` does not offer the network.
         summary: the text in ``--help``.
         starts_from: the name of the architecture whose weights can start a training of this one.
@@ -96,6 +98,7 @@ class Architecture:
     untold: tuple[str, ...] = ()
     own_flow: bool = True
     cost: Callable[[nn.Module], Cost] | None = None
+    longest_chunk: int | None = None
     model: str = ""
     summary: str = ""
     starts_from: str = ""

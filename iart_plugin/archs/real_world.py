@@ -22,6 +22,10 @@ from .recurrent import check_clip
 CLEAN_PASSES = 3
 CLEAN_THRESHOLD = 5 / 255
 
+LONGEST_CHUNK = 24
+"""The most frames that ``upscale`` keeps of a clip unless ``--chunk`` says otherwise. In long clips
+noise is amplified from frame to frame, as ``python -m benchmarks.drift`` measures."""
+
 
 class RealIACNN(IACNN):
     """An IA-CNN after a network that cleans the frames.
@@ -161,6 +165,7 @@ _COMMON = {
     "options": _options,
     "certain": ("num_feat", "num_block", "num_clean_block", "position_channels"),
     "cost": _cost,
+    "longest_chunk": LONGEST_CHUNK,
     "averaged_beside": True,
 }
 

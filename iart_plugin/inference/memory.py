@@ -113,7 +113,8 @@ def choose_plan(
         precision: "fp32", "bf16" or "fp16"; the last two need less memory.
         chunk: Frames of a chunk. If None, it is chosen, and the first chunk's length too.
         first_chunk: Frames of the first chunk; ``chunk`` if None.
-        longest: The most frames of a chunk, if ``chunk`` is None.
+        longest: The most frames of a chunk, if ``chunk`` is None. The table of architectures may
+            have a lower limit for the network.
         warm_up: Warm-up frames on each side.
         tile: Sides of a tile in low-resolution pixels, 0 for whole frames, or None to choose.
         overlap: Low-resolution pixels that neighbouring tiles share.
@@ -143,8 +144,10 @@ def choose_plan(
         pixels = sum((r.stop - r.start) * (c.stop - c.start) for r, c in boxes)
         return pixels * (plan.chunk + 2 * plan.warm_up) / plan.chunk
 
+    row = architecture_of(network)
+    most = min(longest or CHUNKS[0], (row and row.longest_chunk) or CHUNKS[0])
+    chunks = [frames for frames in CHUNKS if frames <= most]
     plans = []
-    chunks = [frames for frames in CHUNKS if longest is None or frames <= longest] or [CHUNKS[-1]]
     for tiling in _tilings(height, width, tile, overlap):
         for frames in chunks if chunk is None else (chunk,):
             plan = Plan(frames, min(first_chunk or frames, frames), warm_up, tiling)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iart_plugin.archs import IACNN
+from iart_plugin.archs import IACNN, RealIACNN
+from iart_plugin.archs.real_world import LONGEST_CHUNK
 from iart_plugin.inference import memory
 from iart_plugin.inference.memory import Cost, choose_plan, free_memory, network_cost
 
@@ -39,6 +40,21 @@ def test_plan_leaves_other_processes_some_of_the_film():
     assert plan(180, 320, 64, longest=100).chunk == 96
     assert plan(180, 320, 64, longest=100).first_chunk == 48
     assert plan(180, 320, 64, chunk=192, longest=100).chunk == 192
+
+
+@pytest.mark.parametrize("alignment", ["implicit", "flow_warp"])
+def test_networks_for_real_footage_get_short_chunks(alignment):
+    network = RealIACNN(8, 1, 1, alignment, num_heads=2, extractor=alignment == "implicit")
+
+    def chunk(**options):
+        budget = 64 * 2**30
+        return choose_plan(
+            48, 64, network, device=CPU, precision="fp32", budget=budget, **options
+        ).chunk
+
+    assert chunk() == LONGEST_CHUNK
+    assert chunk(longest=LONGEST_CHUNK // 2) == LONGEST_CHUNK // 2
+    assert chunk(chunk=192) == 192
 
 
 def test_plan_keeps_what_is_fixed():
