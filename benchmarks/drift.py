@@ -18,7 +18,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 import cv2
 import numpy as np
@@ -30,7 +29,7 @@ from tqdm import tqdm
 from benchmarks.seams import psnr
 from iart_plugin.archs import RealIACNN, load_checkpoint
 from iart_plugin.basicsr.degradation import degrade_clip
-from iart_plugin.commands.evaluate_no_reference import build_metric
+from iart_plugin.commands.evaluate_no_reference import SMALLEST_NIQE, build_metric
 from iart_plugin.data.packaged import basicvsr_weights, big_buck_bunny
 from iart_plugin.inference import load_model, upscale
 from iart_plugin.inference.models import BICUBIC
@@ -54,6 +53,12 @@ def clean_clip(count: int, side: int) -> Frames:
     capture.release()
     cycle = frames + frames[-2:0:-1]
     return [cycle[i % len(cycle)] for i in range(count)]
+
+
+def averaged(frames: Frames) -> Frames:
+    """The frames made small by averaging, which leaves them sharper than bicubic reduction."""
+    size = [length // SCALE for length in frames[0].shape[1::-1]]
+    return [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
 
 
 def without_cleaning() -> nn.Module:
@@ -93,11 +98,12 @@ def describe(results: Frames, truth: Frames, enlarged: Frames, chunk: int) -> di
     for i in range(1, len(results)):
         error = warping_error(results[i - 1], results[i], (truth[i - 1], truth[i]))
         errors[i % chunk == 0].append(1e4 * error)
+    measured = results[::NIQE_EVERY] if min(results[0].shape[:2]) >= SMALLEST_NIQE else []
     niqe = build_metric("niqe")
     names = ("begin", "middle", "end")
     return {
         "PSNR": psnr(results, truth),
-        "NIQE": fmean(niqe(frame) for frame in results[::NIQE_EVERY]),
+        "NIQE": _mean([niqe(frame) for frame in measured]),
         **{f"sharpness, {n}": _mean(part) for n, part in zip(names, parts, strict=True)},
         "warping error": _mean(errors[False]),
         "at borders": _mean(errors[True]),
@@ -117,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = load_model("auto", args.weights)
         network, name = model.network, model.summary
     truth = clean_clip(args.frames, SCALE * args.size)
-    low = degrade_clip(truth, args.seed)
+    low = averaged(truth) if args.mild else degrade_clip(truth, args.seed)
     enlarged = list(upscale(low, load_model(BICUBIC).network, device="cpu", tile=0))
     rows = [
         {"chunk": "the clean clip"} | describe(truth, truth, enlarged, args.frames),
@@ -143,8 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--chunks", type=int, nargs="+", default=[300, 96, 48, 24, 12, 6], help="lengths")
     add("--warm-up", type=int, default=10, help="frames before and after a chunk")
     add("--frames", type=int, default=300, help="of the clip")
-    add("--size", type=int, default=64, help="sides of the degraded frames, at least 48")
-    add("--seed", type=int, default=0, help="of the degradation")
+    add("--size", type=int, default=64, help="sides of the degraded frames; NIQE needs 48")
+    add("--seed", type=int, default=0, help="of the second-order degradation")
+    add("--mild", action="store_true", help="make the clip small by averaging, without degradation")
     add("--device", default="cpu")
     add("--json", type=Path, metavar="FILE", help="also write the figures there")
     return parser

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
+import numpy as np
 from mmagic.evaluation.metrics import NIQE
 from mmagic.evaluation.metrics.metrics_utils import obtain_data
 from mmagic.registry import HOOKS, METRICS
@@ -13,7 +15,11 @@ from mmengine.runner import Runner
 
 from iart_plugin.archs.conversion import behind
 from iart_plugin.mmagic.checkpoint import model_of
+from iart_plugin.option_errors import OptionError
 from iart_plugin.weight_files import AVERAGED, GENERATOR
+
+BLOCK = 96
+"""The side in pixels of the blocks in which NIQE gathers its statistics."""
 
 
 @HOOKS.register_module()
@@ -47,14 +53,32 @@ class VideoLQNIQE(NIQE):
     """MMagic's NIQE of the first, middle and last frame of every clip, as VideoLQ's authors do.
 
     The arguments are those of MMagic's NIQE, which measures every frame. Both average over a clip
-    and then over the clips.
+    and then over the clips. A frame without any texture, such as a black one, has no NIQE and is
+    left out of its clip's average.
     """
 
     def process(self, data_batch: Sequence[dict], data_samples: Sequence[dict]) -> None:
-        """Measures the clips of a batch, each (t, 3, h, w) or a single frame (3, h, w)."""
+        """Measures the clips of a batch, each (t, 3, h, w) or a single frame (3, h, w).
+
+        Raises:
+            OptionError: if the frames are smaller than a block of NIQE.
+        """
         for sample in data_samples:
             clip = obtain_data(sample["output"], self.key, self.device)
             frames = clip.reshape(-1, *clip.shape[-3:])
-            chosen = {0, len(frames) // 2, len(frames) - 1}
-            values = [self.process_image(None, frames[index], None) for index in chosen]
-            self.results.append({self.metric: fmean(map(float, values))})
+            height, width = frames.shape[-2:]
+            if min(height, width) < BLOCK:
+                raise OptionError(
+                    f"NIQE needs frames of at least {BLOCK}x{BLOCK} pixels, and those of clip "
+                    f"{sample.get('key', '')} are {width}x{height} after upscaling."
+                )
+            chosen = sorted({0, len(frames) // 2, len(frames) - 1})
+            values = [self._niqe(frames[index]) for index in chosen]
+            known = [value for value in values if not math.isnan(value)]
+            self.results.append({self.metric: fmean(known) if known else math.nan})
+
+    def _niqe(self, frame: np.ndarray) -> float:
+        try:
+            return float(self.process_image(None, frame, None))
+        except np.linalg.LinAlgError:  # from the statistics of a frame without texture
+            return math.nan

@@ -212,6 +212,19 @@ def test_videolq_is_measured_on_three_frames_of_the_average(second, workspace, n
     assert niqe_of_videolq == pytest.approx(np.mean(values), abs=2e-3)
 
 
+def test_niqe_of_clips_that_have_none_or_only_a_part():
+    metric = iart_plugin.mmagic.VideoLQNIQE(input_order="CHW", convert_to="Y")
+    torch.manual_seed(0)
+    one, black = torch.rand(1, 3, 192, 192) * 255, torch.zeros(1, 3, 192, 192)
+    for clip in (one, one[0], torch.cat((black, one)), black):
+        metric.process([], [{"output": {"pred_img": clip}}])
+    single, frame, mixed, none = (result["NIQE"] for result in metric.results)
+    assert single == frame == mixed > 0
+    assert none != none  # NaN
+    with pytest.raises(OptionError, match="96x96 pixels, and those of clip 007 are 64x64"):
+        metric.process([], [{"key": "007", "output": {"pred_img": torch.rand(3, 3, 64, 64)}}])
+
+
 @pytest.mark.parametrize("resuming", [False, True])
 def test_both_generators_start_alike_unless_resumed(resuming):
     def load(state: Weights) -> Weights:
