@@ -41,7 +41,7 @@ def _tiles(inputs_pad: int, width_pad: int, dtype: torch.dtype, is_backward: boo
     if inputs_pad > 128 or width_pad > 32:
         pixels, warps = 16, 8
     elif is_backward and is_half:
-        pixels, warps = 32, 4
+        pixels, warps = (32, 4) if inputs_pad > 64 else (16, 4)
     elif is_backward:
         pixels, warps = (16, 4) if inputs_pad > 64 else (32, 8)
     else:
