@@ -133,9 +133,7 @@ def test_cells_make_up_ia_rt(transformer):
     assert torch.allclose(torch.cat(given), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("branch", "suffix"), [("backward_1", ".pt2"), ("forward_1", ".pt2"), ("forward_2", ".onnx")]
-)
+@pytest.mark.parametrize(("branch", "suffix"), [("backward_1", ".pt2"), ("forward_2", ".onnx")])
 def test_a_cell_of_ia_rt_is_written(transformer, tmp_path, branch, suffix):
     path = tmp_path / f"cell{suffix}"
     export(select_part(transformer, "cell", branch=branch, size=(9, 13)), path)
