@@ -80,7 +80,7 @@ def sharpness(frame: np.ndarray) -> float:
 
 
 def describe(results: Frames, truth: Frames, enlarged: Frames, chunk: int) -> dict[str, float]:
-    """The figures of a row.
+    """The figures of a row; the warping errors are multiplied by 1000.
 
     Args:
         results: the upscaled frames.
@@ -97,7 +97,7 @@ def describe(results: Frames, truth: Frames, enlarged: Frames, chunk: int) -> di
     errors: dict[bool, list[float]] = {True: [], False: []}
     for i in range(1, len(results)):
         error = warping_error(results[i - 1], results[i], (truth[i - 1], truth[i]))
-        errors[i % chunk == 0].append(1e4 * error)
+        errors[i % chunk == 0].append(1000 * error)
     measured = results[::NIQE_EVERY] if min(results[0].shape[:2]) >= SMALLEST_NIQE else []
     niqe = build_metric("niqe")
     names = ("begin", "middle", "end")
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )  # fmt: skip
         rows.append({"chunk": chunk} | describe(results, truth, enlarged, chunk))
     print(f"\n{name}: {args.frames} frames of {args.size}x{args.size}, warm-up {args.warm_up}\n")
-    print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f", missingval="-"))
+    print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".4g", missingval="-"))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"network": name, "rows": rows}, indent=1) + "\n")
