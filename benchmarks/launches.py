@@ -105,6 +105,8 @@ def count(
     )
     has_autocast = mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     no_mirror = mock.patch("iart_plugin.flow.spynet.mirror_check", lambda clip: lambda: False)
+    # On a GPU, warping does not look for NaN in the flow.
+    no_search = mock.patch("iart_plugin.ops.warp.is_traced", lambda x: True)
     no_cudnn = torch.backends.cudnn.flags(enabled=False)  # its grid_sample has no shapes to give
     keeps = mock.patch.multiple(constants, _kept={}, Tensor=FakeTensor)
     with (
@@ -114,6 +116,7 @@ def count(
         is_usable,
         has_autocast,
         no_mirror,
+        no_search,
         no_cudnn,
     ):
         _empty(network)

@@ -115,3 +115,18 @@ def test_drifts_own_network_is_basicvsr():
     basicvsr, _ = load_checkpoint(basicvsr_weights("REDS4"))
     with torch.no_grad():
         assert torch.equal(without_cleaning()(clip), basicvsr(clip))
+
+
+def test_a_training_steps_launches_are_counted_too():
+    from benchmarks.launches import count, train
+    from iart_plugin.archs import IART
+
+    counted = count(
+        lambda: IART(mid_channels=8, embed_dim=12, depths=(2,), num_heads=(2,)),
+        lambda network: train(network, torch.rand(1, 2, 3, 16, 16)),
+        half=True,
+        device="cpu",
+    )
+    blocks = 4 * 2 * 2  # branches, blocks and frames
+    assert counted.names["iart_plugin.mfsab_block.default"] == blocks
+    assert counted.names["iart_plugin.mfsab_block_backward.default"] == blocks
