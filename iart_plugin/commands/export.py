@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,7 +147,7 @@ def _as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def compare(part: Export, program: Program, sizes: Sequence[tuple[int, int, int]] = SIZES) -> float:
-    """The largest absolute difference of a program from the part in PyTorch.
+    """The largest absolute difference of a program from the part in PyTorch; infinite after a NaN.
 
     Args:
         part: The part that was exported.
@@ -163,7 +164,8 @@ def compare(part: Export, program: Program, sizes: Sequence[tuple[int, int, int]
         for ours, theirs in zip(found, expected, strict=True):
             if ours.shape != theirs.shape:
                 raise RuntimeError(f"the shape is {tuple(ours.shape)}, not {tuple(theirs.shape)}")
-            worst = max(worst, float((ours - theirs).abs().max()))
+            difference = float((ours - theirs).abs().max())
+            worst = max(worst, math.inf if math.isnan(difference) else difference)
     return worst
 
 

@@ -71,6 +71,12 @@ def test_a_wrong_file_is_noticed(alignment_file):
     assert compare(select_part(other, "alignment"), program) > 1e-3
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_results_that_are_not_finite_are_noticed(network, bad):
+    part = select_part(network, "alignment")
+    assert compare(part, lambda *inputs: (part.module(*inputs) * bad,)) == float("inf")
+
+
 def test_a_file_that_differs_is_not_kept(network, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match=r"x\.pt2 differs from PyTorch"):
