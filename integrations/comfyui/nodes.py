@@ -19,6 +19,7 @@ from iart_plugin.inference.engine import SCALE
 from iart_plugin.inference.host_memory import free_host_memory
 from iart_plugin.inference.memory import choose_plan
 from iart_plugin.option_errors import as_arguments
+from iart_plugin.weight_checks import CheckpointMismatch
 
 AUTO = "auto"
 FOLDER = "iart"
@@ -77,7 +78,8 @@ class IARTLoadModel:
 
         Raises:
             ValueError: There is no such file, or "auto" finds no weights.
-            CheckpointMismatch: The file holds no weights of a network that is known.
+            CheckpointMismatch: The file, or the one that "auto" finds, holds no weights of a
+                network that is known.
         """
         device = torch.device(model_management.get_torch_device())
         if weights != AUTO:
@@ -87,6 +89,8 @@ class IARTLoadModel:
             return (load_model(AUTO, path, device=device),)
         try:
             return (load_model(AUTO, device=device),)
+        except CheckpointMismatch:  # a ValueError too, but about a file that was found
+            raise
         except ValueError:
             raise ValueError(
                 f"no weights were found: put a file that `iart-plugin weights` lists into "

@@ -16,6 +16,7 @@ from torch import nn
 import iart_plugin
 from iart_plugin.archs import IACNN
 from iart_plugin.inference import models, upscale
+from iart_plugin.inference.known_weights import KNOWN
 from iart_plugin.weight_checks import CheckpointMismatch
 from tests.integrations.comfyui import PACK, ComfyUI, InterruptProcessingException, load_pack
 
@@ -143,6 +144,15 @@ def test_weights_that_are_none_are_refused(nodes, comfyui, content):
 def test_without_any_weights_the_folder_is_named(nodes, comfyui, monkeypatch):
     monkeypatch.setattr(models, "best_here", lambda *_: None)
     with pytest.raises(ValueError, match="no weights were found: put a file .*models/iart"):
+        run(nodes, "IARTLoadModel", weights="auto")
+
+
+def test_found_weights_that_are_damaged_are_named(nodes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    for known in KNOWN:
+        (tmp_path / "weights" / known.files[0]).write_bytes(b"cut off")
+    with pytest.raises(CheckpointMismatch, match=r"weights/\w+.*\.pth"):
         run(nodes, "IARTLoadModel", weights="auto")
 
 
