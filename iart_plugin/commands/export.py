@@ -222,7 +222,7 @@ def _select(network: torch.nn.Module, arguments: argparse.Namespace) -> Export:
     """
     if arguments.whole:
         used = ("frames", "size")
-    elif arguments.part == "alignment":
+    elif arguments.part in ("alignment", "cleaning"):
         used = ()
     else:
         used = ("size", "branch") if isinstance(network, IART) else ("direction",)

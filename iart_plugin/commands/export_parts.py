@@ -1,8 +1,9 @@
 """The parts of a network that ``iart-plugin export`` can write, as modules without a loop.
 
-A part has named inputs and outputs. The alignment and IA-CNN's cells take any batch size, height
-and width. IA-RT's cell takes one size, because the number of its attention windows is fixed. The
-whole network takes one size and one number of frames, because its loop over the frames is unrolled.
+A part has named inputs and outputs. The alignment, RealIACNN's cleaning and IA-CNN's cells take any
+batch size, height and width. IA-RT's cell takes one size, because the number of its attention
+windows is fixed. The whole network takes one size and one number of frames, because its loop over
+the frames is unrolled.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iart_plugin.archs import IACNN, IART
+from iart_plugin.archs import IACNN, IART, RealIACNN
 from iart_plugin.archs.ia_rt import BRANCHES
 from iart_plugin.archs.recurrent import RecurrentNetwork
 from iart_plugin.archs.upsampler import lrelu
 from iart_plugin.ops import ImplicitAlignment, warp
 
-PARTS = ("alignment", "cell", "bidirectional-cell")
+PARTS = ("alignment", "cleaning", "cell", "bidirectional-cell")
 DIRECTIONS = ("forward", "backward")
 
 Shape = tuple[int | str, ...]
@@ -100,7 +101,7 @@ class RecurrentCell(nn.Module):
         there. An aligner turns zeros into its biases, so this step leaves the aligner's result out.
 
         Args:
-            frame: (n, 3, h, w) RGB in [0, 1].
+            frame: (n, 3, h, w) RGB in [0, 1]; for RealIACNN the frame that :class:`Cleaning` made.
             previous: (n, c, h, w) features of the previous step.
             flow: (n, 2, h, w) in pixels, from this frame to the frame of the previous step.
             other: (n, c, h, w) features of the other branch for this frame.
@@ -118,6 +119,18 @@ class RecurrentCell(nn.Module):
         pair = (other, features) if self.direction == "forward" else (features, other)
         fused = lrelu(net.fusion(torch.cat(pair, 1)))
         return features, net.upsample(fused, frame)
+
+
+class Cleaning(nn.Module):
+    """RealIACNN's cleaning of frames, which comes before its branches and its flow network."""
+
+    def __init__(self, network: RealIACNN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """Map frames (n, 3, h, w) RGB in [0, 1], each by itself, to cleaned ones."""
+        return self.network.prepare(frame.unsqueeze(1)).squeeze(1)
 
 
 class TransformerCell(nn.Module):
@@ -240,13 +253,19 @@ def select_part(
             raise ValueError(f"--part alignment: this network aligns by {type(op).__name__}")
         inputs = {"reference": _map(op.channels), "current": _map(op.channels), "flow": _map(2)}
         return Export(op, inputs, ("aligned",))
+    cleans = isinstance(network, RealIACNN)
+    if part == "cleaning":
+        if not cleans:
+            raise ValueError(f"--part cleaning: {type(network).__name__} cleans no frames")
+        return Export(Cleaning(network), {"frame": _map(3)}, ("cleaned",))
     if isinstance(network, IART):
         return _transformer_cell(network, part, branch, size)
     if not isinstance(network, IACNN):
         raise ValueError(f"--part {part}: {type(network).__name__} has no such part")
     both = part == "bidirectional-cell"
     cell = RecurrentCell(network, direction=direction, bidirectional=both)
-    inputs = {"frame": _map(3), "previous": _map(network.num_feat), "flow": _map(2)}
+    frame = "cleaned" if cleans else "frame"
+    inputs = {frame: _map(3), "previous": _map(network.num_feat), "flow": _map(2)}
     if both:
         inputs["other"] = _map(network.num_feat)
     return Export(cell, inputs, ("features", "hr_frame"))

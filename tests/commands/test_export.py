@@ -107,6 +107,32 @@ def test_cells_make_up_the_whole_network(network, tmp_path):
         np.testing.assert_allclose(hr_frame[0], expected[i].numpy(), atol=1e-5)
 
 
+def test_cells_of_a_network_that_cleans_take_cleaned_frames(tmp_path):
+    torch.manual_seed(0)
+    network = RealIACNN(num_feat=8, num_block=1, num_clean_block=1, num_heads=2).eval()
+    network.set_cleaning(threshold=0.1)
+    with torch.no_grad():
+        network.image_cleaning[1].bias.zero_()
+        network.image_cleaning[1].weight.mul_(3)
+    export(select_part(network, "cleaning"), tmp_path / "cleaning.onnx")
+    cell = select_part(network, "bidirectional-cell")
+    assert list(cell.inputs) == ["cleaned", "previous", "flow", "other"]
+
+    cleaning = onnxruntime.InferenceSession(tmp_path / "cleaning.onnx")
+    frames = torch.rand(2, 3, 17, 22, generator=torch.Generator().manual_seed(1))
+    frames[1] /= 10  # of which the first pass changes less than the threshold
+    cleaned = torch.from_numpy(cleaning.run(["cleaned"], {"frame": frames.numpy()})[0])
+    with torch.no_grad():
+        once = frames + network.image_cleaning(frames)
+        assert not torch.allclose(cleaned[0], once[0], atol=1e-3)  # it took more passes
+        torch.testing.assert_close(cleaned[1], once[1], atol=1e-5, rtol=0)
+        still, zeros = torch.zeros(1, 2, 17, 22), torch.zeros(1, 8, 17, 22)
+        backward = RecurrentCell(network, direction="backward", bidirectional=True)
+        other = backward(cleaned[:1], zeros, still, zeros)[0]
+        hr_frame = cell.module(cleaned[:1], zeros, still, other)[1]
+        torch.testing.assert_close(hr_frame, network(frames[None, :1])[0], atol=1e-5, rtol=0)
+
+
 def run_branch(cells, branch, given, flows, frames=None):
     """IA-RT's loop over one branch's steps: features, and frames of the last branch."""
     t, c = len(given), 8
@@ -209,6 +235,7 @@ def test_alignment_of_ia_rt(transformer):
         (["-o", "x.onnx", "--opset", "17"], "needs 18 or newer"),
         (["-o", "x.onnx", "--frames", "3"], "--frames has no effect"),
         (["-o", "x.onnx", "--direction", "backward"], "--direction has no effect"),
+        (["-o", "x.onnx", "--part", "cleaning", "--size", "8", "8"], "--size has no effect"),
         (["-o", "x.onnx", "--part", "cell", "--branch", "forward_1"], "--branch has no effect"),
         (["-o", "x.onnx", "--whole", "--direction", "forward"], "--direction has no effect"),
         (["-o", "x.onnx", "--model", "ia-rt"], "holds ia-cnn weights, not ia-rt"),
@@ -236,6 +263,9 @@ def test_sizes_are_positive(size, capsys):
 def test_parts_that_a_network_lacks(network, transformer):
     with pytest.raises(ValueError, match="--part nonsense"):
         select_part(network, "nonsense")
+    for other in (network, transformer):
+        with pytest.raises(ValueError, match=f"{type(other).__name__} cleans no frames"):
+            select_part(other, "cleaning")
     with pytest.raises(ValueError, match="follow each other"):
         select_part(transformer, "bidirectional-cell", size=(8, 8))
     with pytest.raises(ValueError, match="needs --size"):
