@@ -171,6 +171,11 @@ def _optim_wrappers(section: dict[str, Any], model: dict[str, Any]) -> Iterator[
 
 def _check_perceptual_weights(loss: dict[str, Any]) -> None:
     path = loss.get("pretrained", TORCHVISION)
+    if not isinstance(path, str):
+        raise OptionError(
+            f"model.perceptual_loss.pretrained is {path!r}; it must be a file, or "
+            f"'{TORCHVISION}{loss.get('vgg_type', 'vgg19')}' to download it."
+        )
     if not path.startswith(TORCHVISION) and not os.path.isfile(path):
         raise OptionError(
             f"model.perceptual_loss.pretrained names {path}, which does not exist (looked from "

@@ -291,6 +291,7 @@ def test_baseline_is_realbasicvsr():
     ("changes", "message"),
     [
         ({"model.perceptual_loss.pretrained": "no.pth"}, r"no\.pth, which does not exist.*vgg19"),
+        ({"model.perceptual_loss.pretrained": None}, "pretrained is None; it must be a file"),
         ({"model.perceptual_loss.type": "PerceptualLos"}, "mean 'PerceptualLoss'"),
         ({"model.discriminator.type": "UNetDiscriminatorWithNorm"}, "mean 'UNetDiscriminator"),
         ({"model.generator.clean_pass": 1}, "'clean_pass'.*mean 'clean_passes'"),
