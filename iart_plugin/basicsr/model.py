@@ -116,7 +116,7 @@ class RecurrentMixPrecisionRTModel(ResumableModel):
                 device_ids=[torch.cuda.current_device()] if on_gpu else None,
                 find_unused_parameters=self.opt.get("find_unused_parameters", False),
                 static_graph=self.opt.get("use_static_graph", False),
-                broadcast_buffers=False,  # none changes in training
+                broadcast_buffers=False,  # only spectral norms change, alike in all processes
             )
         return DataParallel(net) if self.opt["num_gpu"] > 1 else net
 

@@ -10,6 +10,7 @@ from typing import Any
 from basicsr.archs import vgg_arch
 
 from iart_plugin.option_errors import OptionError, check_keys, nearest
+from iart_plugin.weight_checks import kind_of_file
 from iart_plugin.weight_files import CheckpointMismatch, read_file
 
 KEY = "train.perceptual_opt"
@@ -39,7 +40,8 @@ def check_vgg(options: dict[str, Any]) -> None:
     """Check the network, layers and weights of ``train.perceptual_opt``.
 
     Raises:
-        OptionError: if the network or a layer is unknown, or the file is missing or does not fit.
+        OptionError: if the network or a layer is unknown, or the file is missing, does not fit or
+            holds NaN.
     """
     import torch
     from torchvision.models import vgg
@@ -60,9 +62,13 @@ def check_vgg(options: dict[str, Any]) -> None:
     if not Path(path).is_file():
         raise OptionError(f"{KEY}.vgg_path: {path} does not exist (looked from {Path.cwd()}).")
     try:
-        given = read_file(path)
+        given, container = read_file(path), kind_of_file(path)
     except CheckpointMismatch as error:
         raise OptionError(f"{KEY}.vgg_path: {path} is unreadable ({error}).") from error
+    if container == "safetensors":
+        raise OptionError(
+            f"{KEY}.vgg_path: {path} is a safetensors file; BasicSR reads VGG from .pth files."
+        )
     with torch.device("meta"):
         own = getattr(vgg, kind)(weights=None).state_dict()
     shapes = {key: getattr(value, "shape", None) for key, value in given.items()}
@@ -73,3 +79,5 @@ def check_vgg(options: dict[str, Any]) -> None:
             f"{KEY}.vgg_path: {path} does not hold torchvision's {kind} (first difference: "
             f"'{wrong[0]}')."
         )
+    if bad := next((key for key in own if not given[key].isfinite().all()), None):
+        raise OptionError(f"{KEY}.vgg_path: '{bad}' of {path} holds NaN or infinity.")

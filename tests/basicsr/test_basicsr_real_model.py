@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import iart_plugin.basicsr  # noqa: F401  registers
@@ -222,6 +223,20 @@ def test_a_perceptual_loss_that_cannot_be_built_is_refused(make_options, changes
     with pytest.raises(OptionError, match=message) as caught:
         check_weights(opt)
     assert "\n" not in str(caught.value)
+
+
+def test_vgg_files_that_are_damaged_or_of_another_format_are_refused(make_options, vgg, tmp_path):
+    opt = make_options()
+    state = torch.load(vgg)
+    state["features.3.bias"] = torch.full((128,), math.nan)
+    torch.save(state, tmp_path / "nan.pth")
+    opt["train"]["perceptual_opt"]["vgg_path"] = str(tmp_path / "nan.pth")
+    with pytest.raises(OptionError, match=r"'features\.3\.bias' of .*nan\.pth holds NaN"):
+        check_weights(opt)
+    save_file({"features.0.weight": torch.ones(1)}, tmp_path / "vgg.safetensors")
+    opt["train"]["perceptual_opt"]["vgg_path"] = str(tmp_path / "vgg.safetensors")
+    with pytest.raises(OptionError, match=r"vgg\.safetensors is a safetensors file.*\.pth files"):
+        check_weights(opt)
 
 
 def test_weights_that_do_not_fit_are_refused(make_options, tmp_path) -> None:
