@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from torch import nn
 
 from iart_plugin import extras
-from iart_plugin.weight_files import read_state_dict, write_file
+from iart_plugin.weight_files import CheckpointMismatch, State, read_state_dict, write_file
 
 WEIGHTS = "model.safetensors"
 """The file that the Hub expects in a folder, beside the constructor's options in config.json."""
@@ -68,13 +68,27 @@ class HubNetwork(PyTorchModelHubMixin, library_name="iart_plugin", tags=["video-
 
         Raises:
             FileNotFoundError: if the folder has no weights.
-            CheckpointMismatch: if the weights do not fit the network.
+            CheckpointMismatch: if the weights are another network's or do not fit.
         """
         download = {name: arguments.pop(name, None) for name in DOWNLOAD}
         path = Path(model_id, WEIGHTS)
         if not path.parent.is_dir():
             given = {name: value for name, value in download.items() if value is not None}
             path = hf_hub_download(model_id, WEIGHTS, **given)
+        state = read_state_dict(path)[0]
+        _check_owner(cls, state, model_id)
         network = cls(**arguments)
-        network.load_state_dict(read_state_dict(path)[0], strict=strict)
+        network.load_state_dict(state, strict=strict)
         return network.to(map_location).eval()
+
+
+def _check_owner(cls: type, state: State, model_id: str) -> None:
+    """Refuses another network's weights, whose options need not fit this one's constructor."""
+    from .keys import recognise  # which imports networks, and they import this file
+
+    found = recognise(state)
+    if found and not issubclass(cls, found.architecture.network):
+        row = found.architecture
+        raise CheckpointMismatch(
+            f"{model_id} holds weights of {row.title}: use {row.network.__name__}.from_pretrained"
+        )

@@ -71,6 +71,12 @@ def test_weights_of_another_network_are_refused(tmp_path):
         IACNN.from_pretrained(tmp_path)
 
 
+def test_a_folder_of_another_network_says_whose_it_is(tmp_path):
+    IACNN(num_feat=8, num_block=1, num_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointMismatch, match=r"holds weights of .*use IACNN\.from_pretrained"):
+        IART.from_pretrained(tmp_path)  # whose num_heads is no single number
+
+
 def test_push_uploads_the_saved_folder(monkeypatch):
     """Everything up to the network: the library's upload is replaced, since tests are offline."""
     uploaded = {}
