@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import zip_longest
@@ -47,6 +48,7 @@ Metric = Callable[[np.ndarray], float]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     args = _parser().parse_args(argv)
+    _check_options(args)
     metrics = {name: build_metric(name) for name in dict.fromkeys(args.metrics)}
     clips = find_clips(args.results)
     guides = match_guides(clips, args.flow_from) if args.flow_from else {}
@@ -78,26 +80,49 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse, before anything is measured, options that would give no figures or lose them."""
+    if not args.metrics and not args.temporal:
+        raise ValueError("--no-temporal leaves nothing to measure: name some --metrics")
+    if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
+        raise ValueError(f"--json {args.json}: name a file in a folder that exists")
+
+
 def find_clips(root: Path) -> dict[str, Path]:
     """The clips in a path, by name.
 
     Raises:
         FileNotFoundError: The path does not exist.
-        ValueError: It holds no clips.
+        ValueError: It holds no clips, two of one name, or pictures beside clips.
     """
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such file or folder")
-    if root.is_file() or _has_images(root):
+    if root.is_file():
         return {root.stem: root}
     entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-    clips = {
-        path.stem: path
-        for path in entries
-        if (path.is_dir() and _has_images(path)) or path.suffix.lower() in VIDEO_SUFFIXES
-    }
+    clips: dict[str, Path] = {}
+    for path in filter(_is_clip, entries):
+        name = path.name if path.is_dir() else path.stem
+        if name in clips:
+            raise ValueError(
+                f"{root}: {clips[name].name} and {path.name} would both be the clip '{name}': "
+                "rename one, or measure them apart"
+            )
+        clips[name] = path
+    if _has_images(root):
+        if clips:
+            raise ValueError(
+                f"{root} holds pictures, as a clip does, and also {next(iter(clips.values())).name}"
+                ", which is a clip: move one of the two elsewhere"
+            )
+        return {root.absolute().name: root}
     if not clips:
         raise ValueError(f"{root}: neither frames, nor folders of frames, nor videos are in it")
     return clips
+
+
+def _is_clip(path: Path) -> bool:
+    return _has_images(path) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _has_images(folder: Path) -> bool:
@@ -194,7 +219,18 @@ def _niqe() -> Metric:
                 f"NIQE needs frames of {SMALLEST_NIQE}x{SMALLEST_NIQE} pixels, got {width}x{height}"
             )
         picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-        return float(np.squeeze(calculate_niqe(picture, crop_border=0)))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                value = float(np.squeeze(calculate_niqe(picture, crop_border=0)))
+        except np.linalg.LinAlgError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(
+                "NIQE has no value for a frame with too little detail, such as one of a single "
+                "colour: leave the clip or the metric out"
+            )
+        return value
 
     return niqe
 
@@ -202,7 +238,8 @@ def _niqe() -> Metric:
 def _pyiqa(name: str) -> Metric:
     if importlib.util.find_spec("pyiqa") is None:
         raise ValueError(
-            f"the metric '{name}' is one of pyiqa, which is not installed: pip install pyiqa"
+            f"the metric '{name}' is not niqe, and all others need pyiqa, which is not installed: "
+            "pip install pyiqa"
         )
     import pyiqa
     import torch

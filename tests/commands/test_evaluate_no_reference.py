@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import shutil
 from pathlib import Path
 
 import cv2
@@ -75,6 +76,12 @@ def test_a_video_and_a_single_frame(tmp_path):
     assert math.isnan(figures(alone)["one"]["warping error"])
 
 
+def test_folders_whose_names_have_dots_are_clips_of_their_own(tmp_path):
+    for name in ("take.1", "take.2"):
+        write_clip(tmp_path / "results" / name, 2, seed=0, size=(40, 50))
+    assert list(figures(tmp_path / "results", "--metrics")) == ["take.1", "take.2", "mean"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -83,6 +90,12 @@ def test_a_video_and_a_single_frame(tmp_path):
         (["{}/small"], "frame 0: NIQE needs frames of 192x192 pixels, got 50x40"),
         (["{}/clips", "--metrics", "--flow-from", "{}/clips/a"], "has no clip 'b'"),
         (["{}/clips/a", "--metrics", "--flow-from", "{}/clips/b"], "different numbers of frames"),
+        (["{}/plain"], "plain, frame 0: NIQE has no value for a frame with too little detail"),
+        (["{}/clips", "--metrics", "--no-temporal"], "--no-temporal leaves nothing to measure"),
+        (["{}/clips/a", "--metrics", "--json", "{}"], "name a file in a folder that exists"),
+        (["{}/clips/a", "--metrics", "--json", "{}/no/x.json"], "name a file in a folder"),
+        (["{}/twice", "--metrics"], "c and c.mkv would both be the clip 'c'"),
+        (["{}/mixed", "--metrics"], "and also a, which is a clip"),
     ],
 )
 def test_bad_input_is_one_line(options, message, tmp_path, capsys):
@@ -90,6 +103,12 @@ def test_bad_input_is_one_line(options, message, tmp_path, capsys):
     write_clip(tmp_path / "small", 2, seed=0, size=(40, 50))
     for name, count in (("a", 2), ("b", 3)):
         write_clip(tmp_path / "clips" / name, count, seed=0, size=(40, 50))
+    plain = write_clip(tmp_path / "plain", 1, seed=0)
+    cv2.imwrite(str(plain / "0.png"), np.full((200, 200, 3), 128, np.uint8))
+    write_clip(tmp_path / "twice" / "c", 2, seed=0)
+    (tmp_path / "twice" / "c.mkv").touch()
+    write_clip(tmp_path / "mixed" / "a", 2, seed=0)
+    shutil.copy(plain / "0.png", tmp_path / "mixed")
     assert main([option.format(tmp_path) for option in options]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ") and message in last
