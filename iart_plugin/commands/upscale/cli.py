@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -109,9 +110,16 @@ def _add_streams(add: Callable) -> None:
         "whole (auto), or leave them")  # fmt: skip
 
 
+def _fraction(text: str) -> Fraction:
+    """A number or a fraction; ``Fraction`` would compute without end on 1e999999999."""
+    if re.search(r"e[+-]?[\d_]{4}", text.lower()):
+        raise ValueError(text)
+    return Fraction(text)
+
+
 def _rate(text: str) -> Fraction:
     try:
-        return Fraction(text)
+        return _fraction(text)
     except (ValueError, ZeroDivisionError):
         message = f"{text!r}: write a number, as 25 or 24000/1001"
         raise argparse.ArgumentTypeError(message) from None
@@ -120,8 +128,8 @@ def _rate(text: str) -> Fraction:
 def _share(text: str) -> float:
     """A number, or a fraction such as 5/255."""
     try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+        return float(_fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r}: write a number, as 0.02 or 5/255") from None
 
 
@@ -142,7 +150,7 @@ def _tile(text: str) -> tuple[int, int]:
 
 def _seconds(text: str) -> Fraction:
     try:
-        parts = [Fraction(part) for part in text.split(":")]
+        parts = [_fraction(part) for part in text.split(":")]
         time = sum((part * 60**i for i, part in enumerate(reversed(parts))), Fraction(0))
         if len(parts) > 3 or min(parts) < 0 or time > _LONGEST:
             raise ValueError
