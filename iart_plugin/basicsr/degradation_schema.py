@@ -32,6 +32,17 @@ Range = Annotated[list[NotNegative], Field(min_length=2, max_length=2), AfterVal
 PositiveRange = Annotated[
     list[Positive], Field(min_length=2, max_length=2), AfterValidator(_ascending)
 ]
+# Stronger values would take all memory, or be more than an encoder's option can hold.
+Factors = Annotated[
+    list[Annotated[Positive, Field(le=8)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_ascending),
+]
+Bitrates = Annotated[
+    list[Annotated[Positive, Field(le=1e9)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_ascending),
+]
 ResizeProbabilities = Annotated[  # of making frames larger, making them smaller, keeping them
     list[Probability], Field(min_length=3, max_length=3), AfterValidator(_some_chance)
 ]
@@ -44,13 +55,13 @@ class FirstDegradation(Section):
     sinc_prob: Probability = 0.1
     blur_sigma: PositiveRange = Field([0.2, 3])  # pixels
     resize_prob: ResizeProbabilities = Field([0.2, 0.7, 0.1])
-    resize_range: PositiveRange = Field([0.15, 1.5])
+    resize_range: Factors = Field([0.15, 1.5])
     gaussian_noise_prob: Probability = 0.5  # otherwise the noise is Poisson's
     noise_range: Range = Field([1, 30])  # of 255
     poisson_scale_range: Range = Field([0.05, 3])
     gray_noise_prob: Probability = 0.4
     jpeg_range: Annotated[PositiveRange, AfterValidator(_quality)] = Field([30, 95])
-    bitrate_range: PositiveRange = Field([1e4, 1e5])  # bits per frame of a clip of 256 x 256 pixels
+    bitrate_range: Bitrates = Field([1e4, 1e5])  # bits per frame of a clip of 256 x 256 pixels
 
 
 class SecondDegradation(FirstDegradation):
@@ -59,7 +70,7 @@ class SecondDegradation(FirstDegradation):
     blur_prob: Probability = 0.8
     blur_sigma: PositiveRange = Field([0.2, 1.5])
     resize_prob: ResizeProbabilities = Field([0.3, 0.4, 0.3])
-    resize_range: PositiveRange = Field([0.3, 1.2])
+    resize_range: Factors = Field([0.3, 1.2])
     noise_range: Range = Field([1, 25])
     poisson_scale_range: Range = Field([0.05, 2.5])
 

@@ -18,6 +18,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iart_plugin.basicsr.checks.discriminator import check_discriminator
 from iart_plugin.basicsr.model import RecurrentMixPrecisionRTModel
 from iart_plugin.basicsr.schema import RealTrainOptions
 from iart_plugin.option_errors import OptionError
@@ -67,6 +68,8 @@ class RealRecurrentModel(RecurrentMixPrecisionRTModel):
                 f"{missing[0]} is not set: a training with a discriminator needs "
                 f"{', '.join(parts)}; one without it, none of them."
             )
+        if not missing:
+            check_discriminator(opt["network_d"], int(data.get("gt_size") or 128))
         made = data["type"] == "DegradedClipsDataset" and data.get("sharpen", True)
         if not made and (keys := [key for key in SHARPENED if train.get(key)]):
             raise OptionError(

@@ -105,6 +105,11 @@ class Perceptual(OpenSection):
     vgg_path: str | None = None
     vgg_type: str = "vgg19"
     layer_weights: dict[str, Number] | None = None
+    perceptual_weight: NotNegative = 1.0
+    style_weight: NotNegative = 0.0
+    use_input_norm: bool = True
+    range_norm: bool = False
+    criterion: Literal["l1", "fro"] = "l1"  # BasicSR cannot build its own "l2"
 
 
 class GanLoss(Section):
@@ -272,6 +277,9 @@ class Paths(OpenSection):
     pretrain_network_g: str | None = None
     param_key_g: str | None = None
     strict_load_g: bool = True
+    pretrain_network_d: str | None = None
+    param_key_d: str | None = None
+    strict_load_d: bool = True
     resume_state: str | None = None
     ignore_resume_networks: list[str] | None = None
 

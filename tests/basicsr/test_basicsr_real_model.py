@@ -197,6 +197,27 @@ REFUSED = [
     ({"train__cleaning_opt__type": "L1"}, "cleaning_opt.type 'L1' is not registered.*L1Loss"),
     ({"datasets__train__mirror": True}, "mean 'mirror_sequence'"),
     ({"model_type": "RealRecurentModel"}, "mean 'RealRecurrentModel'"),
+    ({"network_g__num_clean_block": "2"}, "num_clean_block is '2'; it must be a whole number"),
+    ({"network_g__clean_threshold": "x"}, "clean_threshold must be a number from 0 on, got 'x'"),
+    ({"network_d__num_in_ch": 4}, "network_d .* cannot judge frames of 3 channels and 32x32"),
+    ({"network_d__num_in_ch": "3"}, "network_d.num_in_ch is '3'; it must be a whole number"),
+    ({"network_d__num_feat": 0}, "network_d.num_feat is 0; it must be a whole number from 1"),
+    ({"network_d__skip_connection": "no"}, "skip_connection is 'no'; it must be true or false"),
+    ({"network_d": {"type": "UNetDiscriminatorSN"}}, "cannot judge .*'num_in_ch'"),
+    ({"network_d": {"type": "RealIACNN"}}, r"network_d \(RealIACNN\) cannot judge frames"),
+    (
+        {"network_d": {"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 4}},
+        "cannot judge frames of 3 channels and 32x32 pixels: Input size must be",
+    ),
+    ({"train__perceptual_opt__criterion": "l2"}, "criterion is 'l2'; it can be"),
+    ({"train__perceptual_opt__style_weight": "0"}, "style_weight is the text '0'"),
+    ({"train__perceptual_opt__perceptual_weight": -1}, "perceptual_weight is -1"),
+    ({"train__perceptual_opt__use_input_norm": "x"}, "use_input_norm is 'x'"),
+    ({"train__cleaning_opt": {"type": "WeightedTVLoss"}}, "WeightedTVLoss, which cannot serve"),
+    ({"train__pixel_opt": {"type": "GANLoss", "gan_type": "vanilla"}}, "which cannot serve.*L1"),
+    ({"path__strict_load_d": "x"}, "path.strict_load_d is 'x'"),
+    ({"datasets__train__degradation": {"first": {"resize_range": [1, 1e6]}}}, "equal to 8"),
+    ({"datasets__train__degradation": {"second": {"bitrate_range": [1, 1e30]}}}, "range.1 is 1e"),
 ]
 
 

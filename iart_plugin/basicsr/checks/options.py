@@ -75,8 +75,11 @@ def _check_values(arch: type, network: dict[str, Any], section: str) -> Any:
     parameters = inspect.signature(arch).parameters
     for key, value in network.items():
         annotation = getattr(parameters.get(key), "annotation", None)
-        if isinstance(value, bool) and getattr(annotation, "__name__", annotation) == "int":
-            raise OptionError(f"{section}.{key} is {value}; it must be a whole number.")
+        kind = getattr(annotation, "__name__", annotation)
+        if kind == "int" and (isinstance(value, bool) or not isinstance(value, int)):
+            raise OptionError(f"{section}.{key} is {value!r}; it must be a whole number.")
+        if kind == "bool" and not isinstance(value, bool):
+            raise OptionError(f"{section}.{key} is {value!r}; it must be true or false.")
         if isinstance(value, int) and value > LARGEST and key != "cpu_cache_length":
             raise OptionError(f"{section}.{key} is {value}; no network has over {LARGEST:,}.")
     try:
@@ -103,9 +106,20 @@ def _check_losses(opt: dict[str, Any]) -> None:
         raise OptionError("train has neither pixel_opt nor perceptual_opt: there is no loss.")
     for key, loss in given.items():
         _check_registered(loss["type"], LOSS_REGISTRY, f"train.{key}.type")
+        _check_compares(LOSS_REGISTRY.get(loss["type"]), key, loss["type"])
         arguments = {name: value for name, value in loss.items() if name != "vgg_path"}
         where = f"train.{key} ({loss['type']})"
         _check_arguments(LOSS_REGISTRY.get(loss["type"]), arguments, where)
+
+
+def _check_compares(loss: type, key: str, name: str) -> None:
+    """Refuse a loss of BasicSR's that would take the ground truth for something else."""
+    wanted = {"pixel_opt": "target", "cleaning_opt": "target", "perceptual_opt": "gt"}.get(key)
+    if not loss.__module__.startswith("basicsr.") or wanted is None:
+        return
+    if wanted not in inspect.signature(loss.forward).parameters:
+        able = "PerceptualLoss" if wanted == "gt" else "L1Loss, MSELoss or CharbonnierLoss"
+        raise OptionError(f"train.{key}.type is {name}, which cannot serve there; {able} can.")
 
 
 def _check_metrics(opt: dict[str, Any]) -> None:
