@@ -35,7 +35,7 @@ demo: $(STAMP) ## show what the plugin does, on a real clip with real weights
 	$(BIN)/python tools/demo_video.py
 
 test: $(STAMP) ## run every test, or those of TESTS="tests/ops …"
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 lint: $(STAMP) ## check the style
 	$(BIN)/ruff check .

@@ -155,8 +155,22 @@ def _check_type(section: dict[str, Any], registry: Registry, where: str) -> None
         raise OptionError(f"{where}.type '{name}' is not registered. {nearest(name, known)}")
     found = registry.get(name) if isinstance(name, str) else None
     if inspect.isclass(found) and found.__module__.startswith(f"{PLUGIN}."):
-        known = [*inspect.signature(found).parameters, "type", "priority", "_scope_"]
+        known = [*_arguments(found), "type", "priority", "_scope_"]
         check_keys(section, known, f"{where} ({name})")
+
+
+def _arguments(cls: type) -> list[str]:
+    """The arguments of a class, and of its bases as long as each passes others on to the next."""
+    found: list[str] = []
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            found += [
+                x.name for x in parameters if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY)
+            ]
+            if not any(x.kind is x.VAR_KEYWORD for x in parameters):
+                break
+    return [name for name in found if name != "self"]
 
 
 def _optim_wrappers(section: dict[str, Any], model: dict[str, Any]) -> Iterator[tuple[str, dict]]:

@@ -39,7 +39,7 @@ def implicit_alignment(
     def reference() -> Tensor:
         return align_windows(*inputs, num_heads, window_size).contiguous()
 
-    kernel = Kernel("implicit alignment", keys_values.dtype, current.shape[1])
+    kernel = Kernel("implicit alignment", keys_values.dtype, int(current.shape[1]))
     return attempt(kernel, launch, reference)
 
 
@@ -98,7 +98,8 @@ def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors
     needs_flow = ctx.needs_input_grad[2] and inputs[7] is not None
-    kernel = Kernel("implicit alignment, backward", inputs[0].dtype, inputs[1].shape[1])
+    channels = int(inputs[1].shape[1])  # symbolic while a compiler traces dynamic shapes
+    kernel = Kernel("implicit alignment, backward", inputs[0].dtype, channels)
 
     def reference() -> list[Tensor | None]:
         return reference_gradients(lambda *x: align_windows(*x, *ctx.sizes), inputs, grad)

@@ -97,9 +97,12 @@ def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     x, matrices, vectors, scales, *ctx.sizes = inputs
     ctx.save_for_backward(x, output[1], matrices, vectors, scales)
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # nobody needs zeros as the gradient of the logsumexp
 
 
-def _gradients(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple:
+def _gradients(ctx: Any, gradient: Tensor | None, _: Tensor | None) -> tuple:
+    if gradient is None:  # the output was not used
+        return (None,) * 9
     saved = ctx.saved_tensors  # activation checkpointing allows to read them once
     x, _, matrices, vectors, scales = saved
 
@@ -131,7 +134,8 @@ def _kernel(matrices: Tensor, shape: Shape) -> Kernel:
 
     The backward kernel needs the logsumexp that the forward kernel computes.
     """
-    return Kernel("MFSAB block", matrices.dtype, shape.channels)
+    channels = int(shape.channels)  # symbolic while a compiler traces dynamic shapes
+    return Kernel("MFSAB block", matrices.dtype, channels)
 
 
 def _by_windows(

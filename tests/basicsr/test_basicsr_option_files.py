@@ -37,7 +37,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: [1", "not readable as YAML"),
         ("a: !!float x", "not readable as YAML"),
         ("[1, 2]", "holds a list"),
-        ("", "holds a NoneType"),
+        ("", "is empty"),
         ("[" * 5000, "nested too deeply"),
         ("# " + "x" * 1_000_001, "1,000,003 bytes"),
     ],
