@@ -122,6 +122,16 @@ def test_a_backbone_uses_them():
     assert_agrees(half, found[0][0], torch.float16)
 
 
+def test_it_is_a_sound_operator():
+    """PyTorch's own checks: schema, fake implementation, gradients under tracing."""
+    (x, *weights), (windows, *_) = block((1, 1, 3, 4), shift=True)
+    matrices, vectors, *sizes = pack(BlockWeights(*weights), x.dtype)
+    tensors = [tensor.detach().requires_grad_() for tensor in (x, matrices, vectors)]
+    operator = torch.ops.iart_plugin.mfsab_block.default
+    arguments = (*tensors, None, *sizes, list(windows.size), windows.shift, -1)
+    torch.library.opcheck(operator, arguments, raise_exception=True)
+
+
 def test_compilers_and_checkpoints_pass_through():
     tensors, options = block((1, 1, 3, 4), shift=True)
     form = compute(kernel_block, options)
