@@ -246,7 +246,13 @@ def _pyiqa(name: str) -> Metric:
 
     if name not in pyiqa.list_models(metric_mode="NR"):
         raise ValueError(f"pyiqa has no metric '{name}' that needs no reference")
-    metric = pyiqa.create_metric(name)
+    try:
+        metric = pyiqa.create_metric(name)
+    except OSError as error:
+        raise ValueError(
+            f"pyiqa cannot load the metric '{name}', whose weights it downloads at the first use: "
+            f"{error}"
+        ) from error
 
     def measure(frame: np.ndarray) -> float:
         picture = torch.from_numpy(frame).permute(2, 0, 1).unsqueeze(0) / 255
