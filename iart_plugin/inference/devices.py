@@ -12,18 +12,6 @@ from torch import Tensor, nn
 Network = nn.Module | Callable[[Tensor], Tensor]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("fp32", *HALF)
-_NO_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "bad allocation",
-    "alloc_failed",  # cuBLAS and cuDNN: CUBLAS_STATUS_ALLOC_FAILED
-    "allocation_failed",  # cuDNN 9
-    # These are reported when there was no memory for a convolution's workspace, or for a handle.
-    "unable to find an engine",
-    "cublas_status_not_initialized",
-    "cudnn_status_not_initialized",
-)
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
@@ -88,11 +76,3 @@ def pick_precision(name: str | None, device: torch.device) -> str:
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r}: choose one of {', '.join(PRECISIONS)}")
     return name
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any device says that memory ran out."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return any(sign in text for sign in _NO_MEMORY)

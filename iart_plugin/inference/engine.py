@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from iart_plugin.flow import clip_flows
+from iart_plugin.out_of_memory import is_out_of_memory
 
 from .arrays import ArrayCopy, smaller, to_tensor
 from .chunks import Clip
 from .compiling import compile_branches
-from .devices import HALF, Network, is_out_of_memory
+from .devices import HALF, Network
 from .memory import Plan
 from .tiles import Blend, Tiling
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from iart_plugin.inference.devices import (
-    is_out_of_memory,
     missing_gpu_advice,
     own_device,
     pick_device,
     pick_precision,
 )
+from iart_plugin.out_of_memory import is_out_of_memory
 
 CPU = torch.device("cpu")
 
