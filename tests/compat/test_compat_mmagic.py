@@ -90,9 +90,10 @@ def test_importing_compat_changes_nothing():
 
 
 def test_numpy_keeps_its_names(monkeypatch):
+    monkeypatch.delitem(np.__dict__, "bool8", raising=False)
+    monkeypatch.setattr(np, "__version__", "1.26.4")
     assert compat.restore_numpy_bool8.function() is False
     monkeypatch.setattr(np, "__version__", "2.1.0")
-    monkeypatch.delitem(np.__dict__, "bool8", raising=False)
     assert compat.restore_numpy_bool8.function() is True
     assert np.bool8 is np.bool_
     assert compat.restore_numpy_bool8.function() is False
