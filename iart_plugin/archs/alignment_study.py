@@ -43,6 +43,7 @@ class AlignmentStudyNet(UpsamplingNetwork):
             positions, makes from the colours; another one turns them back into colours.
         embed_dim: C, channels of features.
         mid_channels: channels that enter the upsampler.
+        hr_channels: channels of the upsampler at four times the size.
         depths: blocks in each layer of both backbones.
         num_heads: attention heads of every layer.
         window_size: (rows, columns) of an attention window.
@@ -62,13 +63,14 @@ class AlignmentStudyNet(UpsamplingNetwork):
         align: str = "features",
         embed_dim: int = 60,
         mid_channels: int = 64,
+        hr_channels: int = 64,
         depths: Sequence[int] = (3, 3, 3),
         num_heads: int = 6,
         window_size: Sequence[int] = (8, 8),
         use_checkpoint: bool = False,
         spynet_path: str | os.PathLike | None = None,
     ) -> None:
-        super().__init__(mid_channels)
+        super().__init__(mid_channels, hr_channels)
         if align not in ALIGNED:
             raise ValueError(f"align must be one of {', '.join(ALIGNED)}, got {align!r}")
         if len(window_size) != 2:
@@ -187,6 +189,7 @@ def _options(sizes: Sizes) -> dict[str, Any]:
         "alignment": None,
         "embed_dim": sizes["conv_first.weight"][0],
         "mid_channels": sizes["conv_before_upsample.weight"][0],
+        "hr_channels": sizes["conv_hr.weight"][0],
         "depths": [count_modules(sizes, block) for block in blocks],
         "num_heads": heads,
         "window_size": [side, side],

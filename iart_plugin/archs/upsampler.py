@@ -35,14 +35,15 @@ class UpsamplingNetwork(nn.Module, HubNetwork):
 
     Args:
         num_feat: channels of the features that enter ``upconv1``.
+        hr_channels: channels at four times the size, after ``upconv2``.
     """
 
-    def __init__(self, num_feat: int) -> None:
+    def __init__(self, num_feat: int, hr_channels: int = 64) -> None:
         super().__init__()
         self.upconv1 = nn.Conv2d(num_feat, 4 * num_feat, 3, padding=1)
-        self.upconv2 = nn.Conv2d(num_feat, 4 * 64, 3, padding=1)
-        self.conv_hr = nn.Conv2d(64, 64, 3, padding=1)
-        self.conv_last = nn.Conv2d(64, 3, 3, padding=1)
+        self.upconv2 = nn.Conv2d(num_feat, 4 * hr_channels, 3, padding=1)
+        self.conv_hr = nn.Conv2d(hr_channels, hr_channels, 3, padding=1)
+        self.conv_last = nn.Conv2d(hr_channels, 3, 3, padding=1)
 
     def upsample(self, features: Tensor, frame: Tensor) -> Tensor:
         """Reconstructs a frame, on a CPU without gradients in strips; the result is the same.
@@ -60,7 +61,7 @@ class UpsamplingNetwork(nn.Module, HubNetwork):
         on_cpu = features.device.type == "cpu"
         if torch.is_grad_enabled() or not on_cpu or is_traced(features) or not is_fused():
             return self._rows(features, 0, height) + base
-        row = n * 64 * SCALE**2 * width * features.element_size()
+        row = n * self.conv_hr.in_channels * SCALE**2 * width * features.element_size()
         step = max(4, STRIP_BYTES // row)
         for top in range(0, height, step):
             bottom = min(top + step, height)

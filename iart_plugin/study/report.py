@@ -166,7 +166,7 @@ def _setting(study: Study, results: Results) -> str:
         f"{data['height']}x{data['width']}), x4 bicubic. Every row: {scale.iterations} steps of "
         f"{scale.batch_size} crops of {scale.num_frames} frames of "
         f"{scale.crop_size}x{scale.crop_size} low-resolution pixels, {scale.embed_dim} "
-        f"channels, depths {list(scale.depths)}, on a cosine from a learning rate that is {rate}; "
+        f"channels ({scale.hr_channels} at the high resolution), depths {list(scale.depths)}, on a cosine from a learning rate that is {rate}; "
         f"the same data in the same order and the same first weights outside the aligner; "
         f"{padding}. {loss} PSNR is that of RGB, without each clip's last frame, which has nothing "
         f"to align; it counts the pixels that have a match, and \"all pixels\" counts all. "
