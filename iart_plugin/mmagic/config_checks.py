@@ -90,6 +90,11 @@ def check_config(cfg: Any) -> None:
             _check_type(part, MODELS, f"model.{key}")
     _check_generator(model.get("generator") or {})
     _check_perceptual_weights(model.get("perceptual_loss") or {})
+    if model.get("gan_loss") and not isinstance(model.get("discriminator"), dict):
+        raise OptionError(
+            f"model.discriminator is {model.get('discriminator')!r}; a model with a gan_loss needs "
+            "one. Give its type and options, or train the first stage, which has no gan_loss."
+        )
     for index, hook in enumerate(cfg.get("custom_hooks") or ()):
         if isinstance(hook, dict):
             _check_type(hook, HOOKS, f"custom_hooks.{index}")
@@ -154,9 +159,17 @@ def _check_type(section: dict[str, Any], registry: Registry, where: str) -> None
         known = [*registry.module_dict, *(registry.parent.module_dict if registry.parent else ())]
         raise OptionError(f"{where}.type '{name}' is not registered. {nearest(name, known)}")
     found = registry.get(name) if isinstance(name, str) else None
-    if inspect.isclass(found) and found.__module__.startswith(f"{PLUGIN}."):
+    # Of other packages only models and losses are checked: their options all go to __init__.
+    is_ours = inspect.isclass(found) and found.__module__.startswith(f"{PLUGIN}.")
+    if is_ours or (registry is MODELS and inspect.isclass(found) and not _takes_more(found)):
         known = [*_arguments(found), "type", "priority", "_scope_"]
         check_keys(section, known, f"{where} ({name})")
+
+
+def _takes_more(cls: type) -> bool:
+    """Whether a class accepts arguments that it does not name."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return any(x.kind is x.VAR_KEYWORD for x in parameters)
 
 
 def _arguments(cls: type) -> list[str]:
