@@ -6,6 +6,7 @@ R'G'B' frames with the exact timestamps of the file.
 
 from __future__ import annotations
 
+import logging
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,6 +29,13 @@ __all__ = [
     "open_source",
     "to_dtype",
 ]
+
+logger = logging.getLogger(__name__)
+
+UNREAD_PICTURES = frozenset(
+    {".avif", ".cr2", ".dng", ".dpx", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef"}
+)
+"""Suffixes of pictures that are not read. A folder that has some must not lose them in silence."""
 
 
 def open_source(
@@ -58,10 +66,23 @@ def open_source(
             return AnimationSource(images[0], rate=rate, on_error=on_error)
         images = []  # FFmpeg reads an animated PNG at its full depth and with its times
     if images:
+        _warn_of_unread(Path(spec))
         return ImageSource(images, rate=rate, on_error=on_error)
     if rate is not None:
         raise ValueError(f"{spec}: --fps sets the rate of images; a video carries its own")
     return VideoSource(spec, on_error=on_error, deinterlace=deinterlace)
+
+
+def _warn_of_unread(path: Path) -> None:
+    if not path.is_dir():
+        return
+    unread = [p.name for p in path.iterdir() if p.suffix.lower() in UNREAD_PICTURES]
+    unread = [name for name in unread if not name.startswith(".")]
+    if unread:
+        logger.warning(
+            "%s: %d of its pictures are left out, such as %s; convert them to PNG to keep them",
+            *(path, len(unread), min(unread)),
+        )
 
 
 def _is_animated(path: Path) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, features
 
 from iart_plugin.pictures import PIXEL_LIMIT_VARIABLE
-from iart_plugin.video.reader import find_images
+from iart_plugin.video.reader import find_images, open_source
 from tests.videos import (
     Clip,
     pictures,
@@ -152,6 +152,15 @@ def test_hidden_files_are_no_frames(tmp_path):
     for spec in (tmp_path / "in", tmp_path / "in" / "*.png"):
         result = upscale(spec, tmp_path / "out", overwrite=True)
         assert (result.frames, result.problems) == (3, [])
+
+
+def test_pictures_that_are_left_out_are_named(tmp_path, caplog):
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    for name in ("3.heic", "2.GIF", "._2.gif", "notes.txt"):
+        (tmp_path / name).touch()
+    open_source(tmp_path)
+    (record,) = caplog.records
+    assert "2 of its pictures are left out, such as 2.GIF" in record.getMessage()
 
 
 @pytest.mark.parametrize(
