@@ -22,6 +22,7 @@ from .mfsab import MFSABBackbone
 from .upsampler import UpsamplingNetwork
 
 ALIGNED = ("features", "images")
+REFINED = ("current", "aligned")  # in the order in which the second backbone sees them
 COLOURS = 3
 
 
@@ -41,6 +42,9 @@ class AlignmentStudyNet(UpsamplingNetwork):
             aligned before the convolution and backbone extract its features. An aligner with
             weights then works on ``embed_dim`` channels, which a 1 x 1 convolution, as it mixes no
             positions, makes from the colours; another one turns them back into colours.
+        refined: which frame of a pair the second backbone refines, and so has a shortcut around it,
+            'aligned' or 'current'. The study has always refined the aligned one, which makes the
+            errors of every aligner more visible: the network must learn to replace what they spoil.
         embed_dim: C, channels of features.
         mid_channels: channels that enter the upsampler.
         hr_channels: channels of the upsampler at four times the size.
@@ -61,6 +65,7 @@ class AlignmentStudyNet(UpsamplingNetwork):
         *,
         alignment_options: dict[str, Any] | None = None,
         align: str = "features",
+        refined: str = "aligned",
         embed_dim: int = 60,
         mid_channels: int = 64,
         hr_channels: int = 64,
@@ -73,6 +78,8 @@ class AlignmentStudyNet(UpsamplingNetwork):
         super().__init__(mid_channels, hr_channels)
         if align not in ALIGNED:
             raise ValueError(f"align must be one of {', '.join(ALIGNED)}, got {align!r}")
+        if refined not in REFINED:
+            raise ValueError(f"refined must be one of {', '.join(REFINED)}, got {refined!r}")
         if len(window_size) != 2:
             raise ValueError(f"window_size must be (rows, columns), got {list(window_size)}")
         self.align = align
@@ -83,10 +90,10 @@ class AlignmentStudyNet(UpsamplingNetwork):
                 depths=depths,
                 num_heads=[num_heads] * len(depths),
                 window_size=(frames, *window_size),
-                output_frame=frames - 1,
+                output_frame=output,
                 use_checkpoint=use_checkpoint,
             )
-            for frames in (1, 2)
+            for frames, output in ((1, 0), (2, REFINED.index(refined)))
         )
         self.conv_before_upsample = nn.Conv2d(embed_dim, mid_channels, 3, padding=1)
         # Built last, so that one seed gives all other weights the same values in every row.
@@ -138,9 +145,6 @@ class AlignmentStudyNet(UpsamplingNetwork):
         if self.alignment is not None and t > 1:
             aligned = self._align_next(lqs, features, flows)
             following = torch.cat((aligned, features[:, -1:]), 1)
-        # The second frame of a pair is the output frame, for which the backbone also has a
-        # shortcut. It is the aligned one, as the study was run this way, and it makes the errors
-        # of every aligner more visible.
         pairs = torch.stack((features, following), 2).flatten(0, 1)  # (n * t, 2, c, h, w)
         fused = self.fusion(pairs)
         frames = self.upsample(self.conv_before_upsample(fused), lqs.flatten(0, 1))

@@ -31,14 +31,16 @@ DATA = {"num_train": 40, "num_test": 24, "num_frames": 5, "height": 128, "width"
 
 SETTINGS: dict[str, Callable[[Scale], dict[str, Any]]] = {
     "own padding": lambda scale: {"padding": "own"},
+    "current frame refined": lambda scale: {"refined": "current"},
     "all pixels": lambda scale: {"matched_only": False},
     "4x steps": lambda scale: {"iterations": 4 * scale.iterations},
 }
 """Changes to the scale, by name. Some rows are also trained with each, to measure its effect."""
 COMPARED_ROWS = {
     "own padding": ("implicit",),
-    "all pixels": ("bilinear", "fgdc", "implicit"),
-    "4x steps": ("bilinear", "fgdc", "implicit"),
+    "current frame refined": ("no_alignment", "bilinear", "fgdc", "implicit"),
+    "all pixels": ("no_propagation", "bilinear", "fgdc", "implicit"),
+    "4x steps": ("no_propagation", "bilinear", "fgdc", "implicit"),
 }
 
 

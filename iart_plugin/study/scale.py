@@ -31,6 +31,8 @@ class Scale:
             goes if they are many. All rows share these layers.
         depths: Blocks in each layer of the network.
         num_heads: Attention heads of every layer.
+        refined: Which frame the second backbone refines, 'aligned' or 'current'; see
+            :class:`~iart_plugin.archs.AlignmentStudyNet`.
         search_iterations: Steps of each short training in the search for a row's learning rate; 0
             for no search.
         searched_rates: The learning rates that are tried for every row. The one that does best on
@@ -52,6 +54,7 @@ class Scale:
     hr_channels: int = 24
     depths: tuple[int, ...] = (2, 2)
     num_heads: int = 2
+    refined: str = "aligned"
     search_iterations: int = 400
     searched_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     matched_only: bool = True
@@ -64,7 +67,7 @@ class Scale:
     @property
     def network(self) -> dict[str, Any]:
         """The keyword arguments of ``AlignmentStudyNet`` that the scale decides."""
-        names = ("embed_dim", "mid_channels", "hr_channels", "depths", "num_heads")
+        names = ("embed_dim", "mid_channels", "hr_channels", "depths", "num_heads", "refined")
         return {name: getattr(self, name) for name in names}
 
     def network_of(self, network: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.flow import SPyNet
 from iart_plugin.study import ROWS, experiments
 from iart_plugin.study.clips import StudyClips
-from iart_plugin.study.report import _level, collect, paired_test, write_report
+from iart_plugin.study.report import _level, write_report
+from iart_plugin.study.results import collect, paired_test
 from iart_plugin.study.run import DEFAULT_ROWS, SETTINGS, Job, Study, build_row, recorded, run
 from iart_plugin.study.scale import Scale
 from tests.study.tiny import SCALE
@@ -183,8 +184,8 @@ def test_full_study_has_every_job_once():
     )
     jobs = full.jobs()
     names = [job.name for job in jobs]
-    assert len(names) == len(set(names)) == 13 + 7 + 2 * 13 + 2 * 11 + 3 + 2 * 2
-    assert [job.seed for job in jobs if job.row.key == "implicit"].count(0) == 3 + 3
+    assert len(names) == len(set(names)) == 13 + 13 + 2 * 13 + 2 * 11 + 3 + 2 * 2
+    assert [job.seed for job in jobs if job.row.key == "implicit"].count(0) == 3 + 4
     assert {job.flow for job in jobs if job.row.key == "no_propagation"} == {"gt"}
     assert {job.flow for job in jobs if job.row.key == "implicit_window_3"} == {"gt", "spynet"}
 
