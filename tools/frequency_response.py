@@ -169,9 +169,9 @@ the table has the mean and the standard deviation of {args.seeds} trainings with
 
 IA was trained for {args.steps} steps on sums of sinusoids, whose frequencies are spread evenly over
 moduli and directions. It saw zeros for the current frame, so that only the reference's resampling
-is measured. The waves are equally strong ("uniform"), or their amplitude falls with 1 / frequency as in pictures ("natural").
-With pointwise features its support is the 2x2 window that bilinear has. With 3x3 features it is
-4x4, as bicubic's.
+is measured. The waves are equally strong ("uniform"), or their amplitude falls with 1 / frequency
+as in pictures ("natural"). With pointwise features its support is the 2x2 window that bilinear has.
+With 3x3 features it is 4x4, as bicubic's.
 
 ## Does it keep what bilinear attenuates?
 
