@@ -7,6 +7,7 @@ cannot compile or launch a kernel, the reference form replaces it, with one warn
 
 import importlib.util
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -25,6 +26,10 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 CAPABILITY = (8, 0)
 """The oldest NVIDIA architecture that the kernels are written for: Ampere."""
+
+TRITON = (3, 3)
+"""The oldest Triton that compiles every kernel, which comes with PyTorch 2.7. Version 3.2 ends the
+whole process when it compiles a backward kernel, so this cannot be left to :func:`attempt`."""
 
 
 class Kernel(NamedTuple):
@@ -100,12 +105,23 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype not in DTYPES:
         names = ", ".join(str(known).removeprefix("torch.") for known in DTYPES)
         return f"the fused kernels compute in {names}, not in {str(dtype).removeprefix('torch.')}"
+    return _obstacle_of_triton()
+
+
+def _obstacle_of_triton() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (on Windows: pip install triton-windows)"
     try:
-        import triton  # noqa: F401
+        import triton
     except Exception as error:  # a broken installation may raise anything
         return f"Triton cannot be imported: {_first_line(error)}"
+    found = tuple(int(part) for part in re.findall(r"\d+", triton.__version__)[:2])
+    if found < TRITON:
+        oldest = ".".join(map(str, TRITON))
+        return (
+            f"Triton {triton.__version__} is too old for the fused kernels, which need {oldest}; "
+            "update PyTorch to 2.7 or newer"
+        )
     return None
 
 

@@ -43,6 +43,19 @@ def test_other_devices_are_named():
     assert "mps" in reason_against(torch.device("mps"))
 
 
+@pytest.mark.parametrize(
+    ("version", "is_refused"),
+    [("3.2.0", True), ("2.3.1", True), ("3.3.0+git", False), ("3.10.1", False), ("4.0", False)],
+)
+def test_a_triton_that_would_end_the_process_is_refused(version, is_refused, monkeypatch):
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton, "__version__", version)
+    reason = availability._obstacle_of_triton()
+    assert (reason is not None) == is_refused
+    if is_refused:
+        assert f"Triton {version} is too old" in reason and "PyTorch to 2.7" in reason
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_dtype_without_a_kernel_is_named_once():
     availability._warn_once.cache_clear()
