@@ -24,6 +24,7 @@ import iart_plugin.basicsr  # noqa: F401  mends BasicSR's import
 from iart_plugin.archs import load_ia_cnn, save_checkpoint
 from iart_plugin.data.degradation import bicubic_downsample, imresize
 from iart_plugin.data.packaged import basicvsr_weights, big_buck_bunny, packaged_file
+from iart_plugin.pictures import picture_size, read_picture, write_png
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "demo"
@@ -79,16 +80,15 @@ def frame_path(kind: str, index: int) -> Path:
 def prepare_frames(count: int) -> None:
     """Writes the clip's frames and their low-resolution versions."""
     video = big_buck_bunny()
-    for kind in ("GT", "BIx4"):
-        (OUT / kind / CLIP).mkdir(parents=True)
     capture = cv2.VideoCapture(str(video))
     capture.set(cv2.CAP_PROP_POS_FRAMES, FIRST_FRAME)
     for index in tqdm(range(count), desc="frames", unit="frame"):
         found, frame = capture.read()
         if not found:
             sys.exit(f"error: {video} ends after {index} frames from frame {FIRST_FRAME} on")
-        cv2.imwrite(str(frame_path("GT", index)), frame)
-        cv2.imwrite(str(frame_path("BIx4", index)), bicubic_downsample(frame, SCALE))
+        frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        write_png(frame_path("GT", index), frame)
+        write_png(frame_path("BIx4", index), bicubic_downsample(frame, SCALE))
     capture.release()
 
 
@@ -110,12 +110,11 @@ def bicubic_figures() -> Figures:
     psnr, ssim = [], []
     paths = sorted((OUT / "GT" / CLIP).iterdir())
     for index, path in enumerate(tqdm(paths, desc="bicubic", unit="frame")):
-        truth = cv2.imread(str(path))
-        enlarged = imresize(cv2.imread(str(frame_path("BIx4", index))), SCALE)
-        frame_path("bicubic", index).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(frame_path("bicubic", index)), enlarged)
-        psnr.append(calculate_psnr(enlarged, truth, 0, test_y_channel=True))
-        ssim.append(calculate_ssim(enlarged, truth, 0, test_y_channel=True))
+        enlarged = imresize(read_picture(frame_path("BIx4", index)), SCALE)
+        write_png(frame_path("bicubic", index), enlarged)
+        pair = enlarged[..., ::-1], read_picture(path)[..., ::-1]  # BasicSR's metrics take BGR
+        psnr.append(calculate_psnr(*pair, 0, test_y_channel=True))
+        ssim.append(calculate_ssim(*pair, 0, test_y_channel=True))
     return Figures("bicubic", float(np.mean(psnr)), float(np.mean(ssim)), "BasicSR's metrics")
 
 
@@ -141,10 +140,10 @@ def read_figures(text: str, *before: str) -> list[float]:
 
 def run_mmagic(method: str, name: str) -> Figures:
     """Runs MMagic's installed tester on the same frames and weights."""
-    frame = cv2.imread(str(frame_path("GT", 0)))
+    height, width = picture_size(frame_path("GT", 0))
     count = len(list((OUT / "GT" / CLIP).iterdir()))
-    size = ",".join(map(str, frame.shape))
-    (OUT / "meta_info_Vid4_GT.txt").write_text(f"{CLIP} {count} ({size})\n", encoding="utf-8")
+    meta = f"{CLIP} {count} ({height},{width},3)\n"
+    (OUT / "meta_info_Vid4_GT.txt").write_text(meta, encoding="utf-8")
     tester = packaged_file("mmagic", ".mim", "tools", "test.py")
     config = f"configs/mmagic/ia_cnn/{name}.py"
     weights = str((OUT / "weights" / "IACNN_warm_start.pth").relative_to(ROOT))
@@ -197,30 +196,29 @@ def print_table(rows: list[Figures], frames: int) -> None:
 
 def draw_comparison(index: int) -> Path:
     """Draws the low-resolution frame, bicubic, IA-CNN and the truth, each with a zoomed part."""
-    truth = cv2.imread(str(frame_path("GT", index)))
-    low = cv2.imread(str(frame_path("BIx4", index)))
+    low = read_picture(frame_path("BIx4", index))
     output = ROOT / "results" / "demo_IACNN" / "visualization" / "Vid4" / CLIP
     panels = {
         "low resolution (320x180)": cv2.resize(
             low, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST
         ),
-        "bicubic": cv2.imread(str(frame_path("bicubic", index))),
-        "IA-CNN, warm-started": cv2.imread(str(output / f"{index:08d}_demo_IACNN.png")),
-        "ground truth (1280x720)": truth,
+        "bicubic": read_picture(frame_path("bicubic", index)),
+        "IA-CNN, warm-started": read_picture(output / f"{index:08d}_demo_IACNN.png"),
+        "ground truth (1280x720)": read_picture(frame_path("GT", index)),
     }
     picture = np.hstack([draw_panel(title, image) for title, image in panels.items()])
     path = OUT / "comparison.png"
-    cv2.imwrite(str(path), picture)
+    write_png(path, picture)
     return path
 
 
 def draw_panel(title: str, image: np.ndarray, width: int = 640) -> np.ndarray:
-    """A frame above its zoomed part, titled: (h, width, 3) uint8."""
+    """Draws a title, the frame and its zoomed part below each other: RGB (h, w, 3), uint8."""
     top, left, height, span = ZOOM
     zoomed = image[top : top + height, left : left + span]
     zoomed = cv2.resize(zoomed, (width, width * height // span), interpolation=cv2.INTER_NEAREST)
     whole = image.copy()
-    cv2.rectangle(whole, (left, top), (left + span, top + height), (0, 255, 255), 3)
+    cv2.rectangle(whole, (left, top), (left + span, top + height), (255, 255, 0), 3)
     whole = cv2.resize(whole, (width, width * 9 // 16), interpolation=cv2.INTER_AREA)
     banner = np.full((44, width, 3), 255, np.uint8)
     cv2.putText(banner, title, (8, 31), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (0, 0, 0), 2, cv2.LINE_AA)

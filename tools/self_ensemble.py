@@ -16,7 +16,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import cv2
 from torch import nn
 from tqdm import tqdm
 
@@ -48,8 +47,10 @@ def luma_psnr(result: Path, truth: Path) -> float:
     import iart_plugin.basicsr  # noqa: F401  isort: skip  mends BasicSR's import
     from basicsr.metrics import calculate_psnr
 
-    pairs = ((cv2.imread(str(p)), cv2.imread(str(truth / p.name))) for p in result.glob("*.png"))
-    figures = [calculate_psnr(a, b, 0, test_y_channel=True) for a, b in pairs]
+    figures = []
+    for path in result.glob("*.png"):
+        pair = (read_picture(name)[..., ::-1] for name in (path, truth / path.name))  # BGR
+        figures.append(calculate_psnr(*pair, 0, test_y_channel=True))
     return sum(figures) / len(figures)
 
 
