@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How to measure."""
+    """On which device to measure, how often, and where to write the plot."""
 
     device: torch.device
     repeats: int
@@ -64,13 +64,13 @@ Measure = Callable[[Settings], list[Row]]
 
 
 def clip(frames: int, height: int, width: int, device: torch.device) -> Tensor:
-    """A clip of random frames, the same each time: (1, t, 3, h, w) in [0, 1]."""
+    """Makes the same clip of random frames each time: (1, t, 3, h, w) in [0, 1]."""
     torch.manual_seed(0)
     return torch.rand(1, frames, 3, height, width, device=device)
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How many seconds ``work`` takes, measured by events on a GPU."""
+    """Returns how many seconds ``work`` takes; on a GPU, events measure them."""
     if device.type == "cuda":
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
@@ -91,7 +91,7 @@ def compare(settings: Settings, *works: Callable[[], object]) -> tuple[list[floa
 
 
 def iart(settings: Settings, **options) -> nn.Module:
-    """An IART with random weights, the same each time."""
+    """Builds an IART with the same random weights each time."""
     torch.manual_seed(0)
     return IART(**options).eval().to(settings.device)
 
@@ -107,7 +107,7 @@ def plainly(work: Callable[[], T]) -> Callable[[], T]:
 
 
 def iart_forward(frames: int, height: int, width: int) -> Measure:
-    """A measurement of IART's forward pass, in float32 and in bf16."""
+    """Returns a function that measures IART's forward pass in float32 and in bf16."""
 
     def measure(settings: Settings) -> list[Row]:
         network = iart(settings)
@@ -134,7 +134,7 @@ def iart_forward(frames: int, height: int, width: int) -> Measure:
 
 
 def training_step(settings: Settings) -> list[Row]:
-    """Forward and backward; stochastic depth off so that both compute the same."""
+    """Measures forward and backward; stochastic depth is off so that both compute the same."""
     network = iart(settings, **TRAINED_NETWORK)
     lqs = clip(*TRAINED, settings.device)
 
@@ -218,7 +218,7 @@ def peak(
     options: dict | None = None,
     **what,
 ) -> float:
-    """The growth of a fresh process's peak memory in GiB."""
+    """Returns by how many GiB the peak memory of a fresh process grows."""
     what = {
         "size": size,
         "network": network,
@@ -321,7 +321,7 @@ def cost(settings: Settings) -> list[Row]:
 
 
 def half_precision(settings: Settings) -> list[Row]:
-    """What bf16 loses on real weights: IA-CNN warm-started from BasicVSR's, on Big Buck Bunny."""
+    """Measures on Big Buck Bunny what bf16 loses, with BasicVSR's weights in an IA-CNN."""
     from benchmarks.seams import psnr, read
     from iart_plugin.archs import load_ia_cnn
     from iart_plugin.data.degradation import bicubic_downsample

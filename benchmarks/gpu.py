@@ -38,7 +38,7 @@ BEGIN, END = "<!-- GPU: begin -->", "<!-- GPU: end -->"
 
 
 class Size(NamedTuple):
-    """How large everything is."""
+    """The sizes, in pixels, frames and blocks, of everything that is measured."""
 
     height: int = 180
     width: int = 320
@@ -52,7 +52,7 @@ class Size(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of IART: the whole network, or one layer of so many blocks."""
+        """The options of IART: none for the whole network, or one layer of ``depth`` blocks."""
         return {"depths": [self.depth], "num_heads": [6]} if self.depth else {}
 
 

@@ -143,7 +143,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def frames_of(network: nn.Module, lqs: Tensor) -> None:
-    """Upscales a clip frame by frame, keeping none."""
+    """Upscales a clip frame by frame and keeps none of the results."""
     with torch.no_grad():
         for _frame in network.forward_iter(lqs):
             pass
@@ -156,19 +156,19 @@ def train(network: nn.Module, lqs: Tensor) -> None:
 
 
 def flows_of(network: nn.Module, lqs: Tensor) -> None:
-    """Estimates the flows of a clip, both ways."""
+    """Estimates the flows of a clip, forwards and backwards."""
     with torch.no_grad():
         clip_flows(network, lqs)
 
 
 def aligned(op: nn.Module, size: tuple[int, int]) -> None:
-    """Aligns a frame."""
+    """Aligns one frame of ``size``, (height, width)."""
     with torch.no_grad():
         op(torch.rand(1, op.channels, *size), torch.rand(1, op.channels, *size), flow(size))
 
 
 def flow(size: tuple[int, int]) -> Tensor:
-    """A flow without data."""
+    """Makes a flow, (1, 2, height, width); under ``FakeTensorMode`` it has no data."""
     return torch.rand(1, 2, *size)
 
 

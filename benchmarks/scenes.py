@@ -26,7 +26,7 @@ LONGEST = 132  # frames of a film
 
 
 def read(path: Path) -> Frames:
-    """The first frames of a film, 640x360."""
+    """Reads up to ``LONGEST`` frames of a film, (360, 640, 3) uint8 RGB."""
     frames: Frames = []
     with av.open(str(path)) as file:
         for frame in file.decode(video=0):
@@ -37,13 +37,13 @@ def read(path: Path) -> Frames:
 
 
 def joined(parts: Sequence[Frames]) -> Edit:
-    """Parts one after another, and where they meet."""
+    """Joins parts; returns the frames and, for each cut, the index of the first frame after it."""
     cuts = np.cumsum([len(part) for part in parts])[:-1].tolist()
     return [frame for part in parts for frame in part], cuts
 
 
 def edit(clips: list[Frames], seed: int) -> Edit:
-    """30 pieces of 8 to 60 frames."""
+    """Joins 30 random pieces of 8 to 60 frames; neighbouring pieces come from different clips."""
     rng, parts, last = random.Random(seed), [], None
     for _ in range(30):
         last = rng.choice([i for i in range(len(clips)) if i != last])
@@ -54,7 +54,7 @@ def edit(clips: list[Frames], seed: int) -> Edit:
 
 
 def brighter(frames: Frames, factors: Sequence[float]) -> Frames:
-    """Frames, each multiplied by a factor."""
+    """Multiplies each frame by its factor; the frames and the result are uint8 RGB."""
     return [
         np.clip(frame * np.float32(factor), 0, 255).astype(np.uint8)
         for frame, factor in zip(frames, factors, strict=True)
@@ -62,7 +62,7 @@ def brighter(frames: Frames, factors: Sequence[float]) -> Frames:
 
 
 def material(clips: list[Frames]) -> Iterator[tuple[str, list[Edit]]]:
-    """Everything that is measured, by name."""
+    """Yields all that the detectors are measured on: a name, and edits with their true cuts."""
     rng = np.random.RandomState(0)
     joins = [(a[:12], b[:12]) for a, b in pairwise(clips)]
     fades = np.linspace(1, 0, 12)
@@ -91,7 +91,7 @@ def material(clips: list[Frames]) -> Iterator[tuple[str, list[Edit]]]:
 
 
 def ours(frames: Frames) -> list[int]:
-    """The cuts that this package's detector finds."""
+    """Returns the cuts that this package's detector finds."""
     detector = SceneDetector()
     return [i for i, frame in enumerate(frames) if detector.is_cut(frame)]
 

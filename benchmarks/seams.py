@@ -21,7 +21,7 @@ SCALE = 4
 
 
 def read(count: int, crop: tuple[slice, slice]) -> list[np.ndarray]:
-    """The clip's first frames, cropped: (h, w, 3) uint8 RGB."""
+    """Reads the first ``count`` frames of the clip and crops them: (h, w, 3) uint8 RGB."""
     capture = cv2.VideoCapture(str(big_buck_bunny()))
     frames = [capture.read()[1][crop][..., ::-1].copy() for _ in range(count)]
     capture.release()
@@ -29,13 +29,13 @@ def read(count: int, crop: tuple[slice, slice]) -> list[np.ndarray]:
 
 
 def psnr(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """The PSNR over all frames together, in dB; infinite if they are equal."""
+    """Returns the PSNR over all frames together, in dB; infinite if they are equal."""
     error = np.mean((np.stack(a).astype(np.float64) - np.stack(b)) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
 def largest(a: list[np.ndarray], b: list[np.ndarray]) -> int:
-    """The largest difference of two clips, of 255."""
+    """Returns the largest difference between two clips, from 0 to 255."""
     return int(np.abs(np.stack(a).astype(int) - np.stack(b)).max())
 
 
@@ -74,7 +74,7 @@ def chunks(run: Callable[..., list[np.ndarray]]) -> None:
 
 
 def main() -> None:
-    """Runs the measurements that were asked for."""
+    """Prints both tables: of the seams between tiles and of those between chunks."""
     network, _ = load_checkpoint(basicvsr_weights("REDS4"))
 
     def run(frames: list[np.ndarray], **options) -> list[np.ndarray]:

@@ -42,7 +42,7 @@ FRAMEWORKS = ("basicsr", "mmagic")
 
 
 def main() -> None:
-    """Runs the tool."""
+    """Runs the study that the arguments ask for and writes its report, or prints its commands."""
     args = _arguments()
     rows = args.rows or (tuple(ROWS) if args.full else DEFAULT_ROWS)
     if args.print_commands is not None:
@@ -122,7 +122,7 @@ def _print_commands(args: argparse.Namespace, rows: tuple[str, ...]) -> None:
 
 
 def _of_folder(asked: Study, args: argparse.Namespace) -> Study:
-    """The folder's study, with the rows, flows and seeds that were asked for, or all it has."""
+    """Reads a study's results: the rows, flows and seeds that were asked for, or all of them."""
     found = recorded(args.folder)
     lists = {}
     for name in ("rows", "flows", "seeds"):

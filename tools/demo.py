@@ -40,7 +40,7 @@ MARGIN, TOLERANCE = 2.0, 0.02
 
 
 class Figures(NamedTuple):
-    """One row of the table: both on the luma channel, as the field reports them."""
+    """One row of the table; both figures are of the luma channel, as the field reports them."""
 
     method: str
     psnr: float
@@ -49,7 +49,7 @@ class Figures(NamedTuple):
 
 
 def main() -> None:
-    """Runs the tool."""
+    """Makes the clip and the weights, runs both testers, and prints and checks their figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=8, help="length of the clip (default 8)")
     args = parser.parse_args()
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def frame_path(kind: str, index: int) -> Path:
-    """Where a frame of a kind (``GT``, ``BIx4``, …) is written."""
+    """Returns where a frame of a kind (``GT``, ``BIx4``, …) is written."""
     return OUT / kind / CLIP / f"{index:08d}.png"
 
 
@@ -104,7 +104,7 @@ def prepare_weights() -> None:
 
 
 def bicubic_figures() -> Figures:
-    """Bicubic enlargement, measured with BasicSR's metrics."""
+    """Enlarges the frames by bicubic interpolation and measures them with BasicSR's metrics."""
     from basicsr.metrics import calculate_psnr, calculate_ssim
 
     psnr, ssim = [], []
@@ -131,7 +131,7 @@ def run_basicsr(method: str, name: str) -> Figures:
 
 
 def read_figures(text: str, *before: str) -> list[float]:
-    """The last number behind each of these patterns in what a tester printed."""
+    """Returns the last number behind each of these patterns in what a tester printed."""
     found = [re.findall(rf"{pattern}([\d.]+)", text) for pattern in before]
     if not all(found):
         sys.exit(f"error: the tester printed no figures, see the logs in {OUT.relative_to(ROOT)}")
@@ -160,7 +160,7 @@ def run_mmagic(method: str, name: str) -> Figures:
 
 
 def run_logged(command: list[str], log: Path) -> str:
-    """Runs a command, all it prints into a file, and shows its progress bars only.
+    """Runs a command, writes all that it prints to a file, and shows only its progress bars.
 
     Returns:
         What it printed.

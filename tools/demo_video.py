@@ -22,7 +22,7 @@ CROP = (slice(240, 600), slice(400, 1040))  # rows and columns of the clip
 
 
 def main() -> int:
-    """Runs the tool."""
+    """Makes a small video, upscales it, and returns the exit code of the upscaling."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=12, help="how many (default 12)")
     parser.add_argument("--model", default="basicvsr", choices=["basicvsr", "ia-cnn"])
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def make_small(source: Path, target: Path, count: int) -> None:
-    """A part of the first ``count`` frames made small by bicubic x4, with as much of the sound."""
+    """Writes a part of the first ``count`` frames, four times smaller, and keeps the sound."""
     with av.open(str(source)) as file, av.open(str(target), "w") as out:
         video, sound = file.streams.video[0], file.streams.audio[0]
         stream = out.add_stream("libx264", rate=video.average_rate, options={"crf": "4"})
@@ -62,7 +62,7 @@ def make_small(source: Path, target: Path, count: int) -> None:
 
 
 def shrunk(frame: av.VideoFrame) -> av.VideoFrame:
-    """A part of a frame, made small, with the frame's timestamp."""
+    """Cuts a part out of a frame and makes it four times smaller; its timestamp stays."""
     small = bicubic_downsample(np.ascontiguousarray(frame.to_ndarray(format="rgb24")[CROP]))
     picture = av.VideoFrame.from_ndarray(small, "rgb24")
     picture.pts, picture.time_base = frame.pts, frame.time_base

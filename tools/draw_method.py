@@ -59,7 +59,7 @@ Compared = dict[str, tuple[Resampler, str]]
 
 
 def main() -> None:
-    """Runs the tool."""
+    """Draws the chosen pictures in every theme and writes them as SVG files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "method")
     parser.add_argument("--steps", type=int, default=1500, help="training steps (default 1500)")
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def style(colours: dict[str, str]) -> dict[str, object]:
-    """matplotlib's settings for a theme."""
+    """Returns the settings of matplotlib that give a picture the colours of a theme."""
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     return {
         **dict.fromkeys(inked, colours["text"]),
@@ -102,7 +102,7 @@ def style(colours: dict[str, str]) -> dict[str, object]:
 
 @cache
 def train(lift_size: int, steps: int) -> ImplicitResampler:
-    """An implicit alignment that was trained to resample sums of sinusoids, as in the study."""
+    """Trains an implicit alignment to resample sums of sinusoids, as in the study."""
     with tqdm(total=steps, desc=f"{lift_size}x{lift_size} features", unit="step") as bar:
         return train_implicit(
             lift_size=lift_size,
@@ -113,13 +113,13 @@ def train(lift_size: int, steps: int) -> ImplicitResampler:
 
 
 def photograph(top: int, left: int, height: int, width: int) -> Tensor:
-    """A part of the photograph, (1, 1, height, width) in [0, 1]."""
+    """Returns a part of the photograph, (1, 1, height, width) in [0, 1]."""
     picture = torch.from_numpy(skimage.data.camera()[top : top + height, left : left + width])
     return picture[None, None].float() / 255
 
 
 def draw_window() -> Figure:
-    """The position that a pixel's flow points to, its window and its decimals (Eq. 12, 13)."""
+    """Draws where a pixel's flow points to, with the window and the decimals (Eq. 12, 13)."""
     patch = photograph(112, 256, 28, 28)[..., ::4, ::4]
     flow = torch.tensor(FLOW).view(1, 2, 1, 1).expand(1, 2, 7, 7)
     base, decimal = (part[0, :, PIXEL[1], PIXEL[0]].tolist() for part in split_position(flow))
@@ -155,7 +155,7 @@ def draw_window() -> Figure:
 
 
 def draw_encoding() -> Figure:
-    """What is added to the query for its decimal, and to the keys for their place (Eq. 7, 14)."""
+    """Draws the encodings of the query's decimal and of the keys' places (Eq. 7, 14)."""
     channels = 64
     decimals = torch.linspace(0, 1, 257)[:-1]
     position = torch.stack((decimals, torch.zeros_like(decimals)), 1)
@@ -183,7 +183,7 @@ def draw_encoding() -> Figure:
 
 
 def sub_pixel_weights(op: ImplicitAlignment, features: Tensor, decimals: Tensor) -> Tensor:
-    """The weights at one place of ``features`` for every pair of decimals.
+    """Returns the weights at one place of ``features`` for every pair of decimals.
 
     Returns:
         (k, k, heads, window, window) by d_y and d_x.
@@ -198,7 +198,7 @@ def sub_pixel_weights(op: ImplicitAlignment, features: Tensor, decimals: Tensor)
 
 
 def draw_attention(trained: ImplicitResampler) -> Figure:
-    """The attention's weights by decimal: set to bilinear, and trained."""
+    """Draws the attention's weights for every decimal: set to bilinear ones, and trained."""
     decimals = (torch.arange(32) + 0.5) / 32
     bilinear = ImplicitAlignment(64, num_heads=8, **ALIGNMENT_OPTIONS)
     with torch.no_grad():
@@ -226,7 +226,7 @@ def draw_attention(trained: ImplicitResampler) -> Figure:
 
 
 def draw_heads(axis: Axes, weights: dict[str, Tensor], decimals: Tensor) -> None:
-    """The weight of the window's second column by d_x, at d_y = 1/2, for every head."""
+    """Draws the weight of the window's second column by d_x, at d_y = 1/2, for every head."""
     bilinear, heads = (weight[16, ..., 1].sum(-1) for weight in weights.values())  # (k, heads)
     lines = axis.plot(decimals, heads, color=BLUE, lw=1, alpha=0.8)
     lines[0].set_label("trained, each head")
@@ -238,13 +238,13 @@ def draw_heads(axis: Axes, weights: dict[str, Tensor], decimals: Tensor) -> None
 
 
 def normalized(picture: Tensor) -> Tensor:
-    """A picture with the mean and the spread of the sinusoids that the alignments were shown."""
+    """Gives a picture the mean and the spread of the sinusoids that the alignments were shown."""
     return (picture - picture.mean()) / picture.std() * 0.7
 
 
 @cache
 def measured(steps: int, frequencies: int) -> tuple[Compared, dict[str, Response]]:
-    """Every resampling that is compared, and its frequency response."""
+    """Measures the frequency response of every resampling method that is compared."""
     explicit = explicit_resamplers()
     compared = {
         "nearest": (explicit["nearest"], "#8c8c8c"),
@@ -261,7 +261,7 @@ def measured(steps: int, frequencies: int) -> tuple[Compared, dict[str, Response
 
 
 def draw_blur(compared: Compared, responses: dict[str, Response]) -> Figure:
-    """A wave resampled between its samples, and what is left of every frequency there."""
+    """Draws a wave that is resampled between its samples, and what is left of each frequency."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     frequency, size = 0.31, 48
     wave, phase = torch.tensor([[[frequency, 0.0]]]), torch.zeros(1, 1)
@@ -298,7 +298,7 @@ def draw_blur(compared: Compared, responses: dict[str, Response]) -> Figure:
 
 
 def draw_trips() -> Figure:
-    """A photograph that bilinear resampling moved by half a pixel and back, several times."""
+    """Draws a photograph that bilinear resampling moved half a pixel and back several times."""
     picture = photograph(60, 196, 128, 128)
     inner = (..., slice(16, -16), slice(16, -16))
     bilinear = explicit_resamplers()["bilinear"]

@@ -33,7 +33,7 @@ Responses = dict[str, list[Response]]
 
 
 def main() -> None:
-    """Runs the tool."""
+    """Measures every resampling method, then writes the page and its figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--folder", type=Path, default=Path("results/frequency_response"))
@@ -69,7 +69,7 @@ def _trained(
     fineness: dict[str, int],
     args: argparse.Namespace,
 ) -> Response:
-    """The response of a trained implicit alignment, measured now or read from its file."""
+    """Returns the response of a trained implicit alignment: from its file, or measured now."""
     parts = (lift_size, spectrum, args.steps, *fineness.values(), seed)
     path = args.folder / f"{'-'.join(map(str, parts))}.npz"
     if not path.exists():
@@ -113,7 +113,7 @@ def _cell(seeds: list[Response], figure: Callable[[Response], float]) -> str:
 
 
 def _against_bilinear(responses: Responses, picked: list[int]) -> str:
-    """How often implicit alignment keeps more of a wave at half a pixel than bilinear does."""
+    """Lists how often IA keeps more of a wave at half a pixel than bilinear resampling does."""
     bilinear = responses["bilinear"][0].at_half_a_pixel()
     frequencies = responses["bilinear"][0].frequencies
     lines = []
@@ -129,7 +129,7 @@ def _against_bilinear(responses: Responses, picked: list[int]) -> str:
 
 
 def _against_same_support(responses: Responses, picked: list[int]) -> str:
-    """How much more of a wave at half a pixel IA keeps than the fixed kernel of its support."""
+    """Lists how much more of a wave at half a pixel IA keeps than a fixed kernel as wide as it."""
     lines = []
     for name, seeds in responses.items():
         if name.startswith("IA"):

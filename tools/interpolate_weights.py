@@ -14,7 +14,7 @@ from iart_plugin.archs import load_checkpoint, save_checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the tool."""
+    """Reads both checkpoints and writes the weights between them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("start")
     parser.add_argument("trained")

@@ -14,7 +14,7 @@ from iart_plugin.archs import load_checkpoint, save_adapter
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the tool."""
+    """Reads both checkpoints and writes the adapter."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("ia_cnn", help="a checkpoint of BasicSR, MMagic or this package")
     parser.add_argument("basicvsr", help="what it was started from")

@@ -13,7 +13,7 @@ from iart_plugin.data.synthetic import write_dataset
 
 
 def main() -> None:
-    """Runs the tool."""
+    """Writes the clips, with their flows, below the folder that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", help="folder to write; 'training' is made in it")
     parser.add_argument("--train-clips", type=int, default=20)

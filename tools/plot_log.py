@@ -165,7 +165,7 @@ def plot(run: Path, output: Path, smooth: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the tool."""
+    """Reads the logs of a run and writes the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--output", type=Path, default=None, help="default: plot.png in the run")

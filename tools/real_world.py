@@ -120,7 +120,7 @@ def _picture(clips: dict[str, Clip], index: int) -> np.ndarray:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the tool."""
+    """Run the part of the tool that the first argument names: ``start`` or ``show``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = parser.add_subparsers(dest="part", required=True)
     begin = parts.add_parser("start", help="write the network that the training starts from")

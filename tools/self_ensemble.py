@@ -25,7 +25,7 @@ from iart_plugin.pictures import read_picture, write_png
 
 
 def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> None:
-    """Write one clip's frames under the same names; what is whole already is kept."""
+    """Write one clip's frames under the same names, unless the clip is already complete."""
     paths = sorted(source.glob("*.png"))
     if len(list(target.glob("*.png"))) == len(paths):
         return
@@ -43,7 +43,7 @@ def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> 
 
 
 def luma_psnr(result: Path, truth: Path) -> float:
-    """Mean PSNR of a folder's frames on Y, in dB, as BasicSR counts it."""
+    """Return the mean PSNR of a folder's frames on luma, in dB, as BasicSR counts it."""
     import iart_plugin.basicsr  # noqa: F401  isort: skip  mends BasicSR's import
     from basicsr.metrics import calculate_psnr
 
@@ -55,7 +55,7 @@ def luma_psnr(result: Path, truth: Path) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the tool."""
+    """Compute the clips that are not complete yet and, with ``--gt``, print the PSNR of all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a name of `python -m iart_plugin upscale --model`")
     parser.add_argument("weights", type=Path)
