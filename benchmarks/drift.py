@@ -31,6 +31,7 @@ from iart_plugin.archs import RealIACNN, load_checkpoint
 from iart_plugin.basicsr.degradation import degrade_clip
 from iart_plugin.commands.evaluate_no_reference import SMALLEST_NIQE, build_metric
 from iart_plugin.data.packaged import basicvsr_weights, big_buck_bunny
+from iart_plugin.data.preparation import read_frames
 from iart_plugin.inference import load_model, upscale
 from iart_plugin.inference.models import BICUBIC
 from iart_plugin.study.temporal import warping_error
@@ -43,26 +44,26 @@ Frames = list[np.ndarray]
 
 
 def clean_clip(count: int, side: int) -> Frames:
-    """A square of Big Buck Bunny at half its size, forwards and backwards: (side, side, 3) RGB."""
-    capture = cv2.VideoCapture(str(big_buck_bunny()))
+    """Returns ``count`` frames of Big Buck Bunny's centre at half size: (side, side, 3) uint8 RGB.
+
+    The film is played forwards and backwards until there are enough frames.
+    """
     frames = []
-    while (read := capture.read())[0]:
-        half = cv2.resize(read[1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    for frame in read_frames(big_buck_bunny(), count):
+        half = cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         top, left = (half.shape[0] - side) // 2, (half.shape[1] - side) // 2
         frames.append(half[top : top + side, left : left + side, ::-1].copy())
-    capture.release()
-    cycle = frames + frames[-2:0:-1]
-    return [cycle[i % len(cycle)] for i in range(count)]
+    return frames
 
 
 def averaged(frames: Frames) -> Frames:
-    """The frames made small by averaging, which leaves them sharper than bicubic reduction."""
+    """Reduces the frames by averaging, which leaves them sharper than bicubic reduction does."""
     size = [length // SCALE for length in frames[0].shape[1::-1]]
     return [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
 
 
 def without_cleaning() -> nn.Module:
-    """A RealBasicVSR with BasicVSR's REDS weights and a cleaning that leaves frames as they are."""
+    """Returns a RealBasicVSR with BasicVSR's REDS weights, whose cleaning changes no frame."""
     basicvsr, info = load_checkpoint(basicvsr_weights("REDS4"))
     options = info.recognised.options | {"num_clean_block": 0}
     network = RealIACNN(**options)
@@ -74,13 +75,13 @@ def without_cleaning() -> nn.Module:
 
 
 def sharpness(frame: np.ndarray) -> float:
-    """The variance of the Laplacian of the grey picture, whose values are in [0, 1]."""
+    """Returns the variance of the Laplacian of the grey picture, whose values are in [0, 1]."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     return float(cv2.Laplacian(grey, cv2.CV_32F).var())
 
 
 def describe(results: Frames, truth: Frames, enlarged: Frames, chunk: int) -> dict[str, float]:
-    """The figures of a row; the warping errors are multiplied by 1000.
+    """Computes the figures of a row; the warping errors are multiplied by 1000.
 
     Args:
         results: the upscaled frames.

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from iart_plugin.archs import load_checkpoint
 from iart_plugin.data.degradation import bicubic_downsample, imresize
 from iart_plugin.data.packaged import basicvsr_weights, big_buck_bunny
+from iart_plugin.data.preparation import decode
 from iart_plugin.inference import upscale
 
 SCALE = 4

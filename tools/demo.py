@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +23,10 @@ from tqdm import tqdm
 
 import iart_plugin.basicsr  # noqa: F401  mends BasicSR's import
 from iart_plugin.archs import load_ia_cnn, save_checkpoint
-from iart_plugin.data.degradation import bicubic_downsample, imresize
+from iart_plugin.data.degradation import imresize
 from iart_plugin.data.packaged import basicvsr_weights, big_buck_bunny, packaged_file
-from iart_plugin.pictures import picture_size, read_picture, write_png
+from iart_plugin.data.preparation import decode, write_meta, write_pair
+from iart_plugin.pictures import read_picture, write_png
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "demo"
@@ -36,7 +38,7 @@ ZOOM = (130, 480, 120, 213)
 
 
 MARGIN, TOLERANCE = 2.0, 0.02
-"""dB that the warm-started IA-CNN must be above bicubic, and may differ from BasicVSR."""
+"""By how many dB IA-CNN must be better than bicubic, and may differ from BasicVSR."""
 
 
 class Figures(NamedTuple):
@@ -80,20 +82,17 @@ def frame_path(kind: str, index: int) -> Path:
 def prepare_frames(count: int) -> None:
     """Writes the clip's frames and their low-resolution versions."""
     video = big_buck_bunny()
-    capture = cv2.VideoCapture(str(video))
-    capture.set(cv2.CAP_PROP_POS_FRAMES, FIRST_FRAME)
-    for index in tqdm(range(count), desc="frames", unit="frame"):
-        found, frame = capture.read()
-        if not found:
-            sys.exit(f"error: {video} ends after {index} frames from frame {FIRST_FRAME} on")
-        frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        write_png(frame_path("GT", index), frame)
-        write_png(frame_path("BIx4", index), bicubic_downsample(frame, SCALE))
-    capture.release()
+    frames = islice(decode(video, FIRST_FRAME + count), FIRST_FRAME, None)
+    written = 0
+    for frame in tqdm(frames, total=count, desc="frames", unit="frame"):
+        write_pair(OUT, CLIP, written, frame, SCALE)
+        written += 1
+    if written < count:
+        sys.exit(f"error: {video} ends after {written} frames from frame {FIRST_FRAME} on")
 
 
 def prepare_weights() -> None:
-    """Puts BasicVSR's checkpoint, and the IA-CNN started from it, where the option files look."""
+    """Writes BasicVSR's checkpoint, and an IA-CNN started from it, for the option files."""
     source = basicvsr_weights()
     folder = OUT / "weights"
     folder.mkdir()
@@ -140,10 +139,7 @@ def read_figures(text: str, *before: str) -> list[float]:
 
 def run_mmagic(method: str, name: str) -> Figures:
     """Runs MMagic's installed tester on the same frames and weights."""
-    height, width = picture_size(frame_path("GT", 0))
-    count = len(list((OUT / "GT" / CLIP).iterdir()))
-    meta = f"{CLIP} {count} ({height},{width},3)\n"
-    (OUT / "meta_info_Vid4_GT.txt").write_text(meta, encoding="utf-8")
+    write_meta(OUT / "meta_info_Vid4_GT.txt", [CLIP], OUT / "GT")
     tester = packaged_file("mmagic", ".mim", "tools", "test.py")
     config = f"configs/mmagic/ia_cnn/{name}.py"
     weights = str((OUT / "weights" / "IACNN_warm_start.pth").relative_to(ROOT))
@@ -163,7 +159,7 @@ def run_logged(command: list[str], log: Path) -> str:
     """Runs a command, writes all that it prints to a file, and shows only its progress bars.
 
     Returns:
-        What it printed.
+        What the command printed.
     """
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
@@ -213,7 +209,16 @@ def draw_comparison(index: int) -> Path:
 
 
 def draw_panel(title: str, image: np.ndarray, width: int = 640) -> np.ndarray:
-    """Draws a title, the frame and its zoomed part below each other: RGB (h, w, 3), uint8."""
+    """Draws a titled frame above its zoomed part.
+
+    Args:
+        title: the text above the frame.
+        image: the frame, RGB (720, 1280, 3) uint8.
+        width: the panel's width in pixels, without its border of 3 pixels on every side.
+
+    Returns:
+        The panel, RGB (h, width + 6, 3) uint8.
+    """
     top, left, height, span = ZOOM
     zoomed = image[top : top + height, left : left + span]
     zoomed = cv2.resize(zoomed, (width, width * height // span), interpolation=cv2.INTER_NEAREST)

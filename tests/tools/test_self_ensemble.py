@@ -21,5 +21,7 @@ def test_ensemble_frames_are_averages_of_the_symmetries(tmp_path) -> None:
     paths = [tmp_path / f"ensemble/001/{index:08d}.png" for index in range(3)]
     assert cv2.imread(str(paths[0])).shape == (192, 256, 3)
     assert paths[0].read_bytes() == paths[2].read_bytes() != paths[1].read_bytes()
+    said = tool("self_ensemble", *arguments, "--gt", tmp_path / "nothing", fails=True)
+    assert "No such file" in said and "nothing/001/" in said
     said = tool("self_ensemble", *arguments[:2], tmp_path / "nothing", tmp_path, fails=True)
     assert "holds no folders" in said
