@@ -230,10 +230,17 @@ def _cost(network: nn.Module) -> Cost:
     return recurrence_cost(network.num_feat)
 
 
-def _is_cnn(sizes: Sizes, *, implicit: bool) -> bool:
-    if has_prefix(sizes, "image_cleaning.") or not has_prefix(sizes, "backward_trunk."):
-        return False
-    return implicit == (has_prefix(sizes, "extractor.") or has_prefix(sizes, "alignment."))
+BASICVSR = {"alignment": "flow_warp", "extractor": False}
+"""The options that turn IA-CNN into BasicVSR, and RealIACNN into RealBasicVSR."""
+
+
+def extends_basicvsr(sizes: Sizes) -> bool:
+    """Whether a state dict has an extractor or an aligner with weights, which BasicVSR lacks."""
+    return has_prefix(sizes, "extractor.") or has_prefix(sizes, "alignment.")
+
+
+def _is_cnn(sizes: Sizes) -> bool:
+    return has_prefix(sizes, "backward_trunk.") and not has_prefix(sizes, "image_cleaning.")
 
 
 _COMMON = {
@@ -250,7 +257,7 @@ ROWS = (
         model="ia-cnn",
         summary="IA-CNN: BasicVSR with implicit alignment",
         starts_from="BasicVSR",
-        matches=lambda sizes: _is_cnn(sizes, implicit=True),
+        matches=lambda sizes: _is_cnn(sizes) and extends_basicvsr(sizes),
         **_COMMON,
     ),
     Architecture(
@@ -258,8 +265,8 @@ ROWS = (
         title="BasicVSR",
         model="basicvsr",
         summary="BasicVSR, bilinear flow warping",
-        variant={"alignment": "flow_warp", "extractor": False},
-        matches=lambda sizes: _is_cnn(sizes, implicit=False),
+        variant=BASICVSR,
+        matches=lambda sizes: _is_cnn(sizes) and not extends_basicvsr(sizes),
         renames=MMAGIC_NAMES,
         mmagic_name=mmagic_name,
         **_COMMON,

@@ -17,7 +17,14 @@ from iart_plugin.ops.precision import wide_dtype
 from iart_plugin.ops.tracing import is_traced
 
 from .architecture import Architecture, Cost, Sizes, count_modules, has_prefix, recurrence_cost
-from .ia_cnn import IACNN, ConvResidualBlocks, mmagic_name, options_from_shapes
+from .ia_cnn import (
+    BASICVSR,
+    IACNN,
+    ConvResidualBlocks,
+    extends_basicvsr,
+    mmagic_name,
+    options_from_shapes,
+)
 from .recurrent import check_clip
 
 CLEAN_PASSES = 3
@@ -158,11 +165,6 @@ def _cost(network: nn.Module) -> Cost:
     return recurrence_cost(network.num_feat, whole=3 * 4 * network.num_feat)
 
 
-def _is_real(sizes: Sizes, *, implicit: bool) -> bool:
-    has_more = has_prefix(sizes, "extractor.") or has_prefix(sizes, "alignment.")
-    return has_prefix(sizes, "image_cleaning.") and implicit == has_more
-
-
 def _mmagic_name(key: str) -> str:
     return key if key.startswith("image_cleaning.") else f"basicvsr.{mmagic_name(key)}"
 
@@ -183,7 +185,7 @@ ROWS = (
         model="real-ia-cnn",
         summary="RealIACNN: RealBasicVSR with implicit alignment, for noisy, compressed video",
         starts_from="RealBasicVSR",
-        matches=lambda sizes: _is_real(sizes, implicit=True),
+        matches=lambda sizes: has_prefix(sizes, "image_cleaning.") and extends_basicvsr(sizes),
         **_COMMON,
     ),
     Architecture(
@@ -191,8 +193,8 @@ ROWS = (
         title="RealBasicVSR",
         model="real-basicvsr",
         summary="RealBasicVSR, for noisy, compressed video",
-        variant={"alignment": "flow_warp", "extractor": False},
-        matches=lambda sizes: _is_real(sizes, implicit=False),
+        variant=BASICVSR,
+        matches=lambda sizes: has_prefix(sizes, "image_cleaning.") and not extends_basicvsr(sizes),
         renames=(("basicvsr.", ""),),
         mmagic_name=_mmagic_name,
         **_COMMON,
