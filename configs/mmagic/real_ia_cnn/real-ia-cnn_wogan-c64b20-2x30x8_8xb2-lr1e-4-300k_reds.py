@@ -1,5 +1,7 @@
 # Fig. 6: RealBasicVSR with implicit alignment. The first stage, without a GAN: 300k iterations with
 # a loss of pixels and one of the cleaned frames. Losses, data and degradations are MMagic's.
+# ../_base_/default_runtime.py cannot be a second base, because MMEngine refuses two bases that set
+# the same key. Some of its settings are therefore repeated below.
 _base_ = 'mmagic::real_basicvsr/realbasicvsr_wogan-c64b20-2x30x8_8xb2-lr1e-4-300k_reds.py'  # noqa
 
 experiment_name = 'real-ia-cnn_wogan-c64b20-2x30x8_8xb2-lr1e-4-300k_reds'
