@@ -1,4 +1,4 @@
-"""Speed, memory and work against the plain forms, as ratios in one run.
+"""Measures speed, memory and work against the plain forms, as ratios in one run.
 
     python -m benchmarks [--only NAME ...] [--threads N] [--device cpu|cuda] [--repeats N] [--long]
 
@@ -39,10 +39,10 @@ T = TypeVar("T")
 
 
 class Row(NamedTuple):
-    """A measured row.
+    """A measured row of the table.
 
-    ``ratio`` is the other form's cost divided by ours, so more is better, unless the unit says
-    otherwise.
+    ``ratio`` is the cost of the plain form divided by the cost of the fast form, so that more is
+    better, unless the unit says otherwise. ``goal`` is the ratio that is aimed at.
     """
 
     name: str
@@ -168,10 +168,11 @@ def against_basicvsr(settings: Settings) -> list[Row]:
 
 
 def alignment_flops(settings: Settings) -> list[Row]:
-    """A second-order step: two alignments of one current frame, the older reference projected.
+    """Counts the FLOPs of a second-order step: two alignments to one current frame.
 
-    The paper counts, for each alignment, a query's projection and those of keys and values of four
-    gathered pixels: nine products of every pixel with a matrix of channels by channels.
+    The older reference is projected already. The paper counts, for each alignment, a query's
+    projection and those of keys and values of four gathered pixels: nine products of every pixel
+    with a matrix of channels by channels.
     """
     channels, height, width = 120, 180, 320
     op = ImplicitAlignment(channels, num_heads=6)
@@ -241,9 +242,9 @@ def peak(
 
 
 def peak_memory(size: tuple[int, int, int], goal: float, *, train: bool = False) -> Measure:
-    """Measures the plain form once and the fast form several times, as its peak varies by a third.
+    """Returns a measurement of the peak memory of the plain form, and of the fast form's median.
 
-    The variation comes from holes in the heap; the median is reported.
+    The fast form is measured several times, as holes in the heap make its peak vary by a third.
     """
 
     def measure(settings: Settings) -> list[Row]:
@@ -364,7 +365,7 @@ LONG: dict[str, Measure] = {
 
 
 def main() -> None:
-    """Runs the measurements that were asked for."""
+    """Runs the rows that the command line names; prints and keeps each when it is measured."""
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     if device.parse_known_args()[0].device == "cuda":

@@ -1,4 +1,4 @@
-"""Speed and memory on a GPU: every fast form against the reference forms, in one run.
+"""Measures speed and memory on a GPU: every fast form against the reference forms, in one run.
 
     python -m benchmarks --device cuda [--only TEXT ...] [--tiny]
     python -m benchmarks.gpu --docs      # draws benchmarks/results/ into docs/speed.md
@@ -57,11 +57,11 @@ class Size(NamedTuple):
 
 
 TINY = Size(16, 24, 2, 3, 16, 4, 2, 1, 1)
-"""For a test of this file on a CPU."""
+"""The sizes for a test of this file on a CPU."""
 
 
 def networks(size: Size, device: torch.device) -> Iterator[Row]:
-    """Frames a second of both networks, and how far half precision is from float32."""
+    """Times a frame of both networks, and measures how far each precision is from float32."""
     goals = {
         "IA-RT": {"float16": "45 ms", "TF32": "90 ms"},
         "IA-CNN": {"float16": "7 ms, 0.5 GiB"},
@@ -98,7 +98,7 @@ def networks(size: Size, device: torch.device) -> Iterator[Row]:
 
 
 def training(size: Size, device: torch.device) -> Iterator[Row]:
-    """A training step of IA-RT."""
+    """Measures a training step of IA-RT."""
     network = prepared(IART(**size.options), device).train()
     lqs = noise(1, 6, 3, size.side, size.side, device=device)
     for kind, goal in (("float16", "450 ms, 10 GiB"), ("float32", "")):
@@ -114,7 +114,7 @@ def training(size: Size, device: torch.device) -> Iterator[Row]:
 
 
 def parts(size: Size, device: torch.device) -> Iterator[Row]:
-    """Implicit alignment, forward and with its gradients, and the flow of a pair."""
+    """Measures implicit alignment, forward and with its gradients, and the flow of a pair."""
     op = ImplicitAlignment(120, num_heads=6).to(device)
     flow = 6 * noise(1, 2, size.height, size.width, device=device) - 3
     for kind in ("float16", "float32"):
@@ -147,7 +147,7 @@ def parts(size: Size, device: torch.device) -> Iterator[Row]:
 
 
 def films(size: Size, device: torch.device) -> Iterator[Row]:
-    """``inference.upscale``, from arrays to arrays: nothing is decoded or encoded."""
+    """Measures ``inference.upscale`` from arrays to arrays: nothing is decoded or encoded."""
     try:
         from iart_plugin.inference import upscale
     except ImportError as error:
@@ -177,7 +177,7 @@ def films(size: Size, device: torch.device) -> Iterator[Row]:
 
 
 def rivals(size: Size, device: torch.device) -> Iterator[Row]:
-    """BasicSR's BasicVSR, where BasicSR is installed, beside the same network here."""
+    """Measures BasicSR's BasicVSR, if BasicSR is installed, beside the same network here."""
     try:
         import iart_plugin.basicsr  # noqa: F401  isort: skip  mends BasicSR's import
         from basicsr.archs.basicvsr_arch import BasicVSR
@@ -207,7 +207,7 @@ MEASURES = {
 
 
 def profiled(size: Size, device: torch.device) -> str:
-    """Where the time of IA-RT's and IA-CNN's forward passes goes, by kernel."""
+    """Returns tables of the time that each kernel takes in forward passes of IA-RT and IA-CNN."""
     from torch.profiler import ProfilerActivity, profile
 
     activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
@@ -227,7 +227,7 @@ def profiled(size: Size, device: torch.device) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown."""
+    """Returns the rows as a Markdown table."""
     lines = ["| what | goal | reference | fast | peak | |", "|---|---|---|---|---|---|"]
     for row in rows:
         peak = "" if math.isnan(row.gib) else f"{row.reference_gib:.2f}; {row.gib:.2f} GiB"
@@ -243,7 +243,7 @@ def _ms(milliseconds: float) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """The card and the versions that were measured with."""
+    """Returns the names of the card and of the versions that the measurements ran with."""
     versions = [f"PyTorch {torch.__version__}", f"Python {platform.python_version()}"]
     try:
         import triton
@@ -255,7 +255,11 @@ def machine(device: torch.device) -> str:
 
 
 def run(device: torch.device, only: list[str], size: Size, folder: Path) -> Path:
-    """Measures, prints and keeps; returns the file, which holds every row that was finished."""
+    """Measures, prints and keeps the rows.
+
+    Returns:
+        The file of results, which always holds every row that is finished.
+    """
     heading, rows = machine(device), []
     print(heading, flush=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a GPU would be asked to do, counted on a machine without one.
+"""Counts what a GPU would be asked to do, on a machine without one.
 
     python -m benchmarks.launches [--only TEXT]
 
@@ -34,7 +34,7 @@ NOTHING = ("aten.empty", "aten.new_empty", "aten.lift_fresh")
 
 
 class Count(NamedTuple):
-    """What a piece of work takes."""
+    """Kernel launches, bytes moved, the peak of bytes in use, and launches by operation."""
 
     launches: int
     moved: int
@@ -42,7 +42,7 @@ class Count(NamedTuple):
     names: Counter
 
     def line(self, frames: int) -> str:
-        """A table's cells: launches and GB moved a frame, the peak in GiB."""
+        """Returns a table's cells: launches and GB moved per frame, and the peak in GiB."""
         moved = f"{self.moved / frames / 1e9:.2f}"
         return f"{self.launches / frames:.0f} | {moved} | {self.peak / 2**30:.2f}"
 
@@ -207,7 +207,7 @@ ROWS = {
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints the table of all rows, or of those that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="rows whose name has this text in it")
     parser.add_argument("--names", type=int, default=0, help="print so many frequent operations")

@@ -1,4 +1,4 @@
-"""The files that measurements are kept in, lists of rows with a name, and what they ran on."""
+"""Keeps measurements in files, as lists of named rows, and names the machine they ran on."""
 
 import json
 import os
@@ -20,13 +20,13 @@ def keep(row: Mapping[str, Any], path: Path) -> None:
 
 
 def allocator() -> str:
-    """The name of the memory allocator, which decides what a CPU's page faults cost."""
+    """Returns the name of the memory allocator, which decides what page faults cost on a CPU."""
     preload = os.environ.get("LD_PRELOAD", "")
     return "tcmalloc" if "tcmalloc" in preload else f"{platform.libc_ver()[0]}'s allocator"
 
 
 def machine(device: torch.device) -> str:
-    """What the measurements ran on."""
+    """Returns a line that names the device, threads, versions and memory allocator."""
     return (
         f"{device_name(device)}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, "
         f"Python {platform.python_version()}, {allocator()}"

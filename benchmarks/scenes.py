@@ -1,4 +1,4 @@
-"""Cuts that this package's detector finds in edits of your clips, beside PySceneDetect's.
+"""Compares the cuts that this package's detector and PySceneDetect's find in edits of your films.
 
     pip install scenedetect==0.6.7.1
     python -m benchmarks.scenes FOLDER

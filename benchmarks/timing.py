@@ -80,7 +80,7 @@ def both(
     units: int = 1,
     loops: int = 1,
 ) -> Row:
-    """Measures ``work`` in both forms; times are divided by ``units``, as frames."""
+    """Measures ``work`` in both forms; times are divided by ``units``, such as its frames."""
     with fused(False):
         reference, reference_gib = median_ms(work, device, loops)
     ms, gib = median_ms(work, device, loops)
@@ -111,5 +111,5 @@ def prepared(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def noise(*shape: int, device: torch.device) -> Tensor:
-    """The same random numbers in [0, 1) every time."""
+    """Returns the same random numbers in [0, 1) every time."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0)).to(device)

@@ -1,4 +1,4 @@
-"""Long checks of training under BasicSR, on data made from one video.
+"""Runs long checks of training under BasicSR, on data made from one video.
 
     python -m benchmarks.training [--network small|full] [--only options kills]
         [--files NAME ...] [--processes 1 2] [--output FILE]
@@ -53,7 +53,7 @@ def run(command: list[str], folder: Path) -> str:
     """Run a command of this checkout in ``folder`` and return what it printed.
 
     Raises:
-        RuntimeError: with the end of that, if it fails.
+        RuntimeError: if the command fails; the message has the end of what it printed.
     """
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
@@ -71,7 +71,7 @@ def run(command: list[str], folder: Path) -> str:
 
 
 def make_data(folder: Path, size: int) -> None:
-    """A REDS-like set below ``folder``/tiny, and a Vimeo-90K-like one that shows its frames."""
+    """Make a set like REDS in ``folder``/tiny, and one like Vimeo-90K that links to its frames."""
     tool = str(ROOT / "tools" / "make_tiny_dataset.py")
     run([tool, "--output", str(folder / "tiny"), "--size", str(size)], folder)
     lines = []
@@ -87,7 +87,7 @@ def make_data(folder: Path, size: int) -> None:
 
 
 def shipped_options(name: str, data: Path, network: str, processes: int) -> dict[str, Any]:
-    """A shipped option file with the paths and numbers of this check."""
+    """Return the content of a shipped option file with the paths and numbers of this check."""
     text = (CONFIGS / f"{name}.yml").read_text()
     plugin = "!!python/name:iart_plugin.basicsr.PLUGIN"
     opt = yaml.safe_load(text.replace(plugin, "iart_plugin.basicsr"))
@@ -142,13 +142,13 @@ def check_options(
 
 
 def iteration_times(printed: str) -> list[float]:
-    """When each iteration was logged, in seconds, out of what BasicSR printed."""
+    """Return when each iteration was logged, in seconds since 1970, from what BasicSR printed."""
     stamps = re.findall(r"^([\d-]+ [\d:]+),(\d+) INFO: \[.*iter: *[\d,]+, lr", printed, re.M)
     return [datetime.fromisoformat(s).timestamp() + int(ms) / 1000 for s, ms in stamps]
 
 
 def spynet(path: Path) -> torch.Tensor:
-    """All the flow network's weights of a checkpoint, in one vector."""
+    """Return all weights of a checkpoint's flow network in one vector."""
     weights = torch.load(path, weights_only=True)["params"]
     return torch.cat([v.flatten() for k, v in sorted(weights.items()) if k.startswith("spynet")])
 
@@ -177,7 +177,7 @@ def check_kills(folder: Path, data: Path) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
-    """Runs the measurements that were asked for."""
+    """Runs the checks that the command line names; returns 1 if one of them fails, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=["small", "full"], default="small")
     parser.add_argument("--only", nargs="+", choices=["options", "kills"], default=None)

@@ -18,7 +18,7 @@ from iart_plugin.kernels.report import CARDS, report
 
 
 def main() -> int:
-    """Prints the table; 1 if a kernel does not fit a card."""
+    """Prints the table; returns 1 if a kernel does not fit a card, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="kernels whose name has this text in it")
     parser.add_argument("--cards", type=int, nargs="+", choices=CARDS, default=list(CARDS))

@@ -107,7 +107,7 @@ def make(clip: Clip, network: torch.nn.Module, args: argparse.Namespace) -> dict
     """Upscales a clip and writes the pictures of its middle frame.
 
     Returns:
-        The clip's figures: mean PSNR in dB, RGB of 8 bits, of bicubic and of the network.
+        The mean PSNR of bicubic and of the network, in dB on 8-bit RGB, as text.
     """
     truth = clip.frames(args.frames)
     small = [bicubic_downsample(frame) for frame in truth]

@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
 
 def read_basicsr(path: Path) -> Iterator[Record]:
-    """The records of one BasicSR log.
+    """Yields the records of one BasicSR log.
 
     A validation belongs to the last iteration logged before it. If a resumed run has logged none
     yet, it belongs to the iteration at which the run was resumed.
@@ -60,7 +60,7 @@ def read_basicsr(path: Path) -> Iterator[Record]:
 
 
 def read_mmengine(path: Path) -> Iterator[Record]:
-    """The records of one scalars.json.
+    """Yields the records of one scalars.json.
 
     If MMEngine counts epochs, a validation's step is 0. It then belongs to the last iteration
     logged before it, and is left out if there is none.
@@ -84,7 +84,7 @@ def read_mmengine(path: Path) -> Iterator[Record]:
 
 
 def find_logs(run: Path) -> list[Path]:
-    """The logs of a run in the order in which they were written.
+    """Returns the logs of a run in the order in which they were written.
 
     Raises:
         ValueError: if there is none.
@@ -98,7 +98,10 @@ def find_logs(run: Path) -> list[Path]:
 
 
 def read_run(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Panel -> curve -> (iteration, value), sorted; a later log replaces an earlier one's.
+    """Reads all logs of a run; where two have the same iteration, the later log counts.
+
+    Returns:
+        For each panel, its curves by name, each a list of (iteration, value), sorted.
 
     Raises:
         ValueError: if nothing can be read.
@@ -125,7 +128,7 @@ def read_run(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
 
 
 def smoothed(values: list[float], width: int) -> list[float]:
-    """The mean of up to ``width`` values before each, leaving out those that are not finite."""
+    """Replaces each value by the mean of the finite ones among the last ``width`` values."""
     result = []
     for end in range(1, len(values) + 1):
         window = [v for v in values[max(0, end - width) : end] if math.isfinite(v)]
