@@ -23,10 +23,7 @@ SCALE = 4
 
 def read(count: int, crop: tuple[slice, slice]) -> list[np.ndarray]:
     """Reads the first ``count`` frames of the clip and crops them: (h, w, 3) uint8 RGB."""
-    capture = cv2.VideoCapture(str(big_buck_bunny()))
-    frames = [capture.read()[1][crop][..., ::-1].copy() for _ in range(count)]
-    capture.release()
-    return frames
+    return [frame[crop][..., ::-1].copy() for frame in decode(big_buck_bunny(), count)]
 
 
 def psnr(a: list[np.ndarray], b: list[np.ndarray]) -> float:
