@@ -149,7 +149,7 @@ class TrainOptions(Section):
     ] = 0
     fix_flow: Annotated[
         CountOrZero | None,
-        Field(description="iterations during which the flow network keeps its weights"),
+        Field(description="iterations at the start in which the flow network keeps its weights"),
     ] = None
     flow_lr_mul: Annotated[
         NotNegative,
@@ -168,8 +168,8 @@ class TrainOptions(Section):
     amp_dtype: Annotated[
         Literal["fp16", "bf16", "fp32"] | None,
         Field(
-            description="precision of the network's pass; unset, `fp16` on a GPU and `fp32` on a "
-            "CPU, which also has `bf16`"
+            description="precision of the network's forward pass: `fp32`, `bf16` or `fp16`, which "
+            "needs a GPU; without a value, `fp16` on a GPU and `fp32` on a CPU"
         ),
     ] = None
     init_loss_scale: Annotated[Positive, Field(description="first loss scale of `fp16`")] = 65536

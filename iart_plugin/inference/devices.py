@@ -34,10 +34,13 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     if device.type not in {"cpu", *there}:
         raise ValueError(f"device {name}: choose auto, cuda, cuda:N, mps or cpu")
     if device.type in there and not there[device.type]():
-        advice = missing_gpu_advice() or "not available with this PyTorch; cpu always is"
+        advice = missing_gpu_advice() or "not available with this PyTorch; choose cpu"
         raise ValueError(f"device {name}: {advice}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name}: there are {torch.cuda.device_count()}, counted from 0")
+        last = torch.cuda.device_count() - 1
+        raise ValueError(
+            f"device {name}: choose one of the GPUs that are here, cuda:0 to cuda:{last}"
+        )
     return device
 
 

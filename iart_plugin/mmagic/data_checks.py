@@ -73,7 +73,8 @@ def _check_clips(dataset: dict[str, Any], where: str) -> None:
     _say_missing([*dict.fromkeys(folders), *listed], where)
     clips = list(_clips(listed[0])) if listed else list(_folders(folders[0], where))
     if not clips:
-        raise OptionError(f"{where}: there is no clip in {(listed or folders)[0]}.")
+        what = "It must list one clip a line." if listed else "It must hold a folder for each clip."
+        raise OptionError(f"{where}: there is no clip in {(listed or folders)[0]}. {what}")
     _say_missing([folder / clip for folder in folders for clip in clips], where)
     if dataset.get("num_input_frames") is None:
         return
@@ -86,7 +87,8 @@ def _check_clips(dataset: dict[str, Any], where: str) -> None:
         if needed > length:
             raise OptionError(
                 f"{where}.num_input_frames is {dataset['num_input_frames']} at an interval of "
-                f"{interval}, and {folders[0] / clip} has {length} frames."
+                f"{interval}, and {folders[0] / clip} has {length} frames. Lower num_input_frames, "
+                "or leave the clip out."
             )
 
 
@@ -95,7 +97,9 @@ def _clips(listed: Path) -> Iterator[str]:
     try:
         lines = listed.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise OptionError(f"{listed} is not in UTF-8: {error.reason}.") from error
+        raise OptionError(
+            f"{listed} is not in UTF-8 ({error.reason}). Save it as UTF-8."
+        ) from error
     return (line.split(" ")[0] for line in lines if line.strip())
 
 

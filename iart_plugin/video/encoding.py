@@ -110,7 +110,10 @@ def choose_encoding(
     try:
         encoder = av.Codec(codec, "w")
     except (av.FFmpegError, ValueError) as error:
-        raise ValueError(f"--codec {codec}: this PyAV has no such encoder") from error
+        raise ValueError(
+            f"--codec {codec}: this PyAV has no such encoder; name one such as libx264, or "
+            "leave out --codec"
+        ) from error
     if encoder.type != "video":
         raise ValueError(f"--codec {codec}: this is an encoder of {encoder.type}, not of video")
     codec = encoder.name  # "hevc" is accepted for libx265

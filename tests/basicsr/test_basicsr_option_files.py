@@ -160,7 +160,7 @@ CHANGES = [
     ({"name": "../../x"}, "name is '../../x'.*without a slash"),
     ({"name": ""}, "name is ''"),
     ({"name": "x" * 251}, "at most 200 bytes"),
-    ({"train__pixel_opt": None}, "there is no loss"),
+    ({"train__pixel_opt": None}, "train has no loss"),
     ({REDS + "prefetch_mode": "cuda"}, "needs pin_memory: true"),
     ({REDS + "prefetch_mode": "gpu"}, "prefetch_mode"),
     ({REDS + "persistent_workers": True}, "persistent_workers needs"),

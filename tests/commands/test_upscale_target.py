@@ -147,7 +147,7 @@ def test_the_folder_that_one_is_in(source, tmp_path, monkeypatch):
 def test_rates_that_are_none(images, tmp_path, fps):
     from fractions import Fraction
 
-    with pytest.raises(ValueError, match=f"--fps {fps}: frames a second"):
+    with pytest.raises(ValueError, match=f"--fps {fps}: give frames a second"):
         run(images, tmp_path / "out.mp4", fps=Fraction(fps))
 
 

@@ -41,7 +41,8 @@ def find_clips(opt: dict[str, Any]) -> dict[str, list[Path]]:
     for clip, frames in clips.items():
         if len(frames) < max(count, 1):
             raise OptionError(
-                f"{name}: {root / clip} has {len(frames)} frames, and num_frame is {count}."
+                f"{name}: {root / clip} has {len(frames)} frames, and num_frame is {count}. Lower "
+                "num_frame, or move the clip elsewhere."
             )
     return clips if training or count < 1 else {c: frames[:count] for c, frames in clips.items()}
 
@@ -71,7 +72,10 @@ def check_clips(opt: dict[str, Any], smallest_side: int, most: int) -> None:
     for clip, frame in even_sample([(c, p) for c, paths in clips.items() for p in paths], most):
         height, width = size = _size(frame, name)
         if size != first[clip]:
-            raise OptionError(f"{name}: {frame} has another size than the clip's first frame.")
+            raise OptionError(
+                f"{name}: {frame} has {width}x{height}, another size than the clip's first frame. "
+                "All frames of a clip must have one size."
+            )
         side = min(height, width)
         if side < smallest_side:
             raise OptionError(

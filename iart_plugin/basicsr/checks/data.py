@@ -118,7 +118,10 @@ def list_frame_pairs(opt: dict[str, Any]) -> list[FramePair]:
     _check_roots(opt, name)
     pairs = list(_PAIR_LISTS[opt["type"]](opt, name))
     if not pairs:
-        raise OptionError(f"{name}: no frames found for {opt['dataroot_gt']}.")
+        raise OptionError(
+            f"{name}: no frames found for dataroot_gt {opt['dataroot_gt']}. It must hold a folder "
+            "of frames for each clip."
+        )
     return pairs
 
 
@@ -150,7 +153,9 @@ def _read_meta(opt: dict[str, Any], name: str) -> list[list[str]]:
     try:
         lines = data.decode().splitlines()
     except UnicodeDecodeError as error:
-        raise OptionError(f"{name}: {path} is not in UTF-8: {error.reason}.") from error
+        raise OptionError(
+            f"{name}: {path} is not in UTF-8 ({error.reason}). Save it as UTF-8."
+        ) from error
     if not lines:
         raise OptionError(f"{name}: {path} lists no clip.")
     found = [line.split(" ") for line in lines]
@@ -232,7 +237,10 @@ def _folder_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
         clips = sorted(p.name for p in lq.iterdir() if not p.name.startswith("."))
         only_gt = sorted({p.name for p in gt.iterdir() if not p.name.startswith(".")} - set(clips))
         if only_gt:
-            raise OptionError(f"{name}: {gt / only_gt[0]} has no counterpart in {lq}.")
+            raise OptionError(
+                f"{name}: {gt / only_gt[0]} has no folder of the same name in dataroot_lq {lq}. "
+                "Make its low-resolution frames, or move it elsewhere."
+            )
     for clip in clips:
         for folder in (lq / clip, gt / clip):
             if not folder.is_dir():
@@ -245,7 +253,8 @@ def _folder_pairs(opt: dict[str, Any], name: str) -> Iterator[FramePair]:
             )
         if opt["type"] == "VideoTestDataset" and opt["num_frame"] > len(lqs):
             raise OptionError(
-                f"{name}: num_frame is {opt['num_frame']}, and {lq / clip} has {len(lqs)} frames."
+                f"{name}: num_frame is {opt['num_frame']}, and {lq / clip} has {len(lqs)} frames. "
+                "Lower num_frame, or leave the clip out."
             )
         if _overlap_in_part(lqs, gts):  # paired in sorted order, every frame between would be off
             raise OptionError(
@@ -324,7 +333,10 @@ def _check_lmdb(opt: dict[str, Any], name: str) -> None:
     scale = opt.get("scale", 4)
     for frame, (gt_h, gt_w) in sizes["dataroot_gt"].items():
         if frame not in sizes["dataroot_lq"]:
-            raise OptionError(f"{name}: {opt['dataroot_lq']} lacks the frame {frame}.")
+            raise OptionError(
+                f"{name}: {opt['dataroot_lq']} lacks the frame {frame}. Make both databases from "
+                "the same clips."
+            )
         lq_h, lq_w = sizes["dataroot_lq"][frame]
         if (gt_h, gt_w) != (scale * lq_h, scale * lq_w):
             raise OptionError(
@@ -340,5 +352,7 @@ def _lmdb_entries(meta: Path, name: str) -> Iterator[tuple[str, tuple[int, int]]
             file, shape, _ = line.split(" ")
             height, width, _ = (int(v) for v in shape.strip("()").split(","))
         except ValueError as error:
-            raise OptionError(f"{name}: {meta} has the unreadable line '{line}'.") from error
+            raise OptionError(
+                f"{name}: {meta} has the line {line!r}; expected 'FRAME.png (h,w,c) LEVEL'."
+            ) from error
         yield file.rsplit(".", 1)[0], (height, width)

@@ -103,7 +103,7 @@ def _check_losses(opt: dict[str, Any]) -> None:
     keys = ("pixel_opt", "perceptual_opt", "cleaning_opt", "gan_opt")
     given = {key: train[key] for key in keys if train.get(key)}
     if not given.keys() & {"pixel_opt", "perceptual_opt"} and opt["model_type"] in OWN_MODELS:
-        raise OptionError("train has neither pixel_opt nor perceptual_opt: there is no loss.")
+        raise OptionError("train has no loss: give pixel_opt, perceptual_opt or both.")
     for key, loss in given.items():
         _check_registered(loss["type"], LOSS_REGISTRY, f"train.{key}.type")
         _check_compares(LOSS_REGISTRY.get(loss["type"]), key, loss["type"])

@@ -40,16 +40,17 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="video file, folder of images, glob in quotes, "
         "- for standard input, or a folder of films or of folders of images")  # fmt: skip
-    add("-o", "--output", metavar="OUTPUT", help="where to, instead of the last name: .mp4, .mov, "
-        ".mkv, .webm, a folder for PNG or for several films, or -")  # fmt: skip
+    add("-o", "--output", metavar="OUTPUT", help="the output, if it is not the last name: .mp4, "
+        ".mov, .mkv, .webm, a folder for PNG or for several films, or -")  # fmt: skip
     _add_network(parser.add_argument_group("network").add_argument)
     group = parser.add_argument_group("how frames are cut (by free memory where not given)")
     add = group.add_argument
-    add("--tile", type=_tile, metavar="N|HxW", help="tile sides in source pixels, 0: whole frames")
-    add("--overlap", type=int, default=24, help="source pixels that tiles share (default 24)")
-    add("--chunk", type=int, help="frames kept at a time")
-    add("--warm-up", type=int, default=10, help="frames before and after a chunk (default 10)")
-    add("--no-scene-detection", dest="scene_detection", action="store_false")
+    add("--tile", type=_tile, metavar="N|HxW", help="sides of a tile in source pixels; 0: no tiles")
+    add("--overlap", type=int, default=24, help="source pixels that two tiles share (default 24)")
+    add("--chunk", type=int, help="frames of the result that are made at a time")
+    add("--warm-up", type=int, default=10, help="frames read around a chunk (default 10)")
+    add("--no-scene-detection", dest="scene_detection", action="store_false",
+        help="do not restart the recurrence at cuts")  # fmt: skip
     group = parser.add_argument_group("output")
     add = group.add_argument
     add("--codec", help="encoder, e.g. libx264, libx265, ffv1, h264_nvenc")
@@ -62,8 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--height", type=int, metavar="PIXELS", help="the output's height, instead of --scale")
     _add_selection(add)
     add("--lossless", action="store_true", help="keep the network's result exactly")
-    add("--fps", type=_rate, metavar="N|N/M", help="rate of images (default 24)")
-    add("--pipe-format", default="y4m", choices=["y4m", "nut"], help="of -o - (default y4m)")
+    add("--fps", type=_rate, metavar="N|N/M", help="images a second (default 24)")
+    add(
+        "--pipe-format",
+        default="y4m",
+        choices=["y4m", "nut"],
+        help="format on standard output (default y4m)",
+    )
     _add_streams(add)
     add("--compare", nargs="?", const="side", choices=["side", "slide"], help="also write a "
         "before/after video and PNG, side by side or with a sliding line")  # fmt: skip
@@ -72,8 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("-y", "--overwrite", action="store_true", help="replace the output, or start over")
     add("--resume", action="store_true", help="continue an interrupted run")
     add("--dry-run", action="store_true", help="say what would be done, with memory and time")
-    add("--on-error", default="conceal", choices=["conceal", "fail"], help="broken frames")
-    add("--ignore-disk-space", dest="check_disk", action="store_false")
+    add("--on-error", default="conceal", choices=["conceal", "fail"],
+        help="a broken frame becomes the frame before it (conceal, default), or ends the run (fail)"
+        )  # fmt: skip
+    add("--ignore-disk-space", dest="check_disk", action="store_false",
+        help="start although the estimate says that the disk is too small")  # fmt: skip
     add("-v", "--verbose", action="store_true", help="more messages, and a trace with an error")
     add("-q", "--quiet", action="store_true", help="warnings and errors only")
     return parser
@@ -85,7 +94,7 @@ def _add_network(add: Callable) -> None:
 
     names = "; ".join(f"{k}: {v}" for k, v in MODELS.items())
     add("--model", default=AUTO, choices=[AUTO, *MODELS],
-        help=f"{AUTO}: the network that the weights are of (default); {names}")  # fmt: skip
+        help=f"{AUTO}: the network that the weights belong to (default); {names}")  # fmt: skip
     add("--weights", metavar="FILE", help="checkpoint: official, BasicSR, MMagic or .safetensors "
         "(default: the best that is here, see iart-plugin weights)")  # fmt: skip
     add("--clean-passes", type=int, metavar="N", help="real-*: clean a frame N times at most "
@@ -93,8 +102,10 @@ def _add_network(add: Callable) -> None:
     add("--clean-threshold", type=_share, metavar="X", help="real-*: clean a frame again while "
         "its mean change is X or more, of [0, 1] (default 5/255)")  # fmt: skip
     add("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
-    add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
-    add("--self-ensemble", action="store_true", help="average over flips and turns, 8x the time")
+    add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"],
+        help="auto: bf16 on cuda (fp16 before Ampere), else fp32")  # fmt: skip
+    add("--self-ensemble", action="store_true", help="average over the 8 flips and turns of a "
+        "frame, which takes 8 times as long")  # fmt: skip
     add("--compile", action="store_true", help="compile the network for this film with "
         "torch.compile: for GPUs and long films, as the first frame takes a minute or more"
         )  # fmt: skip
@@ -102,12 +113,13 @@ def _add_network(add: Callable) -> None:
 
 def _add_streams(add: Callable) -> None:
     """The options about the streams of the source."""
-    add("--audio", default="copy", choices=["copy", "encode", "none"], help="sound is copied, and "
-        "encoded where the container cannot hold it; always encoded; or left out")  # fmt: skip
+    add("--audio", default="copy", choices=["copy", "encode", "none"], help="copy sound, and "
+        "encode it only if the container cannot hold it (copy, default); always encode it; or "
+        "leave it out")  # fmt: skip
     add("--no-audio", dest="audio", action="store_const", const="none", help="--audio none")
-    add("--no-subtitles", dest="subtitles", action="store_false")
+    add("--no-subtitles", dest="subtitles", action="store_false", help="leave out subtitles")
     add("--deinterlace", default="auto", choices=["auto", "off"], help="make interlaced frames "
-        "whole (auto), or leave them")  # fmt: skip
+        "whole (auto, default), or leave them as they are")  # fmt: skip
 
 
 def _fraction(text: str) -> Fraction:
@@ -136,7 +148,7 @@ def _share(text: str) -> float:
 def _add_selection(add: Callable) -> None:
     for name, text in (("--start", "from here on"), ("--end", "up to here")):
         add(name, type=_seconds, metavar="TIME", help=f"{text}: seconds, or H:MM:SS.SSS")
-    add("--frames", type=int, metavar="N", help="so many frames at most, for a preview")
+    add("--frames", type=int, metavar="N", help="at most N frames, for a preview")
 
 
 def _tile(text: str) -> tuple[int, int]:

@@ -116,7 +116,9 @@ class UpscaleOptions:
             ValueError: Names the option.
         """
         if self.fps is not None and not Fraction(1, 10_000) <= self.fps <= 10_000:
-            raise ValueError(f"--fps {str(self.fps)[:20]}: frames a second, from 1/10000 to 10000")
+            raise ValueError(
+                f"--fps {str(self.fps)[:20]}: give frames a second, from 1/10000 to 10000"
+            )
         if self.scale is not None and not 1 <= self.scale <= 4:
             raise ValueError(f"--scale {self.scale:g}: the network can make 1 to 4 times the size")
         if self.scale is not None and self.height is not None:
