@@ -14,6 +14,7 @@ SETTING_TEXTS = {
     "current frame refined": "the current frame, not the aligned one, refined by the second half",
     "all pixels": "a loss that counts all pixels",
     "4x steps": "four times the steps",
+    "current frame refined and 4x steps": "the current frame refined, and four times the steps",
 }
 
 

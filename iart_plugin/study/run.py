@@ -34,6 +34,10 @@ SETTINGS: dict[str, Callable[[Scale], dict[str, Any]]] = {
     "current frame refined": lambda scale: {"refined": "current"},
     "all pixels": lambda scale: {"matched_only": False},
     "4x steps": lambda scale: {"iterations": 4 * scale.iterations},
+    "current frame refined and 4x steps": lambda scale: {
+        "refined": "current",
+        "iterations": 4 * scale.iterations,
+    },
 }
 """Changes to the scale, by name. Some rows are also trained with each, to measure its effect."""
 COMPARED_ROWS = {
@@ -41,6 +45,7 @@ COMPARED_ROWS = {
     "current frame refined": ("no_alignment", "bilinear", "fgdc", "implicit"),
     "all pixels": ("no_propagation", "bilinear", "fgdc", "implicit"),
     "4x steps": ("no_propagation", "bilinear", "fgdc", "implicit"),
+    "current frame refined and 4x steps": ("no_propagation", "bilinear", "fgdc", "implicit"),
 }
 
 

@@ -184,8 +184,8 @@ def test_full_study_has_every_job_once():
     )
     jobs = full.jobs()
     names = [job.name for job in jobs]
-    assert len(names) == len(set(names)) == 13 + 13 + 2 * 13 + 2 * 11 + 3 + 2 * 2
-    assert [job.seed for job in jobs if job.row.key == "implicit"].count(0) == 3 + 4
+    assert len(names) == len(set(names)) == 13 + 17 + 2 * 13 + 2 * 11 + 3 + 2 * 2
+    assert [job.seed for job in jobs if job.row.key == "implicit"].count(0) == 3 + 5
     assert {job.flow for job in jobs if job.row.key == "no_propagation"} == {"gt"}
     assert {job.flow for job in jobs if job.row.key == "implicit_window_3"} == {"gt", "spynet"}
 
