@@ -8,14 +8,17 @@ import sys
 from iart_plugin import __version__, extras
 
 COMMANDS = {
-    "upscale": ("iart_plugin.commands.upscale.cli", "upscale a video or images by 4"),
+    "upscale": ("iart_plugin.commands.upscale.cli", "make a video or images four times as large"),
     "weights": ("iart_plugin.commands.weights", "list published weights, or download some"),
-    "doctor": ("iart_plugin.commands.doctor", "say what is used here, and whether it is right"),
+    "doctor": ("iart_plugin.commands.doctor", "say what is installed, and check its results"),
     "configs": ("iart_plugin.commands.configs", "list, print or copy an option file or a config"),
     "convert": ("iart_plugin.commands.convert", "convert a checkpoint for another program"),
-    "warm-start": ("iart_plugin.commands.warm_start", "make an IA-CNN out of a BasicVSR"),
+    "warm-start": (
+        "iart_plugin.commands.warm_start",
+        "start an IA-CNN from the weights of a BasicVSR",
+    ),
     "export": ("iart_plugin.commands.export", "write a network or a part of it as ONNX or .pt2"),
-    "prepare-clips": ("iart_plugin.commands.prepare_clips", "make training clips of videos"),
+    "prepare-clips": ("iart_plugin.commands.prepare_clips", "make training clips from videos"),
     "prepare-reds": ("iart_plugin.commands.prepare_reds", "prepare REDS for training"),
     "prepare-sintel": ("iart_plugin.commands.prepare_sintel", "check and prepare MPI-Sintel"),
     "prepare-vimeo90k": ("iart_plugin.commands.prepare_vimeo90k", "prepare Vimeo-90K"),

@@ -93,8 +93,9 @@ def _page(rows: list[dict], args: argparse.Namespace) -> str:
 <!-- Written by iart-plugin complexity --docs docs. Do not edit: run it again. -->
 
 Low-resolution frames of {height}x{width}, clips of {args.frames} frames, aligners on
-{args.channels} channels. FLOPs are PyTorch's counter's of a forward pass, twice the
-multiply-accumulates of matrix products and convolutions; time and memory are those of {what}. A
+{args.channels} channels. FLOPs are those of a forward pass, counted by PyTorch's
+counter: two for each multiply-accumulate of matrix products and convolutions. Time and memory are
+those of {what}. A
 network's FLOPs and time are those of an output frame. Memory is {memory}.
 Measured on {args.device} ({device_name(device)}, {threads} threads, PyTorch {torch.__version__}),
 the faster of two runs.
