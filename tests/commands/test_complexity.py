@@ -23,8 +23,8 @@ def test_complexity_page_says_what_was_measured(tmp_path):
     arguments = ("--count-only", "--size", 8, 8, "--channels", 60, "--only", "deformable")
     run("complexity", *arguments, "--train", "--docs", tmp_path)
     text = " ".join((tmp_path / "complexity.md").read_text().split())
-    assert "FLOPs are PyTorch's counter's of a forward pass" in text
-    assert "time and memory are those of a training step." in text
+    assert "FLOPs are those of a forward pass, counted by PyTorch" in text
+    assert "Time and memory are those of a training step." in text
 
 
 @pytest.mark.parametrize(
