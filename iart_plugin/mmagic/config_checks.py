@@ -181,7 +181,7 @@ def _arguments(cls: type) -> list[str]:
             found += [
                 x.name for x in parameters if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY)
             ]
-            if not any(x.kind is x.VAR_KEYWORD for x in parameters):
+            if not _takes_more(base):
                 break
     return [name for name in found if name != "self"]
 

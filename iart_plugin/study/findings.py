@@ -66,11 +66,10 @@ def _with_setting(results: Results, setting: str) -> str:
 
 def _against_no_propagation(results: Results) -> str:
     """How far from w/o Prop. the rows are, depending on the frame that is refined."""
-    flow, changes = flows_of(results)[0], list(_changes(results, "current frame refined"))
-    levels = {e["seed"]: e["psnr_matched"] for e in results.get(("no_propagation", flow, ""), ())}
+    levels = _without_propagation(results, "current frame refined")
     distances = [
         [abs(entry["psnr_matched"] - levels[entry["seed"]]) for entry in entries]
-        for _, *entries in changes
+        for _, *entries in _changes(results, "current frame refined")
         if entries[0]["seed"] in levels
     ]
     if not distances:
@@ -110,6 +109,16 @@ def _changes(results: Results, setting: str) -> Iterator[tuple[str, dict, dict]]
                     yield key, changed, usual
 
 
+def _without_propagation(results: Results, setting: str) -> dict[int, float]:
+    """The PSNR of w/o Prop. that a setting's rows compare with, by seed.
+
+    A setting that leaves w/o Prop. as it is has no training of that row.
+    """
+    name = setting if "no_propagation" in COMPARED_ROWS[setting] else ""
+    entries = results.get(("no_propagation", flows_of(results)[0], name), ())
+    return {entry["seed"]: entry["psnr_matched"] for entry in entries}
+
+
 def pairs_section(results: Results) -> str:
     """The table that compares implicit alignment with every other row, clip by clip."""
     compared = _compared_with_own(results)
@@ -130,16 +139,13 @@ def pairs_section(results: Results) -> str:
 
 def settings_section(results: Results) -> str:
     """The table of what each setting changes if it alone differs from the scale."""
-    flow = flows_of(results)[0]
     lines = []
     for setting in SETTINGS:
-        # A setting that leaves w/o Prop. as it is has no training of that row.
-        baseline = setting if "no_propagation" in COMPARED_ROWS[setting] else ""
-        baselines = results.get(("no_propagation", flow, baseline), ())
+        levels = _without_propagation(results, setting)
         for key, changed, usual in _changes(results, setting):
-            score = changed["psnr_matched"]
-            above = [score - e["psnr_matched"] for e in baselines if e["seed"] == changed["seed"]]
+            score, seed = changed["psnr_matched"], changed["seed"]
             gains = [changed[figure] - usual[figure] for figure in ("psnr_matched", "psnr")]
+            above = [score - levels[seed]] if seed in levels else []
             figures = [f"{figure:+.3f}" for figure in (*gains, *above)]
             lines.append([setting, ROWS[key].label, f"{score:.3f}", *figures])
     if not lines:
