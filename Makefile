@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up .venv on their first run. They need Python 3.11 and nothing
 # else; everything comes from PyPI, in the versions of requirements/constraints.txt. Python 3.12 and
-# 3.13 do too, the latter with constraints-newest.txt: make setup PYTHON=python3.13 VENV=.venv-3.13
+# 3.13 do too, the latter with constraints-newest.txt: make setup PYTHON=python3.13 VENV=.venv-newest
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv

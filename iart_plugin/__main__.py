@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from iart_plugin import __version__, extras
@@ -32,6 +33,9 @@ COMMANDS = {
 """For each command, its module and what it does. The module's ``main(argv)`` returns the exit
 code."""
 
+EXIT_BROKEN_PIPE = 141
+"""What a shell reports for a program that ended because nobody read its output any more."""
+
 
 def usage() -> str:
     """The text that ``--help`` prints."""
@@ -44,6 +48,17 @@ def usage() -> str:
 
 def main() -> int:
     """Run the command that the first argument names, and return its exit code."""
+    try:
+        code = _run_command()
+        print(end="", flush=True)
+        return code
+    except BrokenPipeError:
+        # Whatever read the output, such as `head`, has gone. Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def _run_command() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(usage())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 import iart_plugin
 from iart_plugin import extras
-from iart_plugin.__main__ import COMMANDS
+from iart_plugin.__main__ import COMMANDS, EXIT_BROKEN_PIPE
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +34,16 @@ def test_version_is_the_package_s():
 def test_help_lists_every_command():
     printed = command_line("--help").stdout
     assert all(f"\n  {name} " in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["weights"], ["configs"]])
+def test_a_reader_that_goes_away_ends_the_command_quietly(arguments):
+    readable, writable = os.pipe()
+    os.close(readable)
+    program = [sys.executable, "-m", "iart_plugin", *arguments]
+    result = subprocess.run(program, stdout=writable, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(writable)
+    assert (result.returncode, result.stderr) == (EXIT_BROKEN_PIPE, "")
 
 
 def test_an_unknown_command_is_an_error():

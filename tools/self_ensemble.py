@@ -27,6 +27,8 @@ from iart_plugin.pictures import read_picture, write_png
 def run_clip(network: nn.Module, source: Path, target: Path, precision: str) -> None:
     """Write one clip's frames under the same names, unless the clip is already complete."""
     paths = sorted(source.glob("*.png"))
+    if not paths:
+        raise ValueError(f"{source} holds no PNG frames")
     if len(list(target.glob("*.png"))) == len(paths):
         return
     first: dict[bytes, str] = {}

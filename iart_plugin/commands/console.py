@@ -28,7 +28,14 @@ def one_line(error: BaseException) -> str:
 
 
 def fail(error: BaseException) -> int:
-    """Print an error as one line, and return the exit code."""
+    """Print an error as one line, and return the exit code.
+
+    Raises:
+        BrokenPipeError: If that is the error. The command line ends quietly, because whatever read
+            the output has gone.
+    """
+    if isinstance(error, BrokenPipeError):
+        raise error
     print(f"error: {one_line(error)}", file=sys.stderr)
     return EXIT_ERROR
 

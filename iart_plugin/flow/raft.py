@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from iart_plugin.ops.precision import full_precision
 
+from .spynet import check_frames
+
 MULTIPLE = 8
 SMALLEST_SIDE = 128
 """The smallest side in pixels. RAFT needs two pixels per side on each of four levels of its
@@ -61,11 +63,7 @@ class RAFT(nn.Module):
         Raises:
             ValueError: if the frames are not two RGB batches of one size.
         """
-        if current.shape != reference.shape or current.dim() != 4 or current.shape[1] != 3:
-            raise ValueError(
-                f"expected two (n, 3, h, w) frames of one size, "
-                f"got {tuple(current.shape)} and {tuple(reference.shape)}"
-            )
+        check_frames(current, reference)
         height, width = current.shape[-2:]
         right, bottom = (
             max(-(-side // MULTIPLE) * MULTIPLE, SMALLEST_SIDE) - side for side in (width, height)

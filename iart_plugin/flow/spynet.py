@@ -29,6 +29,19 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
+def check_frames(current: Tensor, reference: Tensor) -> None:
+    """Refuses what a flow network cannot take.
+
+    Raises:
+        ValueError: if the frames are not two (n, 3, h, w) batches of one size.
+    """
+    if current.shape != reference.shape or current.dim() != 4 or current.shape[1] != 3:
+        raise ValueError(
+            f"expected two (n, 3, h, w) frames of one size, "
+            f"got {tuple(current.shape)} and {tuple(reference.shape)}"
+        )
+
+
 class _Level(nn.Module):
     """One pyramid level's five convolutions: (reference, warped, flow) to a flow residual."""
 
@@ -94,11 +107,7 @@ class SPyNet(nn.Module):
         Raises:
             ValueError: if the frames are not two RGB batches of one size.
         """
-        if current.shape != reference.shape or current.dim() != 4 or current.shape[1] != 3:
-            raise ValueError(
-                f"expected two (n, 3, h, w) frames of one size, "
-                f"got {tuple(current.shape)} and {tuple(reference.shape)}"
-            )
+        check_frames(current, reference)
         with full_precision(current.device):
             dtype = wide_dtype(current, self.mean)
             return self._estimate(current.to(dtype), reference.to(dtype))

@@ -25,3 +25,6 @@ def test_ensemble_frames_are_averages_of_the_symmetries(tmp_path) -> None:
     assert "No such file" in said and "nothing/001/" in said
     said = tool("self_ensemble", *arguments[:2], tmp_path / "nothing", tmp_path, fails=True)
     assert "holds no folders" in said
+    (tmp_path / "BIx4/002").mkdir()
+    said = tool("self_ensemble", *arguments, fails=True)
+    assert "BIx4/002 holds no PNG frames" in said
