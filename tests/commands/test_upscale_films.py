@@ -155,7 +155,12 @@ def part(tmp_path, suffix="mp4", **given):
     output = tmp_path / "out.mp4"
     upscale_video(
         UpscaleOptions(
-            str(source), str(output), model="bicubic", device="cpu", quiet=True, chunk=4, **given
+            str(source),
+            str(output),
+            model="bicubic",
+            device="cpu",
+            quiet=True,
+            **{"chunk": 4, **given},
         )
     )
     return read_back(source), read_back(output)
@@ -194,6 +199,10 @@ def test_a_part_of_a_film(tmp_path, given, first, last, suffix):
         ({"start": Fraction(1), "end": Fraction(1)}, "--end 1 must be after --start 1"),
         ({"end": Fraction(0)}, "--end 0 must be after --start 0"),
         ({"frames": 0}, "--frames 0: take at least 1"),
+        ({"chunk": 0}, "--chunk 0: make at least 1 frame"),
+        ({"warm_up": -1}, "--warm-up -1: give 0 or more"),
+        ({"overlap": -1}, "--overlap -1: give 0 or more"),
+        ({"tile": (0, 64)}, "--tile 0x64: give sides of at least 1 pixel"),
         ({"frames": 2, "compare": "side"}, "leave out --start"),
     ],
 )

@@ -131,6 +131,14 @@ class UpscaleOptions:
             )
         if self.frames is not None and self.frames < 1:
             raise ValueError(f"--frames {self.frames}: take at least 1")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"--chunk {self.chunk}: make at least 1 frame at a time")
+        for name in ("warm_up", "overlap"):
+            if (number := getattr(self, name)) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} {number}: give 0 or more")
+        if self.tile not in (None, (0, 0)) and min(self.tile) < 1:
+            sides = "x".join(map(str, self.tile))
+            raise ValueError(f"--tile {sides}: give sides of at least 1 pixel, or 0 for no tiles")
         if self.compare and (self.start, self.end, self.frames) != (None, None, None):
             raise ValueError("--compare shows whole films: leave out --start, --end and --frames")
         if self.crf is not None and not math.isfinite(self.crf):
