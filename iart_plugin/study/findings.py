@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from .results import Results, flow_label, flows_of, keys_of, markdown_table, mean, paired_test
 from .rows import ROWS
-from .run import COMPARED_ROWS, SETTINGS, Study
+from .run import COMPARED_ROWS, SETTINGS, WITHOUT_CURRENT, Study
 
 LEVEL = 0.05  # of significance, for all tests of the page together
 SETTING_TEXTS = {
@@ -114,7 +114,9 @@ def _without_propagation(results: Results, setting: str) -> dict[int, float]:
 
     A setting that leaves w/o Prop. as it is has no training of that row.
     """
-    name = setting if "no_propagation" in COMPARED_ROWS[setting] else ""
+    name = WITHOUT_CURRENT.get(setting, setting)
+    if name and "no_propagation" not in COMPARED_ROWS[name]:
+        name = ""
     entries = results.get(("no_propagation", flows_of(results)[0], name), ())
     return {entry["seed"]: entry["psnr_matched"] for entry in entries}
 

@@ -45,8 +45,11 @@ COMPARED_ROWS = {
     "current frame refined": ("no_alignment", "bilinear", "fgdc", "implicit"),
     "all pixels": ("no_propagation", "bilinear", "fgdc", "implicit"),
     "4x steps": ("no_propagation", "bilinear", "fgdc", "implicit"),
-    "current frame refined and 4x steps": ("no_propagation", "bilinear", "fgdc", "implicit"),
+    "current frame refined and 4x steps": ("bilinear", "implicit"),
 }
+WITHOUT_CURRENT = {"current frame refined": "", "current frame refined and 4x steps": "4x steps"}
+"""For the settings that refine the current frame, those that do not but are the same otherwise.
+W/o Prop. has the current frame in place of the aligned one, so it is trained with these alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,7 @@ class Study:
             'spynet' or 'raft', which need weights.
         seeds: A training is done for each seed. The main rows, which are those of Table 1 and
             Fig. 3 and those in no table, are trained with all seeds on the first flow. Everything
-            else is trained with the first seed only.
+            else is trained with the first seed only, and rows in no table with no other flow.
         settings: Keys of :data:`SETTINGS`.
         flow_weights: Weights files of the flow networks, by the flow's name.
         data: Options of :func:`~iart_plugin.data.synthetic.write_dataset`.
@@ -107,7 +110,7 @@ class Study:
             Job(row=row, flow=other, seed=seed)
             for other in other_flows
             for row in main
-            if row.reads_flow
+            if row.reads_flow and row.tables
         ]
         jobs += [
             Job(row=row, flow=other, seed=seed)

@@ -184,9 +184,10 @@ def test_full_study_has_every_job_once():
     )
     jobs = full.jobs()
     names = [job.name for job in jobs]
-    assert len(names) == len(set(names)) == 13 + 17 + 2 * 13 + 2 * 11 + 3 + 2 * 2
+    assert len(names) == len(set(names)) == 13 + 15 + 2 * 13 + 2 * 10 + 3 + 2 * 2
     assert [job.seed for job in jobs if job.row.key == "implicit"].count(0) == 3 + 5
     assert {job.flow for job in jobs if job.row.key == "no_propagation"} == {"gt"}
+    assert {job.flow for job in jobs if not job.row.tables} == {"gt"}
     assert {job.flow for job in jobs if job.row.key == "implicit_window_3"} == {"gt", "spynet"}
 
 
