@@ -14,7 +14,7 @@ SETTING_TEXTS = {
     "current frame refined": "the current frame, not the aligned one, refined by the second half",
     "all pixels": "a loss that counts all pixels",
     "4x steps": "four times the steps",
-    "current frame refined and 4x steps": "the current frame refined, and four times the steps",
+    "current frame refined and 4x steps": "the current frame refined and four times the steps",
 }
 
 
@@ -66,25 +66,29 @@ def _with_setting(results: Results, setting: str) -> str:
 
 def _against_no_propagation(results: Results) -> str:
     """How far from w/o Prop. the rows are, depending on the frame that is refined."""
-    levels = _without_propagation(results, "current frame refined")
-    distances = [
-        [abs(entry["psnr_matched"] - levels[entry["seed"]]) for entry in entries]
-        for _, *entries in _changes(results, "current frame refined")
-        if entries[0]["seed"] in levels
-    ]
-    if not distances:
-        return ""
-    current, aligned = (max(column) for column in zip(*distances, strict=True))
-    text = (
-        f"With the current frame refined, the compared rows are at most {current:.3f} dB from w/o "
-        f"Prop.; with the aligned one, at most {aligned:.3f} dB."
-    )
-    if current < aligned / 10:
-        text += (
-            " So a network of this size and training takes next to nothing from the next frame, "
-            "and the rows differ by how much of the aligned frame's errors it can undo."
+    found, is_telling = [], True
+    for setting, without in WITHOUT_CURRENT.items():
+        levels = _without_propagation(results, setting)
+        leads = [
+            [entry["psnr_matched"] - levels[entry["seed"]] for entry in entries]
+            for _, *entries in _changes(results, setting, without)
+            if entries[0]["seed"] in levels
+        ]
+        if leads:
+            columns = [*zip(*leads, strict=True)]
+            current, aligned = (f"{min(one):+.3f} to {max(one):+.3f} dB" for one in columns)
+            found.append(
+                f"With {SETTING_TEXTS[setting]}, rows are {current} from w/o Prop.; the same rows "
+                f"with the aligned frame refined are {aligned}."
+            )
+            current, aligned = (max(map(abs, one)) for one in columns)
+            is_telling &= current < aligned / 10
+    if found and is_telling:
+        found.append(
+            "So a network of this size and training takes next to nothing from the next frame "
+            "unless that is the frame which it refines."
         )
-    return text
+    return " ".join(found)
 
 
 def _with_flow(results: Results, flow: str) -> str:
@@ -99,12 +103,15 @@ def _with_flow(results: Results, flow: str) -> str:
     return f"{flow_label(flow)} flow changes {', '.join(changes)}." if changes else ""
 
 
-def _changes(results: Results, setting: str) -> Iterator[tuple[str, dict, dict]]:
-    """Each row that was trained with a setting: its key, and its results with and without."""
+def _changes(results: Results, setting: str, without: str = "") -> Iterator[tuple[str, dict, dict]]:
+    """Each row that was trained with a setting: its key, and its results with and without it.
+
+    If the setting changes several things, ``without`` can be one that changes some of them.
+    """
     flow = flows_of(results)[0]
     for key in COMPARED_ROWS[setting]:
         for changed in results.get((key, flow, setting), ()):
-            for usual in results.get((key, flow, ""), ()):
+            for usual in results.get((key, flow, without), ()):
                 if usual["seed"] == changed["seed"]:
                     yield key, changed, usual
 

@@ -13,6 +13,7 @@ from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.flow import SPyNet
 from iart_plugin.study import ROWS, experiments
 from iart_plugin.study.clips import StudyClips
+from iart_plugin.study.findings import _against_no_propagation
 from iart_plugin.study.report import _level, write_report
 from iart_plugin.study.results import collect, paired_test
 from iart_plugin.study.run import DEFAULT_ROWS, SETTINGS, Job, Study, build_row, recorded, run
@@ -242,6 +243,30 @@ def test_settings_and_pairs_are_reported(searched, tmp_path):
     )
     assert "± " in text and "(2 seeds)" in text
     assert recorded(study.folder).jobs() == study.jobs()
+
+
+@pytest.mark.parametrize(("level", "is_telling"), [(24.01, True), (24.5, False)])
+def test_the_refined_frame_is_compared_with_w_o_prop(level, is_telling):
+    def entries(*values):
+        return [{"seed": seed, "psnr_matched": value} for seed, value in enumerate(values)]
+
+    results = {
+        ("no_propagation", "gt", ""): entries(24.0, 25.0),
+        ("bilinear", "gt", ""): entries(23.0, 30.0),
+        ("implicit", "gt", ""): entries(24.25, 30.0),
+        ("no_propagation", "gt", "4x steps"): entries(26.0),
+        ("implicit", "gt", "4x steps"): entries(27.0),
+        ("bilinear", "gt", "current frame refined"): entries(23.99),
+        ("implicit", "gt", "current frame refined"): entries(level),
+        ("implicit", "gt", "current frame refined and 4x steps"): entries(26.02),
+    }
+    text = _against_no_propagation(results)
+    assert f"rows are -0.010 to {level - 24:+.3f} dB from w/o Prop." in text
+    assert "with the aligned frame refined are -1.000 to +0.250 dB" in text
+    assert "rows are +0.020 to +0.020 dB from w/o Prop." in text
+    assert "with the aligned frame refined are +1.000 to +1.000 dB" in text
+    assert ("takes next to nothing" in text) == is_telling
+    assert _against_no_propagation({("implicit", "gt", ""): entries(24.0)}) == ""
 
 
 def test_paired_test_compares_the_clips_of_common_seeds():
