@@ -1,7 +1,7 @@
 """Run the paper's alignment study (Sec. 5) at CPU scale and write docs/alignment_study.md.
 
     python tools/alignment_study.py                # every aligner, ground-truth flow, one seed
-    python tools/alignment_study.py --full --spynet weights/spynet.pth    # about 8 hours
+    python tools/alignment_study.py --full --spynet weights/spynet.pth    # about 7 hours
 
 All aligners read zeros outside the frame, only pixels that have a match count, and each row has the
 best of three learning rates by validation clips. ``--full`` adds seeds, flows, Tables 3 and 4, and
@@ -79,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="all rows, flows and settings, and three seeds: about 8 hours of one core",
+        help="all rows, flows and settings, and three seeds: about 7 hours of one core",
     )
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="instead of the default")
     parser.add_argument("--flows", nargs="+", choices=RUN_FLOWS)

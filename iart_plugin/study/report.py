@@ -106,7 +106,7 @@ def _setting(study: Study, results: Results) -> str:
         rates = ", ".join(f"{rate:g}" for rate in scale.searched_rates)
         rate = (
             f"the best of {rates} by validation clips after {scale.search_iterations} steps, "
-            "chosen for each row under the first flow"
+            "chosen for each row under the first flow (for Tables 3 and 4, IA's)"
         )
     padding = (
         "all aligners read zeros outside the frame"

@@ -26,6 +26,8 @@ class Row:
         bilinear_values: Whether the value projection of implicit alignment first passes features
             through unchanged, as :func:`iart_plugin.archs.warm_start.set_bilinear` makes it,
             instead of starting at random.
+        rate_of: The key of the row whose learning rate this one takes, or '' for a rate of its own.
+            Variants of implicit alignment take its rate.
     """
 
     key: str
@@ -35,6 +37,7 @@ class Row:
     flows: tuple[str, ...] = FLOWS
     paper: dict[str, float] = field(default_factory=dict)
     bilinear_values: bool = False
+    rate_of: str = ""
 
     @property
     def reads_flow(self) -> bool:
@@ -80,6 +83,7 @@ def _encodings(key: str, label: str, window: bool, decimal: bool) -> Row:
             "alignment_options": {"encode_window": window, "encode_decimal": decimal},
         },
         flows=("gt",),
+        rate_of="implicit",
     )
 
 
@@ -91,6 +95,7 @@ def _window(size: int, gt: float, spynet: float) -> Row:
         network={"alignment": "implicit", "alignment_options": {"window_size": size}},
         flows=("gt", "spynet"),
         paper={"gt": gt, "spynet": spynet},
+        rate_of="implicit",
     )
 
 

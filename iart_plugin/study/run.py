@@ -244,7 +244,7 @@ def _run_job(study: Study, job: Job, data: StudyClips, rate: float) -> None:
 def _learning_rate(
     study: Study, row: Row, data: StudyClips, report: Callable[[str], None]
 ) -> float:
-    """The learning rate with which a row does best on the validation clips.
+    """The learning rate with which a row, or the one it is a variant of, does best in validation.
 
     The search trains every row for a short time at each rate, with the first flow, and never looks
     at the test clips. If the scale has no search, its own learning rate is returned.
@@ -252,6 +252,7 @@ def _learning_rate(
     scale = study.scale
     if not scale.search_iterations:
         return scale.learning_rate
+    row = ROWS[row.rate_of or row.key]
     scores = {}
     for rate in scale.searched_rates:
         name = f"{row.key}-{rate:g}"

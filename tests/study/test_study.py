@@ -198,7 +198,7 @@ def searched(tmp_path_factory):
     study = Study(
         folder=tmp_path_factory.mktemp("searched"),
         scale=replace(SCALE, search_iterations=3, searched_rates=(1e-3, 10.0)),
-        rows=("bilinear", "implicit"),
+        rows=("bilinear", "implicit", "implicit_window_3"),
         seeds=(0, 1),
         settings=("4x steps",),
         data={**DATA, "num_train": 3},
