@@ -13,7 +13,7 @@ from iart_plugin.archs import AlignmentStudyNet
 from iart_plugin.flow import SPyNet
 from iart_plugin.study import ROWS, experiments
 from iart_plugin.study.clips import StudyClips
-from iart_plugin.study.findings import _against_no_propagation
+from iart_plugin.study.findings import _against_no_propagation, _by_steps
 from iart_plugin.study.report import _level, write_report
 from iart_plugin.study.results import collect, paired_test
 from iart_plugin.study.run import DEFAULT_ROWS, SETTINGS, Job, Study, build_row, recorded, run
@@ -267,6 +267,21 @@ def test_the_refined_frame_is_compared_with_w_o_prop(level, is_telling):
     assert "with the aligned frame refined are +1.000 to +1.000 dB" in text
     assert ("takes next to nothing" in text) == is_telling
     assert _against_no_propagation({("implicit", "gt", ""): entries(24.0)}) == ""
+
+
+@pytest.mark.parametrize(("later", "said"), [(25.9, "and 0.100 dB with four"), (25.7, "")])
+def test_the_steps_explain_a_distance_that_they_halve(later, said):
+    def entries(value):
+        return [{"seed": 0, "psnr_matched": value}]
+
+    results = {
+        ("fgdc", "gt", ""): entries(25.0),
+        ("implicit", "gt", ""): entries(24.5),
+        ("fgdc", "gt", "4x steps"): entries(26.0),
+        ("implicit", "gt", "4x steps"): entries(later),
+    }
+    text = _by_steps(results)
+    assert said in text and bool(said) == bool(text)
 
 
 def test_paired_test_compares_the_clips_of_common_seeds():
