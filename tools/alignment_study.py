@@ -4,10 +4,11 @@
     python tools/alignment_study.py --full --spynet weights/spynet.pth    # about 7 hours
 
 All aligners read zeros outside the frame, only pixels that have a match count, and each row has the
-best of three learning rates by validation clips. ``--full`` adds seeds, flows, Tables 3 and 4, and
-rows at other settings. A run that was stopped is resumed by the same command. ``--report-only``
-writes the page from the results in the folder, at the scale that they were made at. It includes
-every row, flow and seed that has a result, unless the options choose some.
+best of three learning rates by validation clips, or that of implicit alignment if it is a variant
+of it. ``--full`` adds seeds, flows, Tables 3 and 4, and rows at other settings. A run that was
+stopped is resumed by the same command. ``--report-only`` writes the page from the results in the
+folder, at the scale that they were made at. It includes every row, flow and seed that has a result,
+unless the options choose some.
 
     python tools/alignment_study.py --print-commands                # for BasicSR and MMagic
     python tools/alignment_study.py --print-commands mmagic --full  # every row under every flow

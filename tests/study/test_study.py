@@ -245,20 +245,22 @@ def test_settings_and_pairs_are_reported(searched, tmp_path):
     assert recorded(study.folder).jobs() == study.jobs()
 
 
+def by_seed(*values: float) -> list[dict]:
+    """A row's results, one for each seed from 0 on."""
+    return [{"seed": seed, "psnr_matched": value} for seed, value in enumerate(values)]
+
+
 @pytest.mark.parametrize(("level", "is_telling"), [(24.01, True), (24.5, False)])
 def test_the_refined_frame_is_compared_with_w_o_prop(level, is_telling):
-    def entries(*values):
-        return [{"seed": seed, "psnr_matched": value} for seed, value in enumerate(values)]
-
     results = {
-        ("no_propagation", "gt", ""): entries(24.0, 25.0),
-        ("bilinear", "gt", ""): entries(23.0, 30.0),
-        ("implicit", "gt", ""): entries(24.25, 30.0),
-        ("no_propagation", "gt", "4x steps"): entries(26.0),
-        ("implicit", "gt", "4x steps"): entries(27.0),
-        ("bilinear", "gt", "current frame refined"): entries(23.99),
-        ("implicit", "gt", "current frame refined"): entries(level),
-        ("implicit", "gt", "current frame refined and 4x steps"): entries(26.02),
+        ("no_propagation", "gt", ""): by_seed(24.0, 25.0),
+        ("bilinear", "gt", ""): by_seed(23.0, 30.0),
+        ("implicit", "gt", ""): by_seed(24.25, 30.0),
+        ("no_propagation", "gt", "4x steps"): by_seed(26.0),
+        ("implicit", "gt", "4x steps"): by_seed(27.0),
+        ("bilinear", "gt", "current frame refined"): by_seed(23.99),
+        ("implicit", "gt", "current frame refined"): by_seed(level),
+        ("implicit", "gt", "current frame refined and 4x steps"): by_seed(26.02),
     }
     text = _against_no_propagation(results)
     assert f"rows are -0.010 to {level - 24:+.3f} dB from w/o Prop." in text
@@ -266,19 +268,16 @@ def test_the_refined_frame_is_compared_with_w_o_prop(level, is_telling):
     assert "rows are +0.020 to +0.020 dB from w/o Prop." in text
     assert "with the aligned frame refined are +1.000 to +1.000 dB" in text
     assert ("takes next to nothing" in text) == is_telling
-    assert _against_no_propagation({("implicit", "gt", ""): entries(24.0)}) == ""
+    assert _against_no_propagation({("implicit", "gt", ""): by_seed(24.0)}) == ""
 
 
 @pytest.mark.parametrize(("later", "said"), [(25.9, "and 0.100 dB with four"), (25.7, "")])
 def test_the_steps_explain_a_distance_that_they_halve(later, said):
-    def entries(value):
-        return [{"seed": 0, "psnr_matched": value}]
-
     results = {
-        ("fgdc", "gt", ""): entries(25.0),
-        ("implicit", "gt", ""): entries(24.5),
-        ("fgdc", "gt", "4x steps"): entries(26.0),
-        ("implicit", "gt", "4x steps"): entries(later),
+        ("fgdc", "gt", ""): by_seed(25.0),
+        ("implicit", "gt", ""): by_seed(24.5),
+        ("fgdc", "gt", "4x steps"): by_seed(26.0),
+        ("implicit", "gt", "4x steps"): by_seed(later),
     }
     text = _by_steps(results)
     assert said in text and bool(said) == bool(text)
