@@ -25,14 +25,14 @@ GPU_WINDOWS_AT_ONCE = 8192  # with up to 7 heads, below the 65,535 blocks of a C
 
 
 class Chunk(NamedTuple):
-    """A few windows that are computed together and share a mask.
+    """A few windows that are computed together. Either all of them have masks, or none has.
 
     Attributes:
         source: (k, tokens), the row of each token in the input; -1 for padding.
         target: (k, wanted tokens), the row of each wanted token in the output; -1 for padding.
         kept: the places in the flattened ``target`` that are not padding; None if no token may be.
         clips: (k,) the number of each window's clip.
-        mask: (tokens, tokens), or None.
+        mask: (k, tokens, tokens), or None.
     """
 
     source: Tensor
@@ -123,8 +123,9 @@ def few_windows(
         y = y.masked_fill((chunk.source < 0).unsqueeze(-1), 0)
     query = linear(y[:, wanted], w.qkv_weight[:c], w.qkv_bias[:c])
     key_value = linear(y, w.qkv_weight[c:], w.qkv_bias[c:])
-    added = w.bias if chunk.mask is None else w.bias + chunk.mask.to(w.bias.dtype)
-    y = linear(attend(query, key_value, added[:, wanted]), w.proj_weight, w.proj_bias)
+    mask = None if chunk.mask is None else chunk.mask[:, wanted].to(w.bias.dtype)
+    y = attend(query, key_value, w.bias[:, wanted], mask)
+    y = linear(y, w.proj_weight, w.proj_bias)
     rows = _add(rows[:, wanted], y, scale)
     y = norm(rows, w.norm2_weight, w.norm2_bias)
     y = linear(y, w.fc1_weight, w.fc1_bias)
@@ -139,30 +140,26 @@ def _add(rows: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def cut_to_chunks(x: Tensor, windows: Windows, frame: int | None) -> Iterator[Chunk]:
-    """Cuts tokens (n, t, h, w, c) into chunks; those with the same mask have nearly equal sizes."""
+    """Cuts tokens (n, t, h, w, c) into chunks of nearly equal sizes."""
     n, t, h, w, _ = x.shape
     down, across = -(-h // windows.size[0]), -(-w // windows.size[1])
     source = target = rows_of_windows(n, t, h, w, windows)
     if frame is not None:
         target = rows_of_windows(n, 1, h, w, windows)
     number = torch.arange(n * down * across).view(n, down, across)
-    groups = [(number, None)]
-    if windows.shift:
-        groups = [
-            (number[:, :-1, :-1], None),
-            (number[:, :-1, -1:], across - 1),
-            (number[:, -1:, :-1], -across),
-            (number[:, -1:, -1:], -1),
-        ]
+    groups = [(number.flatten(), False)]
+    if windows.shift:  # only windows in the last row or column have masks
+        at_edge = number[:, :-1, -1].flatten(), number[:, -1].flatten()
+        groups = [(number[:, :-1, :-1].flatten(), False), (torch.cat(at_edge), True)]
         found = regions(h, w, windows)
     is_padded = h % windows.size[0] != 0 or w % windows.size[1] != 0
     step = WINDOWS_AT_ONCE.get(x.device.type, GPU_WINDOWS_AT_ONCE)
-    for group, edge in groups:
+    for group, is_masked in groups:
         if group.numel() == 0:
             continue
-        mask = None if edge is None else masks(found[edge].unsqueeze(0), t)[0].to(x)
-        for part in group.flatten().tensor_split(-(-group.numel() // step)):
+        for part in group.tensor_split(-(-group.numel() // step)):
             kept = (target[part].flatten() >= 0).nonzero().flatten() if is_padded else None
+            mask = masks(found[part % (down * across)], t).to(x) if is_masked else None
             yield Chunk(
                 source[part].to(x.device),
                 target[part].to(x.device),
@@ -178,8 +175,8 @@ def rows_of_windows(n: int, t: int, h: int, w: int, windows: Windows) -> Tensor:
     return cut(rows, windows).flatten(0, 1).squeeze(-1) - 1
 
 
-def attend(query: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
-    """Computes softmax(q k^T / sqrt(d) + added) v within windows.
+def attend(query: Tensor, key_value: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    """Computes softmax(q k^T / sqrt(d) + bias + mask) v within windows.
 
     PyTorch's own kernel does this, except on a CPU with gradients or with a slow MKL, where one
     head after another takes less time.
@@ -187,32 +184,37 @@ def attend(query: Tensor, key_value: Tensor, added: Tensor) -> Tensor:
     Args:
         query: (k, queries, c).
         key_value: (k, tokens, 2 c).
-        added: (heads, queries, tokens), the bias and the mask.
+        bias: (heads, queries, tokens).
+        mask: (k, queries, tokens), or None.
 
     Returns:
         (k, queries, c).
     """
-    parts = (query, *key_value.chunk(2, -1))
-    q, k, v = (part.unflatten(-1, (len(added), -1)).transpose(1, 2) for part in parts)
-    width = q.shape[-1]
-    if q.device.type == "cpu" and (torch.is_grad_enabled() or not has_fast_mkl()):
+    heads, width = len(bias), query.shape[-1] // len(bias)
+    if query.device.type == "cpu" and (torch.is_grad_enabled() or not has_fast_mkl()):
         weights, mixed = None, []
-        # unbind() is used because the gradient of indexing would fill a whole tensor for each head.
-        for q_, k_, v_, bias in zip(*(part.unbind(1) for part in (q, k, v)), added, strict=True):
-            heads = (bias.expand(len(q_), -1, -1), q_, k_.transpose(1, 2))
+        # split() is used because the gradient of indexing would fill a whole tensor for each head.
+        queries, both = query.split(width, -1), key_value.split(width, -1)
+        for q, k, v, added in zip(queries, both[:heads], both[heads:], bias, strict=True):
+            added = added.expand(len(q), -1, -1) if mask is None else added + mask
             if torch.is_grad_enabled():
-                weights = torch.baddbmm(*heads, alpha=width**-0.5).softmax(-1)
+                logits = torch.baddbmm(added, q, k.transpose(1, 2), alpha=width**-0.5)
+                weights = logits.softmax(-1)
             else:  # in place: one buffer stays in the cache
-                weights = torch.baddbmm(*heads, alpha=width**-0.5, out=weights)
+                weights = torch.baddbmm(added, q, k.transpose(1, 2), alpha=width**-0.5, out=weights)
                 torch.softmax(weights, -1, out=weights)
-            mixed.append(weights @ v_)
+            # MKL takes a third less time for this product than for the one that is not transposed.
+            mixed.append((v.transpose(1, 2) @ weights.transpose(1, 2)).transpose(1, 2))
         return torch.cat(mixed, -1)
+    parts = (query, *key_value.chunk(2, -1))
+    q, k, v = (part.unflatten(-1, (heads, width)).transpose(1, 2) for part in parts)
     # PyTorch's kernels need rows of a multiple of 16 bytes, and a bias that needs no gradient.
     padding = -width % (16 // q.element_size()) if q.is_cuda else 0
     if padding:
         q, k, v = (F.pad(part, (0, padding)) for part in (q, k, v))
-    bias = added if torch.is_grad_enabled() else added.detach()
-    mixed = F.scaled_dot_product_attention(q, k, v, bias.unsqueeze(0), scale=width**-0.5)
+    added = bias.unsqueeze(0) if mask is None else bias + mask.unsqueeze(1)
+    added = added if torch.is_grad_enabled() else added.detach()
+    mixed = F.scaled_dot_product_attention(q, k, v, added, scale=width**-0.5)
     return mixed[..., :width].transpose(1, 2).flatten(2)
 
 

@@ -107,15 +107,17 @@ def test_mask_is_not_minus_infinity():
     assert (reference_block(x, weights, windows) - base).abs().max() > 1e-3
 
 
-def test_attention_equals_pytorchs(mkl):
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_attention_equals_pytorchs(is_masked, mkl):
     query, key_value = torch.randn(3, 4, 8), torch.randn(3, 6, 16)
-    added = torch.randn(2, 4, 6)
+    bias, mask = torch.randn(2, 4, 6), torch.randn(3, 4, 6) if is_masked else None
     q, k, v = (x.unflatten(-1, (2, 4)).transpose(1, 2) for x in (query, *key_value.chunk(2, -1)))
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=added.unsqueeze(0))
+    added = bias.unsqueeze(0) + (mask.unsqueeze(1) if is_masked else 0)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=added)
     expected = expected.transpose(1, 2).flatten(2)
-    torch.testing.assert_close(attend(query, key_value, added), expected)
+    torch.testing.assert_close(attend(query, key_value, bias, mask), expected)
     with torch.no_grad():
-        torch.testing.assert_close(attend(query, key_value, added), expected)
+        torch.testing.assert_close(attend(query, key_value, bias, mask), expected)
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 7, 3)])
