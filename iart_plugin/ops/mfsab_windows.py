@@ -18,8 +18,8 @@ from iart_plugin.kernels.mfsab_sizes import BlockWeights
 from .mfsab import Windows, cut, frame_tokens, masks, norm, regions
 from .processor import has_fast_mkl
 
-WINDOWS_AT_ONCE = {"cpu": 16}
-"""How many windows are computed together, by type of device. On a CPU, the temporaries of 16
+WINDOWS_AT_ONCE = {"cpu": 24}
+"""How many windows are computed together, by type of device. On a CPU, the temporaries of 24
 windows fit the cache and memory that the allocator already holds."""
 GPU_WINDOWS_AT_ONCE = 8192  # with up to 7 heads, below the 65,535 blocks of a CUDA grid's 2nd axis
 
