@@ -140,7 +140,7 @@ def _add(rows: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def cut_to_chunks(x: Tensor, windows: Windows, frame: int | None) -> Iterator[Chunk]:
-    """Cuts tokens (n, t, h, w, c) into chunks of nearly equal sizes."""
+    """Cuts tokens (n, t, h, w, c) into chunks, those without masks before those with masks."""
     n, t, h, w, _ = x.shape
     down, across = -(-h // windows.size[0]), -(-w // windows.size[1])
     source = target = rows_of_windows(n, t, h, w, windows)
@@ -159,7 +159,7 @@ def cut_to_chunks(x: Tensor, windows: Windows, frame: int | None) -> Iterator[Ch
             continue
         for part in group.tensor_split(-(-group.numel() // step)):
             kept = (target[part].flatten() >= 0).nonzero().flatten() if is_padded else None
-            mask = masks(found[part % (down * across)], t).to(x) if is_masked else None
+            mask = masks(found[part % (down * across)].to(x), t) if is_masked else None
             yield Chunk(
                 source[part].to(x.device),
                 target[part].to(x.device),
@@ -200,7 +200,7 @@ def attend(query: Tensor, key_value: Tensor, bias: Tensor, mask: Tensor | None) 
             if torch.is_grad_enabled():
                 logits = torch.baddbmm(added, q, k.transpose(1, 2), alpha=width**-0.5)
                 weights = logits.softmax(-1)
-            else:  # in place: one buffer stays in the cache
+            else:  # in place: the buffer of the weights stays in the cache
                 weights = torch.baddbmm(added, q, k.transpose(1, 2), alpha=width**-0.5, out=weights)
                 torch.softmax(weights, -1, out=weights)
             # MKL takes a third less time for this product than for the one that is not transposed.

@@ -18,7 +18,7 @@ def mkl(request, monkeypatch):
 
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("frame", [None, 1])
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (9, 17), (33, 41)])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (9, 17), (33, 41), (65, 73)])
 def test_a_few_windows_at_a_time_change_nothing(size, frame, shift, mkl):
     x, weights, scales = random_block(2, 3, *size, dtype=torch.float64)
     arguments = weights, Windows((8, 8), shift), frame, scales
